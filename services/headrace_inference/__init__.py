@@ -1,0 +1,1 @@
+"""The inference service: serves versions by the Open Inference Protocol."""

@@ -1,0 +1,1 @@
+"""The rules of inference; knows no wire, clock or disk."""

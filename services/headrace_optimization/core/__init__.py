@@ -1,0 +1,1 @@
+"""The rules of optimization; knows no wire, clock or disk."""

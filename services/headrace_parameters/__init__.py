@@ -1,0 +1,1 @@
+"""The parameter store: shards of a model's weights, with their optimizer."""

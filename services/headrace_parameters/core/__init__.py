@@ -1,0 +1,1 @@
+"""The rules of the parameter store; knows no wire, clock or disk."""

@@ -1,0 +1,1 @@
+"""The rules of the registry; knows no wire, clock or disk."""

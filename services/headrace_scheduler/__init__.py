@@ -1,0 +1,1 @@
+"""The scheduler: matches jobs and deployments with nodes."""

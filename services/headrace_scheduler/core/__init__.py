@@ -1,0 +1,1 @@
+"""The rules of the scheduler; knows no wire, clock or disk."""

@@ -1,0 +1,1 @@
+"""The training service: runs one rank of a training program as a task."""

@@ -1,0 +1,1 @@
+"""The rules of training; knows no wire, clock or disk."""
