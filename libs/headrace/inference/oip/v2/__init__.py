@@ -1,0 +1,1 @@
+"""Messages and stubs of `headrace.inference.oip.v2`; `make protos` writes them."""

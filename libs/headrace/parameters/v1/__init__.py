@@ -1,0 +1,1 @@
+"""Messages and stubs of `headrace.parameters.v1`; `make protos` writes them."""

@@ -1,0 +1,1 @@
+"""Messages and stubs of `headrace.scheduler.v1`; `make protos` writes them."""
