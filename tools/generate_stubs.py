@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import distribution
-from importlib.resources import files
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +47,9 @@ def generate(out: Path) -> list[Path]:
 
 def committed(out: Path) -> list[Path]:
     """List the stubs that lie below `out`, relative to it, sorted."""
-    return sorted(path.relative_to(out) for path in out.rglob("*_pb2*.py*") if "__pycache__" not in path.parts)
+    return sorted(
+        path.relative_to(out) for path in out.rglob("*_pb2*.py*") if "__pycache__" not in path.parts
+    )
 
 
 def _compile(out: Path) -> None:
@@ -80,7 +81,9 @@ def _isolate_oip(folder: Path) -> None:
     for stub in folder.glob("*_pb2.py"):
         source = stub.read_text()
         if source.count(shared) != 1 or source.count("_descriptor_pool.Default()") != 1:
-            raise GenerationError(f"{stub.name} registers itself in a new way; teach {Path(__file__).name} about it")
+            raise GenerationError(
+                f"{stub.name} registers itself in a new way; teach {Path(__file__).name} about it"
+            )
         stub.write_text(source.replace(shared, own).replace("_descriptor_pool.Default()", "_pool"))
 
 
