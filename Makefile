@@ -69,7 +69,7 @@ demo: $(INSTALLED)  ## Train, optimize, deploy and query the digits model on thi
 	$(BIN)/headrace demo
 
 bench: $(INSTALLED)  ## Measure every number the documentation claims
-	set -e; for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark; done
+	set -e; for name in $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))); do $(BIN)/python -m benchmarks.$$name; done
 
 clean:  ## Remove caches and builds, not .venv
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

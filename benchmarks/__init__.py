@@ -1,0 +1,1 @@
+"""One command per claim of speed: `python -m benchmarks.<name>`, or all by `make bench`."""
