@@ -16,7 +16,8 @@ print(*sorted({"torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplot
 def test_no_module_of_the_library_imports_a_framework() -> None:
     """In a process of its own, where nothing else was imported before."""
     result = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=60, check=False
     )
 
+    assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
