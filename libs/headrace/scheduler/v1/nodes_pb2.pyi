@@ -283,7 +283,7 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):
-    """What changes for the node."""
+    """The answer to a report: what it says is recorded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -47,8 +47,8 @@ class NodesServicer:
     """
 
     def Attach(self, request_iterator, context):
-        """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then tells it
-        what changes. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
+        """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
+        every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
         incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,8 +34,8 @@ class NodesStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NodesAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_nodes_pb2.AttachRequest, _nodes_pb2.AttachResponse]
-    """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then tells it
-    what changes. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
+    """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
+    every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
     incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
     """
 
@@ -45,8 +45,8 @@ class NodesAsyncStub(NodesStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_nodes_pb2.AttachRequest, _nodes_pb2.AttachResponse]  # type: ignore[assignment]
-    """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then tells it
-    what changes. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
+    """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
+    every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
     incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
     """
 
@@ -59,8 +59,8 @@ class NodesServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_nodes_pb2.AttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_nodes_pb2.AttachResponse], _abc.AsyncIterator[_nodes_pb2.AttachResponse]]:
-        """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then tells it
-        what changes. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
+        """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
+        every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
         incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
         """
 
