@@ -1,0 +1,63 @@
+"""The layer that admits a bounded number of calls, and none while the server drains."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headrace.errors import ServerDraining, TooManyCalls
+from headrace.rpc.layers import Call
+
+RETRY_AFTER_S = 1.0  # a restart or a burst takes about this long; callers add jitter of their own
+
+
+class Admission:
+    """Counts the calls inside."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside: set[Call] = set()
+        self._draining = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def __call__(self, call: Call) -> Iterator[None]:
+        """Let a call in.
+
+        Raises:
+            TooManyCalls: As many as may be are inside.
+            ServerDraining: The door is closed.
+        """
+        self._enter(call)
+        try:
+            yield
+        finally:
+            self._leave(call)
+
+    def _enter(self, call: Call) -> None:
+        with self._changed:
+            if self._draining:
+                raise ServerDraining(
+                    "the server is about to stop; call again soon", retry_after_s=RETRY_AFTER_S
+                )
+            if len(self._inside) >= self._limit:
+                raise TooManyCalls(
+                    f"the server runs {self._limit} calls already; call again later, or raise MAX_CONCURRENT_RPCS",
+                    metadata={"limit": self._limit},
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._inside.add(call)
+
+    def _leave(self, call: Call) -> None:
+        with self._changed:
+            self._inside.discard(call)
+            self._changed.notify_all()
+
+    def drain(self, bound_s: float) -> bool:
+        """Close the door, ask the streams inside to end, and wait; return whether all were out within `bound_s`."""
+        with self._changed:
+            self._draining = True
+            inside = list(self._inside)
+        for call in inside:
+            call.end()
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._inside, timeout=bound_s)

@@ -1,0 +1,49 @@
+"""The layer that turns what a handler raises into a status; the only place that does."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import structlog
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from headrace.errors import HeadraceError, Internal
+from headrace.rpc.layers import Call, status_code
+from headrace.rpc.status import to_status
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def errors_mapped(call: Call) -> Iterator[None]:
+    """Answer a `HeadraceError` with its status, and any other exception with INTERNAL and an id that is in the log."""
+    try:
+        yield
+    except HeadraceError as error:
+        log.debug("rpc_refused", reason=error.reason, message=error.message)
+        _abort(call, to_status(error))
+    except Exception as error:  # the top of every call
+        if _is_gone(error, call) or status_code(call.context) is not None:
+            raise  # Nobody listens any more, or a foreign servicer called `context.abort`: gRPC knows both.
+        _abort(call, to_status(_hidden(error)))
+
+
+def _is_gone(error: Exception, call: Call) -> bool:
+    """Tell whether this is how gRPC says, to who reads a request stream, that the caller is gone."""
+    return isinstance(error, grpc.RpcError) and not call.context.is_active()
+
+
+def _hidden(error: Exception) -> Internal:
+    """Log an unexpected exception and return what the caller may know of it: the id it is logged under."""
+    error_id = uuid.uuid4().hex
+    log.error("rpc_failed", error_id=error_id, exc_info=error)
+    return Internal(
+        f"internal error {error_id}; the server's log says more under this id",
+        metadata={"error_id": error_id},
+    )
+
+
+def _abort(call: Call, status: status_pb2.Status) -> None:
+    call.context.abort_with_status(rpc_status.to_status(status))

@@ -1,0 +1,178 @@
+"""A gRPC server as every headrace service wants it: bounded, observable, describing itself, leaving in good order."""
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_channelz.v1 import channelz
+from grpc_channelz.v1.channelz_pb2 import DESCRIPTOR as CHANNELZ
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import DESCRIPTOR as HEALTH
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from headrace.rpc.addresses import join_address, split_address
+from headrace.rpc.admission import Admission
+from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
+from headrace.rpc.errors import errors_mapped
+from headrace.rpc.layers import LayeredInterceptor
+from headrace.rpc.observation import RpcMetrics, logged
+from headrace.rpc.reflection import CompositePool
+from headrace.rpc.tracing import traced
+
+SPARE_THREADS = 8  # for health, reflection and channelz, and to tell callers politely that the server is full
+LAST_WORDS_S = 0.5  # after the drain, for statuses still on their way out
+
+
+class AddressUnavailable(Exception):
+    """The server cannot listen where it was told to."""
+
+
+class Server(grpc.Server):
+    """A `grpc.Server` with the layers of headrace; pass it to the generated `add_XServicer_to_server`.
+
+    Args:
+        address: `host:port`; port 0 takes a free one.
+        max_concurrent_rpcs: Calls served at a time, streams included; one more is refused, nothing queues.
+        max_message_bytes: Largest message taken or sent.
+        rules: Access rules for services whose protos declare none, by `/package.Service/Method`.
+        pools: Descriptor pools, beside the default one, of services that are served here.
+        authenticate: Who calls.
+        metrics: Where the rpc metrics are registered; nowhere else if None.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        max_concurrent_rpcs: int = 64,
+        max_message_bytes: int = 64 << 20,
+        rules: Mapping[str, Rule] | None = None,
+        pools: Sequence[DescriptorPool] = (),
+        authenticate: Authenticate = local_user,
+        metrics: CollectorRegistry | None = None,
+    ) -> None:
+        self._address = address
+        self._pools = pools
+        self._admission = Admission(max_concurrent_rpcs)
+        self._health = health.HealthServicer()
+        self._services: list[str] = []
+        threads = max_concurrent_rpcs + SPARE_THREADS
+        layers = (
+            logged,
+            traced,
+            RpcMetrics(metrics or CollectorRegistry()),
+            errors_mapped,
+            self._admission,
+            Authorization(rules, pools, authenticate),
+        )
+        self._server = grpc.server(
+            ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+            interceptors=[LayeredInterceptor(layers)],
+            options=_options(max_message_bytes),
+            maximum_concurrent_rpcs=threads,  # as many as threads, so that no call waits unseen in a queue
+        )
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
+        """Serve a service; the generated code calls this."""
+        handlers = tuple(generic_rpc_handlers)
+        self._services += [handler.service_name() for handler in handlers]
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
+        """Serve a service's methods the fast way; the generated code calls this."""
+        # Every service comes through `add_generic_rpc_handlers` as well, which remembers its name.
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def start(self) -> str:  # type: ignore[override]  # says where, which grpc's does not
+        """Begin to serve and return the real address.
+
+        Raises:
+            AddressUnavailable: Something else listens there, or the host is not of this machine.
+        """
+        host, _ = split_address(self._address)
+        self._describe()
+        port = self.add_insecure_port(self._address)
+        self._server.start()
+        return join_address(host, port)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen at one more address.
+
+        Raises:
+            AddressUnavailable: Something else listens there, or the host is not of this machine.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressUnavailable(f"cannot listen on {address}: {error}") from None
+        if port == 0:
+            raise AddressUnavailable(f"cannot listen on {address}")
+        return port
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listen at one more address, with TLS."""
+        return self._server.add_secure_port(address, server_credentials)
+
+    def _describe(self) -> None:
+        """Add health, channelz and reflection, which know the services by name."""
+        add_HealthServicer_to_server(self._health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        served = [*self._services, _only_service(HEALTH), _only_service(CHANNELZ), reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(served, self._server, pool=CompositePool(self._pools))
+        for service in self._services:
+            self._health.set(service, HealthCheckResponse.SERVING)
+
+    def set_serving(self, service: str, *, serving: bool) -> None:
+        """Change what health says of one service, or of the server as a whole under the empty name."""
+        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+        self._health.set(service, status)
+
+    def drain(self, bound_s: float) -> bool:
+        """Stop in good order: report NOT_SERVING, refuse new calls, let running ones finish, end streams that listen.
+
+        Args:
+            bound_s: Seconds the running calls get; then they are cancelled.
+        Returns:
+            Whether every handler has returned. If not, its thread still runs and keeps the interpreter from ending.
+        """
+        self._health.enter_graceful_shutdown()
+        finished = self._admission.drain(bound_s)
+        self._server.stop(LAST_WORDS_S if finished else 0).wait(LAST_WORDS_S * 2)
+        return finished or self._admission.drain(LAST_WORDS_S)
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Stop as `grpc.Server.stop` does, without the good order of `drain`."""
+        return self._server.stop(grace)
+
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Block until the server has stopped or `timeout` seconds have passed; return whether it timed out."""
+        return self._server.wait_for_termination(timeout)
+
+
+def _only_service(file: Any) -> str:
+    (service,) = file.services_by_name.values()
+    return str(service.full_name)
+
+
+@functools.cache
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # else two servers share a port in silence
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.enable_channelz", 1),
+        # Clients ping every 10 s to notice a frozen server; without this leave they would be sent away for it.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # The other way round: a caller that froze or vanished without a word gives its threads back.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+    ]

@@ -1,0 +1,99 @@
+"""Spans of calls on both sides, joined by the W3C `traceparent` in the metadata.
+
+Off until `headrace.telemetry.traces.setup_traces` installs a tracer: a client that traces nothing never imports
+OpenTelemetry. See docs/decisions/0005-own-tracing-interceptors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
+    from headrace.rpc.layers import Call
+
+
+class Propagator(Protocol):
+    """The part of an OpenTelemetry propagator that is used here."""
+
+    def inject(self, carrier: dict[str, str]) -> None:
+        """Write the current span's context into `carrier`."""
+
+    def extract(self, carrier: dict[str, str]) -> Context:
+        """Read the context of a span elsewhere."""
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """What is needed to trace: a tracer and the way its contexts travel."""
+
+    tracer: Tracer
+    propagator: Propagator
+
+
+_installed: Tracing | None = None
+
+
+def install(tracing: Tracing | None) -> None:
+    """Trace all calls of this process from now on; None stops it."""
+    global _installed  # noqa: PLW0603 - OpenTelemetry's own tracer is one per process as well
+    _installed = tracing
+
+
+@contextmanager
+def traced(call: Call) -> Iterator[None]:
+    """Run a call inside a server span, the child of the caller's span."""
+    if _installed is None:
+        yield
+        return
+    from opentelemetry.trace import SpanKind
+
+    carrier = {key: call.metadata(key) for key in ("traceparent", "tracestate") if call.metadata(key)}
+    parent = _installed.propagator.extract(carrier)
+    with _installed.tracer.start_as_current_span(
+        call.method.lstrip("/"),
+        parent,
+        SpanKind.SERVER,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield
+        finally:
+            end_span(span, call.code)
+
+
+@contextmanager
+def client_span(method: str) -> Iterator[tuple[Span | None, list[tuple[str, str]]]]:
+    """Begin the span of an outgoing call; give it and the metadata that carries it.
+
+    Whoever enters ends the span with `end_span` when the call is over, which may be after the block.
+    """
+    if _installed is None:
+        yield None, []
+        return
+    from opentelemetry.trace import SpanKind, use_span
+
+    span = _installed.tracer.start_span(method.lstrip("/"), kind=SpanKind.CLIENT)
+    carrier: dict[str, str] = {}
+    with use_span(span, record_exception=False, set_status_on_exception=False):
+        _installed.propagator.inject(carrier)
+        yield span, list(carrier.items())
+
+
+def end_span(span: Span | None, code: str) -> None:
+    """Write a call's canonical code into its span and end it."""
+    if span is None or not span.is_recording():
+        return
+    from opentelemetry.trace import StatusCode
+
+    span.set_attribute("rpc.system", "grpc")
+    span.set_attribute("rpc.grpc.status", code)
+    if code != "OK":
+        span.set_status(StatusCode.ERROR, code)
+    span.end()

@@ -1,0 +1,57 @@
+"""A real server for one test."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from headrace.rpc.authorization import Authenticate, Rule, local_user
+from headrace.rpc.channel import open_channel
+from headrace.rpc.server import Server
+
+
+class ServedChannel(grpc.Channel):
+    """A channel that knows its server."""
+
+    server: Server
+    address: str
+
+
+@contextlib.contextmanager
+def serve(
+    *register: Callable[[Server], object],
+    rules: Mapping[str, Rule] | None = None,
+    pools: Sequence[DescriptorPool] = (),
+    authenticate: Authenticate = local_user,
+    timeout_s: float = 10.0,
+    project: str = "",
+    **options: Any,
+) -> Iterator[ServedChannel]:
+    """Serve what `register` adds on a free loopback port and yield an open channel to it.
+
+    Args:
+        register: Called with the server: `lambda server: add_ModelsServicer_to_server(ModelsServicer(...), server)`.
+        rules, pools, authenticate, options: As `Server` takes them.
+        timeout_s, project: As `open_channel` takes them.
+    """
+    server = Server("127.0.0.1:0", rules=rules, pools=pools, authenticate=authenticate, **options)
+    for add in register:
+        add(server)
+    address = server.start()
+    channel: Any = open_channel(address, timeout_s=timeout_s, project=project)
+    channel.address, channel.server = address, server
+    try:
+        yield channel
+    finally:
+        channel.close()
+        server.stop(0).wait()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
