@@ -1,1 +1,1 @@
-"""What a caller needs of `headrace.registry`."""
+"""What a caller needs of the registry: `client.RegistryClient`, and the stubs in `v1`."""
