@@ -1,0 +1,84 @@
+"""One request to all shards of a store: its deadline, its retries, and the way to stop it."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from headrace.errors import Cancelled, DeadlineExceeded, TooManyCalls, Unavailable
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+class Cancellable(Protocol):
+    """A running gRPC call."""
+
+    def cancel(self) -> object:
+        """End it."""
+
+
+Result = TypeVar("Result")
+Call = TypeVar("Call", bound=Cancellable)
+
+
+class Operation:
+    """Work that several threads do for one caller; the first failure or `stop` ends all of it.
+
+    Args:
+        timeout_s: Time for all of it, retries included.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._deadline = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._running: list[Cancellable] = []
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds that are left, at least 0."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def track(self, call: Call) -> Call:
+        """Return `call`, to be cancelled when the operation stops."""
+        with self._lock:
+            self._running.append(call)
+            stopped = self._stopped.is_set()
+        if stopped:
+            call.cancel()
+        return call
+
+    def stop(self) -> None:
+        """End all running calls and let no other begin."""
+        with self._lock:
+            self._stopped.set()
+            running = list(self._running)
+        for call in running:
+            call.cancel()
+
+    def attempt(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, which may safely run twice, until it meets a server that is there.
+
+        Raises:
+            HeadraceError: What `work` raised; at the deadline, why the last attempt failed.
+            Cancelled: The operation was stopped.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            self._check()
+            try:
+                return work()
+            # A server that stops under a call ends it as cancelled; then another try is right too.
+            except (Unavailable, TooManyCalls, Cancelled):
+                if self._stopped.is_set() or pause_s >= self.remaining_s:
+                    raise
+            self._stopped.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Cancelled("the call was stopped, because another shard failed or the client was closed")
+        if not self.remaining_s:
+            raise DeadlineExceeded(f"no answer within {self._timeout_s:g} s; allow more time")

@@ -1,0 +1,82 @@
+"""The calls of one worker to one shard."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
+
+import grpc
+
+from headrace.errors import Internal
+from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.operation import Operation
+from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc, stores_pb2, stores_pb2_grpc
+from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
+
+Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
+
+
+class ShardClient:
+    """One shard of a store, as one worker of one epoch sees it. Every method may be repeated without harm."""
+
+    def __init__(self, channel: grpc.Channel, store: str, *, epoch: int, worker: int) -> None:
+        self._parameters = parameters_pb2_grpc.ParametersStub(channel)
+        self._stores = stores_pb2_grpc.StoresStub(channel)
+        self._store = store
+        self._epoch = epoch
+        self._worker = worker
+
+    def get(self, operation: Operation) -> stores_pb2.Store:
+        """Ask what the shard is."""
+        request = stores_pb2.GetStoreRequest(name=self._store)
+        return operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
+
+    def initialize(self, operation: Operation, layout: FlatLayout, values: Floats) -> int:
+        """Give the shard its first values, shape (shard's length,); return the version it has now."""
+        first = parameters_pb2.InitializeRequest(
+            store=self._store, epoch=self._epoch, tensors=layout_to_proto(layout)
+        )
+        requests = carry(first, [Piece(0, values)])
+        call = self._parameters.Initialize.future(requests, timeout=operation.remaining_s)
+        return operation.track(call).result().version
+
+    def push(self, operation: Operation, step: int, gradient: Floats, samples: float) -> int:
+        """Send the shard's part of a gradient; return the version the shard has now."""
+        first = parameters_pb2.PushRequest(store=self._store, header=self._header(step, samples))
+        requests = carry(first, [Piece(0, gradient)])
+        call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
+        return operation.track(call).result().version
+
+    def pull(
+        self, operation: Operation, min_version: int, names: Sequence[str], pieces: Sequence[Piece]
+    ) -> int:
+        """Receive values into `pieces`; return their version."""
+        request = parameters_pb2.PullRequest(
+            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names
+        )
+        call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
+        return _receive(call, pieces)
+
+    def push_pull(
+        self, operation: Operation, step: int, gradient: Floats, samples: float, values: Floats
+    ) -> int:
+        """Send the shard's part of a gradient, receive the new values into `values`; return their version."""
+        first = parameters_pb2.PushPullRequest(store=self._store, header=self._header(step, samples))
+        requests = carry(first, [Piece(0, gradient)])
+        call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
+        return _receive(call, [Piece(0, values)])
+
+    def snapshot(self, operation: Operation) -> stores_pb2.SnapshotResponse:
+        """Save the shard in the registry."""
+        request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch)
+        return operation.track(self._stores.Snapshot.future(request, timeout=operation.remaining_s)).result()
+
+    def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
+        return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
+
+
+def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> int:
+    first = next(responses, None)
+    if first is None:
+        raise Internal("the parameter service answered nothing at all; its log may say why")
+    receive(chain([first], responses), pieces)
+    return first.version
