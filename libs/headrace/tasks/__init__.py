@@ -1,0 +1,17 @@
+"""Work that takes time: a node's table of tasks, the subprocess that runs one, and the rpcs every task service shares.
+
+    table.py      what tasks there are and how they may change; pure
+    service.py    the table, its processes and its watchers behind one lock
+    servicer.py   GetTask, ListTasks, WatchTask, StopTask
+    process.py    one task as a subprocess, seen from the service
+    child.py      the same, seen from inside: `run_task(Request, work)`
+    frames.py     how the two talk over pipes
+    log.py        what the subprocess prints, in a file of bounded size
+
+A service needs three lines beside its own StartTask:
+
+    launch = Launcher("headrace_training.rank", settings.data_dir, context={...})
+    tasks = TaskService(TaskTable(settings.slots), launch, clock=time.time)
+    class WorkersServicer(TaskServicer, ...):
+        def StartTask(self, request, context): return self.tasks.start(request.name, request.epoch, request)
+"""

@@ -1,0 +1,98 @@
+"""A task whose request (a `google.protobuf.Struct`) says what it should do; run as `python -m task_program`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf.struct_pb2 import Struct
+
+from headrace.errors import StaleEpoch
+from headrace.tasks.child import Context, Reporter, run_task
+from headrace.types.v1.task_pb2 import Checkpoint, TaskResult
+
+
+def _succeed(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    for step in range(1000):
+        reporter.progress(step + 1, 1000, "counting", {"loss": 1 / (step + 1)})
+    reporter.checkpoint(Checkpoint(step=1000, snapshots=["s"]))
+    return TaskResult(
+        version=str(context["label"]), metrics={"answer": request.fields["answer"].number_value}
+    )
+
+
+def _environment(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    return TaskResult(version=json.dumps({"names": sorted(os.environ), "folder": str(Path.cwd())}))
+
+
+def _raise(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    raise ValueError("the data\nis not there")
+
+
+def _raise_known(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    raise StaleEpoch("epoch 1 has been replaced")
+
+
+def _exit(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    sys.exit(3)
+
+
+def _die(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    sys.stderr.write("about to run out of memory\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def _listen(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Report the process id and that of a child of its own, then wait for a stop."""
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    reporter.progress(1, 2, "waiting", {"pid": os.getpid(), "child_pid": child.pid})
+    while not reporter.stop_requested:
+        threading.Event().wait(0.02)
+    reporter.raise_if_stopped()
+    raise AssertionError
+
+
+def _ignore(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    reporter.progress(1, 2, "ignoring", {"pid": os.getpid()})
+    threading.Event().wait()
+    raise AssertionError
+
+
+def _print(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    for number in range(200_000):
+        sys.stdout.write(f"line {number} of many\n")
+    sys.stdout.write(f"stdin holds {len(sys.stdin.read())} characters\n")
+    return TaskResult()
+
+
+def _leave_a_thread(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    threading.Thread(target=threading.Event().wait).start()
+    return TaskResult()
+
+
+DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
+    "succeed": _succeed,
+    "environment": _environment,
+    "raise": _raise,
+    "raise_known": _raise_known,
+    "exit": _exit,
+    "die": _die,
+    "listen": _listen,
+    "ignore": _ignore,
+    "print": _print,
+    "leave_a_thread": _leave_a_thread,
+}
+
+
+def work(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    return DEEDS[str(request["do"])](request, context, reporter)
+
+
+if __name__ == "__main__":
+    run_task(Struct, work)
