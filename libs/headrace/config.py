@@ -42,6 +42,10 @@ class ServiceSettings(BaseSettings):
     address_file: str = Field(
         "", description='File to write the real address to once it serves; "" writes none.'
     )
+    stop_on_stdin_eof: bool = Field(
+        False,
+        description="Leave, as on SIGTERM, when standard input ends: a supervisor holds the other end, and may be killed.",
+    )
     metrics_address: str = Field("", description='host:port of the Prometheus endpoint; "" turns it off.')
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity to log."

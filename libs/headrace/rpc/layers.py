@@ -175,7 +175,7 @@ class LayeredInterceptor(grpc.ServerInterceptor):
             stack.enter_context(layer(call))
 
 
-_KINDS: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
+_KINDS: "dict[tuple[bool, bool], tuple[Callable[..., Handler], str]]" = {
     (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
     (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
     (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),

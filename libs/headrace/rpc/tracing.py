@@ -97,3 +97,13 @@ def end_span(span: Span | None, code: str) -> None:
     if code != "OK":
         span.set_status(StatusCode.ERROR, code)
     span.end()
+
+
+def current_trace_id() -> str:
+    """Return the trace this thread works for, as 32 hex digits; empty if there is none."""
+    if _installed is None:
+        return ""
+    from opentelemetry.trace import format_trace_id, get_current_span
+
+    context = get_current_span().get_span_context()
+    return format_trace_id(context.trace_id) if context.is_valid else ""

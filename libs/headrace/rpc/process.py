@@ -1,0 +1,184 @@
+"""A service as a process: telemetry, server and signals, from `main` to exit status.
+
+    with Process("registry", settings) as process:
+        database = open_engine(settings.database_url)
+        process.closing(database.dispose)
+        process.serve(lambda server: add_ModelsServicer_to_server(ModelsServicer(...), server))
+
+SIGTERM or SIGINT ends `serve` in good order and the process with status 0; a second one ends it at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+import structlog
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from headrace.config import ServiceSettings
+from headrace.errors import HeadraceError
+from headrace.rpc.authorization import Rule
+from headrace.rpc.server import AddressUnavailable, Server
+from headrace.telemetry.logs import setup_logs
+from headrace.telemetry.metrics import new_registry, serve_metrics
+from headrace.telemetry.traces import setup_traces
+
+CLOSING_S = 5.0  # after the drain, for closers: a database, a last heartbeat
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger()
+
+
+class Process:
+    """The process of one service.
+
+    `metrics` is the registry for the service's own metrics. `stopping` is set when the process begins to leave.
+    """
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        self.metrics = new_registry()
+        self.stopping = threading.Event()
+        self._service = service
+        self._settings = settings
+        self._closers = ExitStack()
+        self._exited = threading.Event()
+        self._threads_left = False
+
+    def __enter__(self) -> Self:
+        settings = self._settings
+        setup_logs(self._service, level=settings.log_level, log_format=settings.log_format)
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        if settings.stop_on_stdin_eof:
+            threading.Thread(target=self._follow_stdin, daemon=True, name="follow-stdin").start()
+        if settings.traces:
+            self.closing(setup_traces(self._service, settings.traces))
+        if settings.metrics_address:
+            self._serve_metrics()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Run the closers in reverse order and turn an error into one line and exit status 1."""
+        self.stop()
+        self._close()
+        if isinstance(error, HeadraceError):
+            log.error("process_failed", error=error.message)
+        elif isinstance(error, Exception):
+            log.error("process_failed", exc_info=error)
+        self._exited.set()
+        if self._threads_left:  # The interpreter would wait for threads whose handlers never return.
+            os._exit(0 if error is None else 1)
+        if isinstance(error, Exception):
+            sys.exit(1)
+
+    def closing(self, close: Callable[[], object]) -> None:
+        """Call `close` when the process ends, after the server has drained; the last one registered goes first."""
+        self._closers.callback(close)
+
+    def stop(self) -> None:
+        """Begin to leave, as SIGTERM does."""
+        self.stopping.set()
+
+    def serve(
+        self,
+        *register: Callable[[Server], object],
+        rules: Mapping[str, Rule] | None = None,
+        pools: Sequence[DescriptorPool] = (),
+        on_listening: Callable[[str], object] | None = None,
+    ) -> None:
+        """Serve until a signal or `stop`, then drain.
+
+        Args:
+            register: Each adds one servicer to the server.
+            rules: Access rules for services whose protos declare none.
+            pools: Descriptor pools, beside the default one, of services that are served here.
+            on_listening: Called with the real address once calls are answered.
+        """
+        server = self._server(rules, pools)
+        for add in register:
+            add(server)
+        try:
+            address = server.start()
+        except AddressUnavailable as error:
+            self._refuse_address("address", error)
+        log.info("listening", service=self._service, address=address, pid=os.getpid())
+        if self._settings.address_file:
+            _write_address(Path(self._settings.address_file), address)
+        if on_listening is not None:
+            on_listening(address)
+        self.stopping.wait()
+        self._drain(server)
+
+    def _server(self, rules: Mapping[str, Rule] | None, pools: Sequence[DescriptorPool]) -> Server:
+        return Server(
+            self._settings.address,
+            max_concurrent_rpcs=self._settings.max_concurrent_rpcs,
+            max_message_bytes=self._settings.max_message_bytes,
+            rules=rules,
+            pools=pools,
+            metrics=self.metrics,
+        )
+
+    def _drain(self, server: Server) -> None:
+        log.info("draining", bound_s=self._settings.drain_s)
+        self._watch_the_clock(self._settings.drain_s + CLOSING_S)
+        if not server.drain(self._settings.drain_s):
+            log.warning("calls_abandoned", bound_s=self._settings.drain_s)
+            self._threads_left = True
+
+    def _serve_metrics(self) -> None:
+        try:
+            address, close = serve_metrics(self._settings.metrics_address, self.metrics)
+        except OSError as error:
+            self._refuse_address("metrics_address", error)
+        log.debug("metrics_listening", address=address)
+        self.closing(close)
+
+    def _refuse_address(self, field: str, error: Exception) -> NoReturn:
+        prefix = self._settings.model_config.get("env_prefix", "")
+        log.error(
+            "address_unavailable",
+            error=str(error),
+            advice=f"stop what runs there or set {prefix}{field.upper()}",
+        )
+        sys.exit(1)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own interface
+        if self.stopping.is_set():
+            os._exit(128 + number)
+        self.stop()
+
+    def _follow_stdin(self) -> None:
+        while os.read(sys.stdin.fileno(), 1 << 12):
+            pass
+        self.stop()
+
+    def _watch_the_clock(self, bound_s: float) -> None:
+        """End the process after `bound_s` even if a closer hangs."""
+
+        def leave() -> None:
+            if not self._exited.wait(bound_s):
+                os._exit(1)
+
+        threading.Thread(target=leave, daemon=True, name="leave-in-time").start()
+
+    def _close(self) -> None:
+        try:
+            self._closers.close()
+        finally:
+            log.info("stopped", service=self._service)
+
+
+def _write_address(path: Path, address: str) -> None:
+    """Write the whole address or nothing: a reader that polls the file never sees half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(f"{address}\n")
+    fresh.replace(path)

@@ -1,0 +1,81 @@
+"""Logs of a process: pretty lines on a terminal, one JSON object per line otherwise.
+
+    log = structlog.get_logger()
+    log.info("version_created", version=name, seconds=0.8)
+
+The rpc, its caller, the request id and the trace id are bound by the server; what libraries log comes out the same way.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+from headrace.rpc.tracing import current_trace_id
+
+
+def setup_logs(
+    service: str, *, level: str = "info", log_format: str = "auto", stream: TextIO | None = None
+) -> None:
+    """Send every log line of this process to one place, in one format.
+
+    Args:
+        service: Who logs; a field of every JSON line.
+        level: debug, info, warning or error: the least severity that is written.
+        log_format: pretty, json, or auto: pretty if `stream` is a terminal.
+        stream: Where the lines go; standard error if None, so that standard output stays free for answers.
+    """
+    stream = stream or sys.stderr
+    pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared = _shared_processors({} if pretty else {"service": service})
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(shared, pretty=pretty, colors=stream.isatty()))
+    logging.basicConfig(handlers=[handler], level=threshold, force=True)
+    for library in (
+        "alembic",
+        "grpc",
+        "sqlalchemy",
+        "urllib3",
+    ):  # their debug lines are not about our service
+        logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
+
+
+def _shared_processors(constants: dict[str, str]) -> list[Processor]:
+    """Return what is done to every line, ours or a library's."""
+
+    def add_constants(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.update(constants)
+        if trace_id := current_trace_id():
+            event["trace_id"] = trace_id
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_constants,
+    ]
+
+
+def _formatter(shared: list[Processor], *, pretty: bool, colors: bool) -> logging.Formatter:
+    # Tracebacks without local variables: those hold tensors and, sooner or later, secrets.
+    plain = structlog.dev.plain_traceback
+    finish: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+        if pretty
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
+    )
