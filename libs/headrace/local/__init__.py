@@ -1,0 +1,1 @@
+"""All of headrace on this machine: which processes there are, and a supervisor that keeps them running."""

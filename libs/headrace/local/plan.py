@@ -1,0 +1,88 @@
+"""Which processes make a headrace on one machine, and how they find each other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.local.child import ProcessSpec
+from headrace.rpc.addresses import join_address
+
+SCHEDULER_PORT = 8470
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many processes of each kind of node, each at least 1."""
+
+    workers: int = 2
+    shards: int = 2
+    optimizers: int = 1
+    replicas: int = 1
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def plan(
+    data_dir: Path, sizes: Sizes, *, port: int = SCHEDULER_PORT, take_port: Callable[[], int] = free_port
+) -> list[ProcessSpec]:
+    """Return the processes in the order they are started.
+
+    The scheduler, the registry and the first inference node stand on `port`, `port` + 1 and `port` + 2, where people look for
+    them; `port` 0 takes free ones. All other processes take free ports, and keep them when they are started again.
+    """
+    registry, scheduler, inference = (
+        join_address(_HOST, port + offset if port else take_port()) for offset in (1, 0, 2)
+    )
+    planner = _Planner(data_dir.resolve(), scheduler, registry, take_port)
+    return [
+        planner.service("registry", registry),
+        planner.service("scheduler", scheduler, REGISTRY_ADDRESS=registry),
+        *planner.nodes("parameters", sizes.shards),
+        *planner.nodes("training", sizes.workers, ALLOW_ARCHIVES="true"),
+        *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true"),
+        *planner.nodes("inference", sizes.replicas, first=inference),
+    ]
+
+
+@dataclass(frozen=True)
+class _Planner:
+    data_dir: Path
+    scheduler: str
+    registry: str
+    take_port: Callable[[], int]
+
+    def nodes(self, service: str, count: int, *, first: str = "", **settings: str) -> Iterator[ProcessSpec]:
+        for index in range(count):
+            name = f"{service}-{index}"
+            address = first if first and index == 0 else join_address(_HOST, self.take_port())
+            yield self.service(
+                service,
+                address,
+                name=name,
+                NODE_ID=name,
+                SCHEDULER_ADDRESS=self.scheduler,
+                REGISTRY_ADDRESS=self.registry,
+                **settings,
+            )
+
+    def service(self, service: str, address: str, *, name: str = "", **settings: str) -> ProcessSpec:
+        name = name or service
+        shared = {
+            "ADDRESS": address,
+            "METRICS_ADDRESS": join_address(_HOST, self.take_port()),
+            "DATA_DIR": str(self.data_dir / name),
+            "LOG_FORMAT": "json",
+            "STOP_ON_STDIN_EOF": "true",
+        }
+        prefix = f"HEADRACE_{service.upper()}_"
+        environment = {prefix + key: value for key, value in {**shared, **settings}.items()}
+        return ProcessSpec(name, f"headrace_{service}", address, environment)
