@@ -1,0 +1,14 @@
+"""The database of a service: SQLite in a file by default, PostgreSQL by URL.
+
+engine = open_engine(settings.database_url)
+migrate(engine, "headrace_registry")
+with writing(engine) as connection:        # or reading(engine)
+    connection.execute(insert(models).values(...))
+with writing(engine) as connection, Session(connection) as session: ...
+"""
+
+from headrace.database.engine import open_engine, reading, writing
+from headrace.database.migrations import migrate
+from headrace.database.requests import RememberedRequests
+
+__all__ = ["RememberedRequests", "migrate", "open_engine", "reading", "writing"]
