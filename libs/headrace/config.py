@@ -3,7 +3,7 @@
     class Settings(ServiceSettings):
         model_config = SettingsConfigDict(env_prefix="HEADRACE_REGISTRY_")
         address: str = "127.0.0.1:8471"
-        data_dir: Path = Field(Path("data"), description="Folder of the artifacts.")
+        data_dir: Path = Field(default=Path("data"), description="Folder of the artifacts.")
 
     settings = load_or_exit(Settings)   # in `__main__`: answers --help, exit code 2 with every mistake
     settings = load(Settings, environ)  # raises ConfigError
@@ -35,35 +35,43 @@ class ServiceSettings(BaseSettings):
 
     # Checked before `address`, which needs it.
     allow_unauthenticated: bool = Field(
-        False,
+        default=False,
         description="Serve on an address that other machines can reach, although everyone may do everything.",
     )
-    address: str = Field("127.0.0.1:0", description="host:port to serve gRPC on; port 0 takes a free one.")
+    address: str = Field(
+        default="127.0.0.1:0", description="host:port to serve gRPC on; port 0 takes a free one."
+    )
     address_file: str = Field(
-        "", description='File to write the real address to once it serves; "" writes none.'
+        default="", description='File to write the real address to once it serves; "" writes none.'
     )
     stop_on_stdin_eof: bool = Field(
-        False,
+        default=False,
         description="Leave, as on SIGTERM, when standard input ends: a supervisor holds the other end, and may be killed.",
     )
-    metrics_address: str = Field("", description='host:port of the Prometheus endpoint; "" turns it off.')
+    metrics_address: str = Field(
+        default="", description='host:port of the Prometheus endpoint; "" turns it off.'
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity to log."
+        default="info", description="Least severity to log."
     )
     log_format: Literal["auto", "pretty", "json"] = Field(
-        "auto", description="auto: pretty on a terminal, JSON lines otherwise."
+        default="auto", description="auto: pretty on a terminal, JSON lines otherwise."
     )
     traces: str = Field(
-        "", description='Where spans go: "" nowhere, "file:PATH" as JSON lines, "http://host:4318" by OTLP.'
+        default="",
+        description='Where spans go: "" nowhere, "file:PATH" as JSON lines, "http://host:4318" by OTLP.',
     )
     max_concurrent_rpcs: int = Field(
-        64, ge=1, le=4096, description="Calls served at a time, open streams included; one more is refused."
+        default=64,
+        ge=1,
+        le=4096,
+        description="Calls served at a time, open streams included; one more is refused.",
     )
     max_message_bytes: int = Field(
-        64 * MIB, ge=MIB, le=2048 * MIB - 1, description="Largest message taken or sent, in bytes."
+        default=64 * MIB, ge=MIB, le=2048 * MIB - 1, description="Largest message taken or sent, in bytes."
     )
     drain_s: float = Field(
-        10, ge=0, le=3600, description="Seconds that running calls get to finish after SIGTERM."
+        default=10, ge=0, le=3600, description="Seconds that running calls get to finish after SIGTERM."
     )
 
     @field_validator("address", "metrics_address")

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 # Large enough that the cost of a message is lost in it, small enough that other calls get between two of them.
 CHUNK_BYTES = 1 << 20
-DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()  # as numpy names them
-)
+_WIDTHS = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64)}
+DTYPES = frozenset({"bool"} | {f"{kind}{bits}" for kind, widths in _WIDTHS.items() for bits in widths})
 
 
 def to_bytes(array: Array) -> memoryview:

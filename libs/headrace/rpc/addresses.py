@@ -10,8 +10,8 @@ def split_address(address: str) -> tuple[str, int]:
         ValueError: It is not one; the message says how one looks.
     """
     host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    bracketed = host != bare
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if bracketed else host
     if not colon or not bare or not port.isdecimal() or int(port) > 65535 or (":" in bare) != bracketed:
         raise ValueError(
             "must be host:port with a port from 0 to 65535, such as 127.0.0.1:8471 or [::1]:8471"
