@@ -1,0 +1,64 @@
+"""One pipeline as a subprocess: fetches the version, runs the passes, registers what came out."""
+
+from contextlib import closing
+from pathlib import Path
+
+from headrace.optimization.report import Candidate
+from headrace.optimization.v1.optimizer_pb2 import StartTaskRequest
+from headrace.program.loading import load_program
+from headrace.registry.client import RegistryClient
+from headrace.registry.v1.models_pb2 import Version
+from headrace.rpc.channel import open_channel
+from headrace.tasks.child import Context, Reporter, run_task
+from headrace.types.v1.task_pb2 import TaskResult
+from headrace_optimization.core import plan
+from headrace_optimization.core.result import task_metrics
+from headrace_optimization.pipeline import Source, optimize
+from headrace_optimization.registration import find_registered, register
+from headrace_optimization.wire import read_options, weights_of
+
+
+def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> TaskResult:
+    """Be the task; its working folder is its own and is removed afterwards."""
+    with closing(open_channel(str(context["registry_address"]))) as channel:
+        registry = RegistryClient(channel)
+        earlier = find_registered(registry, request)
+        if earlier is not None:  # an attempt before this one was cut off between registering and saying so
+            return TaskResult(version=earlier.name, metrics=earlier.metrics)
+        return _optimize(request, context, reporter, registry)
+
+
+def _optimize(
+    request: StartTaskRequest, context: Context, reporter: Reporter, registry: RegistryClient
+) -> TaskResult:
+    def advance(step: plan.Pass, candidates: tuple[Candidate, ...]) -> None:
+        reporter.raise_if_stopped()
+        reporter.progress(plan.PASSES.index(step), len(plan.PASSES), step.stage, task_metrics(candidates))
+
+    version = registry.get_version(request.version)
+    source = _fetch(version, context, registry)
+    folder = Path("result")
+    folder.mkdir()
+    report = optimize(source, read_options(request.options), int(context["threads"]), folder, advance)
+    advance(plan.REGISTER, report.candidates)
+    made = register(registry, version, report, folder, request)
+    metrics = task_metrics(report.candidates)
+    reporter.progress(len(plan.PASSES), len(plan.PASSES), "done", metrics)
+    return TaskResult(version=made.name, metrics=metrics | dict(made.metrics))
+
+
+def _fetch(version: Version, context: Context, registry: RegistryClient) -> Source:
+    """Bring program and weights here."""
+    program = load_program(
+        version.program,
+        allowed_modules=context["allowed_programs"],
+        allow_archives=context["allow_archives"],
+        fetch=registry.download_bytes,
+    )
+    weights = Path("weights.safetensors")
+    registry.download_file(weights_of(version).artifact, weights)
+    return Source(version.name, program, weights)
+
+
+if __name__ == "__main__":
+    run_task(StartTaskRequest, work)

@@ -1,0 +1,32 @@
+"""Settings of the optimization service."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.node import NodeSettings
+
+
+class Settings(NodeSettings):
+    """What the optimization service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_OPTIMIZATION_")
+
+    address: str = "127.0.0.1:8475"
+    metrics_address: str = "127.0.0.1:9475"
+    registry_address: str = "127.0.0.1:8471"
+    data_dir: Path = Field(
+        Path("data/optimization"), description="Folder of running pipelines' files and of their logs."
+    )
+    allowed_programs: list[str] = Field(
+        ["headrace_examples"],
+        description="Modules and packages whose programs may run, separated by commas; a package stands for all below it.",
+    )
+    allow_archives: bool = Field(
+        False,
+        description="Whether programs uploaded as source archives may run: anyone's code, as this user.",
+    )
+    threads: int = Field(
+        1, ge=1, le=256, description="Threads a pipeline computes with; latencies are measured with as many."
+    )
