@@ -4,8 +4,10 @@
         goal = Goal("accuracy", "max")
         def model(self): return torch.nn.Sequential(...)
         def loss(self, outputs, targets): return torch.nn.functional.cross_entropy(outputs, targets)
-        def data(self, split): return Examples({"image": images}, labels)
+        def data(self, split): return Examples({"input": images}, labels)
         def metrics(self, outputs, targets): return {"accuracy": float((outputs.argmax(1) == targets).mean())}
+
+("input" is what `Sequential.forward` calls its argument.)
 
 Training, optimization and `headrace demo` ask nothing else of it. This module imports neither torch nor numpy.
 """

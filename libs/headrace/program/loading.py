@@ -8,7 +8,7 @@ import importlib
 import inspect
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +78,19 @@ def load_program(
     return _check_program(_make(found, attribute, config), f"{module_name}:{attribute}")
 
 
+def load_attribute(name: str, config: Mapping[str, Any] | None = None) -> Program:
+    """Make a program of an installed package in this process, for a caller who chose it.
+
+    Args:
+        name: `module:attribute`.
+        config: Keyword arguments for a class or a function.
+    Raises:
+        InvalidArgument: As in `load_program`.
+    """
+    module, attribute = _split(ProgramMessage(module=name))
+    return _check_program(_make(_attribute(_import(module), attribute), attribute, config or {}), name)
+
+
 def _split(message: ProgramMessage) -> tuple[str, str]:
     """Return module and attribute."""
     source = message.WhichOneof("source")
@@ -141,7 +154,7 @@ def _attribute(module: ModuleType, path: str) -> object:
     return found
 
 
-def _make(found: object, name: str, config: dict[str, Any]) -> object:
+def _make(found: object, name: str, config: Mapping[str, Any]) -> object:
     """Call a class or a function with the config; an instance is taken as it is."""
     if not (inspect.isclass(found) or inspect.isroutine(found)):
         if config:
