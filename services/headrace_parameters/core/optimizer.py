@@ -1,0 +1,124 @@
+"""Updates of a flat vector by torch's fused optimizers, which pass over the memory once."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from headrace.errors import InvalidArgument
+from headrace_parameters.core.config import AdamW, Optimizer, Sgd
+
+# The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
+# differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
+# that, each value is the same whichever shard holds it.
+_LANES = 64
+
+_STATE: Mapping[type[Optimizer], Sequence[str]] = {
+    Sgd: ("momentum_buffer",),
+    AdamW: ("exp_avg", "exp_avg_sq"),
+}
+
+
+def kind_of(config: Optimizer) -> str:
+    """Name the optimizer, as snapshots do."""
+    return type(config).__name__.lower()
+
+
+def state_bytes(config: Optimizer, size: int) -> int:
+    """Return the memory that the optimizer keeps for `size` values."""
+    return 4 * size * (len(_STATE[type(config)]) if not _is_plain(config) else 0)
+
+
+class FusedOptimizer:
+    """The optimizer of one vector of `size` float32 values, with its state."""
+
+    def __init__(self, config: Optimizer, size: int) -> None:
+        self._config = config
+        self._size = size
+        self._padded_size = -(-size // _LANES) * _LANES
+        self._parameter = torch.nn.Parameter(torch.zeros(self._padded_size), requires_grad=False)
+        self._parameter.grad = torch.zeros(self._padded_size)
+        self._torch = _build(config, self._parameter)
+
+    def apply(self, values: torch.Tensor, gradients: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
+        """Do one step with the weighted sum of gradients.
+
+        Args:
+            values: Shape (size,); left as it is.
+            gradients: Shape (size,) each, with its weight. They are scaled in place.
+        Returns:
+            The new values, shape (size,), in memory of their own: who reads the old ones may go on.
+        """
+        self._parameter.data = self._padded(values)
+        total = self._parameter.grad
+        assert total is not None
+        total = total[: self._size]
+        # Multiply, then add, each rounded: `add_(alpha=)` may fuse them for some values and not for others.
+        for index, (gradient, weight) in enumerate(gradients):
+            scaled = gradient if weight == 1 else gradient.mul_(weight)
+            if index:
+                total.add_(scaled)
+            else:
+                total.copy_(scaled)
+        self._torch.step()
+        return self._parameter.data[: self._size]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the state: vectors of shape (size,) and scalars; empty before the first step."""
+        state = self._torch.state.get(self._parameter, {})
+        return {
+            name: (value[: self._size] if value.ndim else value).clone()
+            for name, value in state.items()
+            if value is not None
+        }
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over a state that `state` gave.
+
+        Raises:
+            InvalidArgument: It is of another optimizer or size.
+        """
+        self._check(state)
+        self._torch.state[self._parameter] = {
+            name: self._padded(value) if value.ndim else value.clone() for name, value in state.items()
+        }
+
+    def _check(self, state: Mapping[str, torch.Tensor]) -> None:
+        if not state:
+            return
+        expected = {name: [self._size] for name in _STATE[type(self._config)]}
+        if isinstance(self._config, AdamW):
+            expected["step"] = []
+        found = {name: list(value.shape) for name, value in state.items() if value.dtype == torch.float32}
+        if _is_plain(self._config) or found != expected or len(found) != len(state):
+            raise InvalidArgument(
+                f"the snapshot's optimizer state {found} does not fit {self._config}; use a snapshot of such a store"
+            )
+
+    def _padded(self, vector: torch.Tensor) -> torch.Tensor:
+        padded = torch.empty(self._padded_size)
+        padded[: self._size] = vector
+        padded[self._size :] = 0
+        return padded
+
+
+def _is_plain(config: Optimizer) -> bool:
+    return isinstance(config, Sgd) and not config.momentum
+
+
+def _build(config: Optimizer, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
+    if isinstance(config, Sgd):
+        return torch.optim.SGD(
+            [parameter],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    return torch.optim.AdamW(
+        [parameter],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

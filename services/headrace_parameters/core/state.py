@@ -1,0 +1,82 @@
+"""All of a shard that a snapshot keeps, as named tensors and one line of JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from headrace.errors import InvalidArgument, NonFiniteValues
+from headrace.parameters.layout import FlatLayout, TensorSpec
+
+_FORMAT = "headrace.parameters.shard/1"
+_OPTIMIZER = "optimizer."
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """Everything that decides what a shard does next.
+
+    Args:
+        optimizer: Kind of the optimizer that `optimizer_state` belongs to.
+        last_steps: Last step taken of each worker that has pushed.
+        values: Shape (shard's length,), float32.
+    """
+
+    layout: FlatLayout
+    shard_index: int
+    shard_count: int
+    optimizer: str
+    version: int
+    last_steps: Mapping[int, int]
+    values: torch.Tensor
+    optimizer_state: Mapping[str, torch.Tensor]
+
+    def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """Return tensors and metadata, as a safetensors file has them."""
+        tensors = {_OPTIMIZER + name: tensor for name, tensor in self.optimizer_state.items()}
+        facts = {
+            "tensors": [[tensor.name, list(tensor.shape)] for tensor in self.layout.tensors],
+            "shard_index": self.shard_index,
+            "shard_count": self.shard_count,
+            "optimizer": self.optimizer,
+            "version": self.version,
+            "last_steps": sorted(self.last_steps.items()),
+        }
+        return {"values": self.values, **tensors}, {"format": _FORMAT, "shard": json.dumps(facts)}
+
+    @classmethod
+    def decode(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> "ShardState":
+        """Read what `encode` wrote.
+
+        Raises:
+            InvalidArgument: It is something else.
+        """
+        if metadata.get("format") != _FORMAT:
+            raise InvalidArgument(
+                f"the artifact is not a snapshot of a parameter shard: its format is {metadata.get('format')!r}"
+            )
+        try:
+            facts = json.loads(metadata["shard"])
+            state = cls(
+                layout=FlatLayout(tuple(TensorSpec(name, tuple(shape)) for name, shape in facts["tensors"])),
+                shard_index=facts["shard_index"],
+                shard_count=facts["shard_count"],
+                optimizer=facts["optimizer"],
+                version=facts["version"],
+                last_steps={int(worker): int(step) for worker, step in facts["last_steps"]},
+                values=tensors["values"],
+                optimizer_state={
+                    name.removeprefix(_OPTIMIZER): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(_OPTIMIZER)
+                },
+            )
+            length = len(state.layout.shard_range(state.shard_index, state.shard_count))
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise InvalidArgument(f"the snapshot is damaged: {error!r}") from error
+        if state.values.shape != (length,) or state.values.dtype != torch.float32:
+            raise InvalidArgument(f"the snapshot is damaged: its values are not {length} of float32")
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise NonFiniteValues("the snapshot holds a NaN or an infinity")
+        return state

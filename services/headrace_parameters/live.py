@@ -1,0 +1,148 @@
+"""A shard that many calls use at once: one changes it at a time, any number reads or waits for news."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.parameters.layout import FlatLayout, Floats
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.shard import Published, Push, Shard
+from headrace_parameters.core.state import ShardState
+
+
+class LiveStore:
+    """One shard of a store in this process.
+
+    Updates are computed under one lock, and readers wait under another: a pull never waits for an update to be computed, it
+    takes the version before, whose values stay as they are for as long as somebody reads them.
+    """
+
+    def __init__(self, config: StoreConfig, create_time: datetime) -> None:
+        self.config = config
+        self.create_time = create_time
+        self._shard = Shard(config)
+        self._changing = threading.Lock()
+        self._news = threading.Condition()
+        self._ended: HeadraceError | None = None
+
+    @property
+    def layout(self) -> FlatLayout | None:
+        """The tensors of the whole model; None before there are values."""
+        return self._shard.layout
+
+    @property
+    def published(self) -> Published | None:
+        """The newest values; None before there are any."""
+        return self._shard.published
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of values and optimizer state."""
+        return self._shard.size_bytes
+
+    def needed_bytes(self, layout: FlatLayout) -> int:
+        """Return the memory that values and optimizer state of such a model need here."""
+        return self._shard.needed_bytes(layout)
+
+    def held(self, layout: FlatLayout) -> range:
+        """Say which values of the flat vector are held here."""
+        return self._shard.held(layout)
+
+    def check_layout(self, layout: FlatLayout) -> None:
+        """Raise ShapeMismatch if there are values of another model."""
+        self._shard.check_layout(layout)
+
+    def initialize(self, layout: FlatLayout, values: Floats) -> None:
+        """Take the first values, shape (values held here,), unless there are some."""
+        with self._changing:
+            self._check_alive()
+            self._shard.initialize(layout, values)
+        self.wake()
+
+    def is_duplicate(self, worker: int, step: int) -> bool:
+        """Tell early what `push` will find; it raises what `push` would."""
+        with self._changing:
+            return self._shard.is_duplicate(worker, step)
+
+    def push(self, push: Push) -> bool:
+        """Take a gradient; return False if it was taken before."""
+        with self._changing:
+            self._check_alive()
+            taken = self._shard.push(push)
+        self.wake()
+        return taken
+
+    def version_with(self, step: int) -> int:
+        """Return the first version that holds the gradients of `step`."""
+        return self._shard.version_with(step)
+
+    def state(self) -> ShardState:
+        """Return a copy of everything, of one moment."""
+        with self._changing:
+            self._check_alive()
+            return self._shard.state()
+
+    def restore(self, state: ShardState) -> None:
+        """Become what `state` says."""
+        with self._changing:
+            self._check_alive()
+            self._shard.restore(state)
+        self.wake()
+
+    def wait(self, min_version: int, timeout_s: float, wanted: Callable[[], bool]) -> Published:
+        """Return the values as soon as their version is at least `min_version`.
+
+        Args:
+            wanted: Whether somebody still waits; asked again at every `wake`.
+        Raises:
+            DeadlineExceeded: It did not come in time; the message says whose gradients are missing.
+            HeadraceError: Why the store ended meanwhile.
+        """
+        with self._news:
+            self._news.wait_for(
+                lambda: self._ended or self._reached(min_version) or not wanted(), timeout=timeout_s
+            )
+        self._check_alive()
+        published = self.published
+        if published is None or published.version < min_version:
+            raise self._too_late(min_version)
+        return published
+
+    def end(self, why: HeadraceError) -> None:
+        """Refuse everything from now on with `why`, waiting pulls first."""
+        with self._changing:
+            self._ended = why
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every waiting call look again."""
+        with self._news:
+            self._news.notify_all()
+
+    def _reached(self, min_version: int) -> bool:
+        return self.published is not None and self.published.version >= min_version
+
+    def _check_alive(self) -> None:
+        if self._ended:
+            # A fresh one each time: an exception that is raised in several threads mixes up their tracebacks.
+            raise type(self._ended)(
+                self._ended.message, metadata=self._ended.metadata, retry_after_s=self._ended.retry_after_s
+            )
+
+    def _too_late(self, min_version: int) -> DeadlineExceeded:
+        published = self.published
+        if published is None:
+            return DeadlineExceeded(
+                f"{self.config.name} got no values in time; did a worker call Initialize?"
+            )
+        missing = self._shard.missing_workers
+        why = (
+            f"the pushes of workers {missing} for step {published.version} are missing"
+            if missing
+            else "nobody pushed"
+        )
+        return DeadlineExceeded(
+            f"{self.config.name} did not reach version {min_version} in time, it has {published.version}: {why}",
+            metadata={"version": published.version, "missing_workers": ",".join(map(str, missing))},
+        )

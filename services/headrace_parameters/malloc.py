@@ -1,0 +1,28 @@
+"""Tell glibc's allocator to keep freed memory.
+
+A push is many buffers of about a megabyte, each allocated and freed once. By default glibc asks the kernel for every one of them and
+gives it back, and each of its pages is then zeroed and mapped anew: more work than all copying of the values.
+`python -m benchmarks.parameters transfer` measures what this is worth.
+"""
+
+import ctypes
+
+# Parameters of mallopt, from malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+
+_KEEP_BYTES = (
+    1 << 30
+)  # freed memory at the end of the heap that is kept: more than one step of a large shard uses
+_GROW_BYTES = 64 << 20  # by how much the heap grows at least
+
+
+def keep_freed_memory() -> bool:
+    """Take large buffers from the heap, and keep the heap; return False, with nothing done, without glibc."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _KEEP_BYTES, _M_TOP_PAD: _GROW_BYTES}
+    return all(mallopt(name, value) for name, value in settings.items())

@@ -1,0 +1,63 @@
+"""What the parameter service counts, for Prometheus."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from headrace_parameters.live import LiveStore
+
+_WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class ParameterMetrics:
+    """Counters of what passes, gauges of what is held.
+
+    Args:
+        stores: Returns what is held; asked at every scrape, so that a deleted store leaves no line behind.
+    """
+
+    def __init__(self, registry: CollectorRegistry, stores: Callable[[], Iterable[LiveStore]]) -> None:
+        self.pushes = Counter(
+            "headrace_parameters_pushes",
+            "Gradients taken, applied or kept for their step.",
+            registry=registry,
+        )
+        self.duplicates = Counter(
+            "headrace_parameters_duplicates", "Gradients that had been taken before.", registry=registry
+        )
+        self.pulls = Counter("headrace_parameters_pulls", "Answers with values.", registry=registry)
+        self.received_bytes = Counter(
+            "headrace_parameters_received_bytes", "Bytes of gradients and first values.", registry=registry
+        )
+        self.sent_bytes = Counter(
+            "headrace_parameters_sent_bytes", "Bytes of values sent.", registry=registry
+        )
+        self.wait_seconds = Histogram(
+            "headrace_parameters_wait_seconds",
+            "Time a pull waited for its version: under BSP, for the other workers.",
+            buckets=_WAIT_BUCKETS_S,
+            registry=registry,
+        )
+        registry.register(_HeldStores(stores))
+
+
+class _HeldStores(Collector):
+    def __init__(self, stores: Callable[[], Iterable[LiveStore]]) -> None:
+        self._stores = stores
+
+    def collect(self) -> Iterator[Metric]:
+        size = GaugeMetricFamily(
+            "headrace_parameters_store_bytes", "Memory of values and optimizer state.", labels=["store"]
+        )
+        version = GaugeMetricFamily(
+            "headrace_parameters_store_version", "Optimizer updates applied.", labels=["store"]
+        )
+        for store in self._stores():
+            label = [str(store.config.name)]
+            size.add_metric(label, store.size_bytes)
+            version.add_metric(label, store.published.version if store.published else 0)
+        yield size
+        yield version

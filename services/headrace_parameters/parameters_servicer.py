@@ -1,0 +1,146 @@
+"""The Parameters service on the wire."""
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+from grpc import ServicerContext
+
+from headrace.errors import InvalidArgument
+from headrace.names import StoreName
+from headrace.parameters.layout import Floats, intersect
+from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
+from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
+from headrace_parameters.core.shard import Published, Push
+from headrace_parameters.live import LiveStore
+from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.table import StoreTable
+
+# A call without a deadline waits no longer than this.
+_LONGEST_WAIT_S = 600.0
+# The answer "not in time, worker 3 is missing" must leave before the caller stops to listen.
+_LAST_WORDS_S = 0.25
+
+Pushed = TypeVar("Pushed", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
+
+
+class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
+    """Moves values between the wire and the stores of a table."""
+
+    def __init__(self, table: StoreTable, metrics: ParameterMetrics) -> None:
+        self._table = table
+        self._metrics = metrics
+
+    def Initialize(
+        self, request_iterator: Iterator[parameters_pb2.InitializeRequest], context: ServicerContext
+    ) -> parameters_pb2.InitializeResponse:
+        """Give a store its first values."""
+        first = _first(request_iterator)
+        store = self._table.get(StoreName.parse(first.store, field="store"))
+        store.config.fence(first.epoch)
+        layout = layout_from_proto(first.tensors)
+        store.check_layout(layout)
+        if store.published is None:
+            self._table.reserve(store, layout)
+            values = np.empty(len(store.held(layout)), np.float32)
+            receive(chain([first], request_iterator), [Piece(0, values)])
+            self._metrics.received_bytes.inc(values.nbytes)
+            store.initialize(layout, values)
+        return parameters_pb2.InitializeResponse(version=_version(store))
+
+    def Push(
+        self, request_iterator: Iterator[parameters_pb2.PushRequest], context: ServicerContext
+    ) -> parameters_pb2.PushResponse:
+        """Take a gradient."""
+        first = _first(request_iterator)
+        store = self._fenced(first.store, first.header.epoch)
+        taken = self._take(store, first, request_iterator)
+        return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store))
+
+    def Pull(
+        self, request: parameters_pb2.PullRequest, context: ServicerContext
+    ) -> Iterator[parameters_pb2.PullResponse]:
+        """Send values."""
+        name = StoreName.parse(request.store, field="store")
+        # 0: a reader outside the run
+        store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
+        published = self._wait(store, request.min_version, context)
+        pieces = _pieces(store, published, request.tensors)
+        self._count_sent(pieces)
+        yield from carry(parameters_pb2.PullResponse(version=published.version), pieces)
+
+    def PushPull(
+        self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
+    ) -> Iterator[parameters_pb2.PushPullResponse]:
+        """Take a gradient, then send the values that hold it."""
+        first = _first(request_iterator)
+        store = self._fenced(first.store, first.header.epoch)
+        taken = self._take(store, first, request_iterator)
+        published = self._wait(store, store.version_with(first.header.step), context)
+        pieces = [Piece(0, published.values)]
+        self._count_sent(pieces)
+        answer = parameters_pb2.PushPullResponse(version=published.version, duplicate=not taken)
+        yield from carry(answer, pieces)
+
+    def _fenced(self, name: str, epoch: int) -> LiveStore:
+        store = self._table.get(StoreName.parse(name, field="store"))
+        store.config.fence(epoch)
+        return store
+
+    def _take(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> bool:
+        """Receive a gradient and push it; return False if it was taken before."""
+        header = first.header
+        duplicate = store.is_duplicate(header.worker, header.step)
+        if not duplicate:
+            gradient = self._receive(store, first, rest)
+            duplicate = not store.push(Push(header.worker, header.step, header.samples, gradient))
+        (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
+        return not duplicate
+
+    def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
+        assert store.published is not None  # `is_duplicate` has looked
+        gradient = np.empty_like(store.published.values)
+        receive(chain([first], rest), [Piece(0, gradient)])
+        self._metrics.received_bytes.inc(gradient.nbytes)
+        return gradient
+
+    def _wait(self, store: LiveStore, min_version: int, context: ServicerContext) -> Published:
+        context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
+        bound_s = min(context.time_remaining(), _LONGEST_WAIT_S)
+        began = time.monotonic()
+        published = store.wait(min_version, bound_s - min(_LAST_WORDS_S, bound_s / 4), context.is_active)
+        self._metrics.wait_seconds.observe(time.monotonic() - began)
+        return published
+
+    def _count_sent(self, pieces: list[Piece]) -> None:
+        self._metrics.pulls.inc()
+        self._metrics.sent_bytes.inc(sum(piece.values.nbytes for piece in pieces))
+
+
+Request = TypeVar(
+    "Request", parameters_pb2.InitializeRequest, parameters_pb2.PushRequest, parameters_pb2.PushPullRequest
+)
+
+
+def _first(requests: Iterator[Request]) -> Request:
+    first = next(requests, None)
+    if first is None:
+        raise InvalidArgument("the stream ended without a message; the first one names the store")
+    return first
+
+
+def _version(store: LiveStore) -> int:
+    return store.published.version if store.published else 0
+
+
+def _pieces(store: LiveStore, published: Published, names: Iterable[str]) -> list[Piece]:
+    """Cut out what a pull asked for: the parts of the named tensors that are held here."""
+    assert store.layout is not None
+    held = store.held(store.layout)
+    parts = intersect(store.layout.ranges(names), held)
+    return [
+        Piece(part.start - held.start, published.values[part.start - held.start : part.stop - held.start])
+        for part in parts
+    ]

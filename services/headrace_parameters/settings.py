@@ -1,0 +1,35 @@
+"""What the parameter service can be told, by environment variables `HEADRACE_PARAMETERS_*`."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.node import NodeSettings
+
+GIB = 1 << 30
+
+
+class Settings(NodeSettings):
+    """Settings of one process of the parameter service."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_PARAMETERS_")
+
+    address: str = Field("127.0.0.1:8473", description="host:port to serve gRPC on; port 0 takes a free one.")
+    slots: int = Field(16, ge=1, le=1024, description="Stores it holds at a time, one shard of each.")
+    max_concurrent_rpcs: int = Field(
+        256,
+        ge=1,
+        le=4096,
+        description="Calls served at a time; every worker that waits for the others of its step is one.",
+    )
+    max_bytes: int = Field(
+        8 * GIB,
+        ge=1,
+        description="Memory for values and optimizer state of all stores, in bytes; while a step runs, a store has "
+        "its values once more and one gradient per worker on top.",
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Threads that compute one update; an update is bound by memory, and shards share a machine.",
+    )

@@ -1,0 +1,75 @@
+"""The Stores service on the wire."""
+
+from google.protobuf import empty_pb2
+from grpc import ServicerContext
+
+from headrace.names import ArtifactName, ProjectName, StoreName
+from headrace.paging import PageRequest
+from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace_parameters.live import LiveStore
+from headrace_parameters.snapshots import Snapshots
+from headrace_parameters.table import StoreTable
+from headrace_parameters.translate import config_from_proto, store_to_proto
+
+
+class StoresServicer(stores_pb2_grpc.StoresServicer):
+    """Translates; `StoreTable` and `Snapshots` do the work."""
+
+    def __init__(self, table: StoreTable, snapshots: Snapshots) -> None:
+        self._table = table
+        self._snapshots = snapshots
+
+    def CreateStore(
+        self, request: stores_pb2.CreateStoreRequest, context: ServicerContext
+    ) -> stores_pb2.Store:
+        """Make a shard, empty or from a snapshot."""
+
+        def begin_with_snapshot(store: LiveStore) -> None:
+            if request.snapshot:
+                store.restore(self._snapshots.load(request.snapshot))
+
+        return store_to_proto(self._table.create(config_from_proto(request), begin_with_snapshot))
+
+    def GetStore(self, request: stores_pb2.GetStoreRequest, context: ServicerContext) -> stores_pb2.Store:
+        """Return one store."""
+        return store_to_proto(self._table.get(StoreName.parse(request.name)))
+
+    def ListStores(
+        self, request: stores_pb2.ListStoresRequest, context: ServicerContext
+    ) -> stores_pb2.ListStoresResponse:
+        """List the stores of a project."""
+        project = ProjectName.parse(request.parent, field="parent").project
+        asked = PageRequest.parse(request.page_size, request.page_token, "ListStores", request.parent)
+        page = asked.page_of_all(self._table.of_project(project), lambda store: (str(store.config.name),))
+        return stores_pb2.ListStoresResponse(
+            stores=map(store_to_proto, page.items), next_page_token=page.next_page_token
+        )
+
+    def DeleteStore(
+        self, request: stores_pb2.DeleteStoreRequest, context: ServicerContext
+    ) -> empty_pb2.Empty:
+        """Forget a store."""
+        self._table.delete(StoreName.parse(request.name), request.epoch)
+        return empty_pb2.Empty()
+
+    def Snapshot(
+        self, request: stores_pb2.SnapshotRequest, context: ServicerContext
+    ) -> stores_pb2.SnapshotResponse:
+        """Save a shard in the registry."""
+        store = self._fenced(request.name, request.epoch)
+        artifact, version = self._snapshots.save(store.config.name.project, store.state)
+        return stores_pb2.SnapshotResponse(artifact=artifact, version=version)
+
+    def Restore(self, request: stores_pb2.RestoreRequest, context: ServicerContext) -> stores_pb2.Store:
+        """Put a snapshot back."""
+        store = self._fenced(request.name, request.epoch)
+        ArtifactName.parse(request.artifact, field="artifact")
+        state = self._snapshots.load(request.artifact)
+        self._table.reserve(store, state.layout)
+        store.restore(state)
+        return store_to_proto(store)
+
+    def _fenced(self, name: str, epoch: int) -> LiveStore:
+        store = self._table.get(StoreName.parse(name))
+        store.config.fence(epoch)
+        return store

@@ -1,0 +1,157 @@
+"""The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from headrace.errors import AlreadyExists, NotFound, QuotaExceeded, ServerDraining, StaleEpoch
+from headrace.names import StoreName
+from headrace.parameters.layout import FlatLayout
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.live import LiveStore
+
+RETRY_AFTER_S = 1.0
+
+
+class StoreTable:
+    """All stores here.
+
+    Args:
+        max_stores: How many there may be.
+        max_bytes: How much memory values and optimizer state of all may take.
+        now: The time, for `create_time`.
+    """
+
+    def __init__(self, *, max_stores: int, max_bytes: int, now: Callable[[], datetime]) -> None:
+        self._max_stores = max_stores
+        self._max_bytes = max_bytes
+        self._now = now
+        self._lock = threading.Lock()
+        self._stores: dict[StoreName, LiveStore] = {}
+        # Kept from the moment somebody begins to send first values until the store is gone.
+        self._reserved: dict[StoreName, int] = {}
+
+    def get(self, name: StoreName) -> LiveStore:
+        """Find a store; NotFound if it is not held here."""
+        with self._lock:
+            store = self._stores.get(name)
+        if store is None:
+            raise NotFound(
+                f"{name} is not held by this process; it was deleted, or lost with a process that ended: create it again"
+            )
+        return store
+
+    def of_project(self, project: str) -> list[LiveStore]:
+        """Return the stores of a project, by name."""
+        with self._lock:
+            return sorted(
+                (store for name, store in self._stores.items() if name.project == project),
+                key=lambda store: store.config.name,
+            )
+
+    def all(self) -> list[LiveStore]:
+        """Return all stores of all projects."""
+        with self._lock:
+            return list(self._stores.values())
+
+    def find_same(self, config: StoreConfig) -> LiveStore | None:
+        """Return the store if it was made by the same request; None if there is none, or only an older epoch's.
+
+        Raises:
+            StaleEpoch: There is one of a newer epoch.
+            AlreadyExists: There is another one of this epoch.
+        """
+        with self._lock:
+            return self._find_same(config)
+
+    def _find_same(self, config: StoreConfig) -> LiveStore | None:
+        held = self._stores.get(config.name)
+        if held is None or held.config.epoch < config.epoch:
+            return None
+        if held.config.epoch > config.epoch:
+            held.config.fence(config.epoch)
+        if held.config != config:
+            raise AlreadyExists(
+                f"{config.name} exists with other settings in epoch {config.epoch}; use a greater epoch to replace it"
+            )
+        return held
+
+    def create(self, config: StoreConfig, prepare: Callable[[LiveStore], None]) -> LiveStore:
+        """Make a store, in the place of one of an older epoch, or return the same one.
+
+        Args:
+            prepare: Called with the new store before anyone else sees it.
+        Raises:
+            StaleEpoch, AlreadyExists: As `find_same`.
+            QuotaExceeded: There are as many stores as there may be.
+        """
+        held = self.find_same(config)
+        if held:
+            return held
+        store = LiveStore(config, self._now())
+        prepare(store)
+        with self._lock:
+            held = self._find_same(config)
+            if held:
+                return held
+            return self._put(store)
+
+    def _put(self, store: LiveStore) -> LiveStore:
+        name = store.config.name
+        if name not in self._stores and len(self._stores) >= self._max_stores:
+            raise QuotaExceeded(
+                f"this process holds {self._max_stores} stores already; delete one or raise HEADRACE_PARAMETERS_SLOTS"
+            )
+        self._check_room(name, store.size_bytes)
+        old = self._stores.get(name)
+        self._stores[name], self._reserved[name] = store, store.size_bytes
+        if old:
+            old.end(
+                StaleEpoch(
+                    f"{name} was replaced by epoch {store.config.epoch}; stop, a newer attempt runs",
+                    metadata={"epoch": store.config.epoch},
+                )
+            )
+        return store
+
+    def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
+        """Keep room for the values of such a model.
+
+        Raises:
+            QuotaExceeded: It would be more than `max_bytes` with the other stores.
+        """
+        needed = store.needed_bytes(layout)
+        with self._lock:
+            self._check_room(store.config.name, needed)
+            if self._stores.get(store.config.name) is store:
+                self._reserved[store.config.name] = needed
+
+    def _check_room(self, name: StoreName, needed: int) -> None:
+        taken = sum(size for other, size in self._reserved.items() if other != name)
+        if taken + needed > self._max_bytes:
+            raise QuotaExceeded(
+                f"{name} needs {needed} bytes, the other stores have {taken} of {self._max_bytes}; use more shards, "
+                "delete a store or raise HEADRACE_PARAMETERS_MAX_BYTES",
+                metadata={"needed_bytes": needed, "free_bytes": self._max_bytes - taken},
+            )
+
+    def delete(self, name: StoreName, epoch: int) -> None:
+        """Forget a store, if its epoch is `epoch` or older; 0: whatever it is.
+
+        Raises:
+            NotFound: It is not held here.
+            StaleEpoch: It belongs to a newer epoch.
+        """
+        store = self.get(name)
+        if epoch and epoch < store.config.epoch:
+            store.config.fence(epoch)
+        with self._lock:
+            if self._stores.get(name) is store:
+                del self._stores[name]
+                self._reserved.pop(name, None)
+        store.end(NotFound(f"{name} was deleted"))
+
+    def drain(self) -> None:
+        """Make every waiting call return: the process is about to stop."""
+        for store in self.all():
+            store.end(ServerDraining("the parameter process is about to stop", retry_after_s=RETRY_AFTER_S))
