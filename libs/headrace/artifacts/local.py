@@ -2,6 +2,7 @@
 
     uploads/{project}-{sha256}.part    received, not yet checked
     sha256/ab/{sha256}                 whole, checked, never changed; `ab` are the first two digits
+    sha256/ab/{sha256}.damaged         what that was when its bytes no longer had their digest
 
 Atomic by `rename`, durable by `fsync` of the file before it and of the folder after it. A crash at any point leaves
 either the part or the artifact.
@@ -71,11 +72,12 @@ class LocalArtifacts:
             for chunk in _chunks(file, offset, wanted):
                 sha256.update(chunk)
                 yield chunk
-        if wanted == size and sha256.hexdigest() != digest:
-            raise DataLoss(
-                f"the stored bytes of artifact {digest} are damaged; upload them again",
-                metadata={"sha256": digest},
-            )
+            if wanted == size and sha256.hexdigest() != digest:
+                self._set_aside(file, digest)
+                raise DataLoss(
+                    f"the stored bytes of artifact {digest} were damaged and are set aside; upload them again",
+                    metadata={"sha256": digest},
+                )
 
     def _open(self, digest: str) -> BinaryIO:
         try:
@@ -84,6 +86,13 @@ class LocalArtifacts:
             raise DataLoss(
                 f"the bytes of artifact {digest} are gone; upload them again", metadata={"sha256": digest}
             ) from None
+
+    def _set_aside(self, damaged: BinaryIO, digest: str) -> None:
+        """Keep damaged bytes for the operator, but out of the way of an upload that heals them."""
+        artifact = self._artifact(digest)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(damaged.fileno()), artifact.stat()):  # else it was healed meanwhile
+                artifact.replace(artifact.with_name(f"{digest}.damaged"))
 
     def received(self, project: str, digest: str) -> int:
         """Return how many bytes of an unfinished upload are kept."""
