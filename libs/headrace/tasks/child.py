@@ -37,6 +37,7 @@ class Reporter:
         self._clock = clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._on_stop: list[Callable[[], None]] = []
         self._waiting: Task | None = None
         self._sent_at = float("-inf")
 
@@ -54,9 +55,21 @@ class Reporter:
         if self.stop_requested:
             raise Cancelled("the task was asked to stop")
 
+    def on_stop(self, interrupt: Callable[[], None]) -> None:
+        """Call `interrupt`, from another thread, when the task should end: for work that waits where it cannot look."""
+        with self._lock:
+            self._on_stop.append(interrupt)
+            if not self.stop_requested:
+                return
+        interrupt()
+
     def request_stop(self) -> None:
         """Let the work know that it should end."""
-        self._stop.set()
+        with self._lock:
+            self._stop.set()
+            interrupts = list(self._on_stop)
+        for interrupt in interrupts:
+            interrupt()
 
     def progress(self, step: int, total_steps: int, stage: str, metrics: Mapping[str, float]) -> None:
         """Say how far the work is. Of calls in quick succession some are skipped, but never the last one before anything else."""

@@ -1,0 +1,71 @@
+"""The process of a training worker: `python -m headrace_training`; `--help` lists its settings."""
+
+import threading
+import time
+
+from headrace.config import load_or_exit
+from headrace.node import Agent
+from headrace.rpc.process import Process
+from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
+from headrace.tasks.process import Launcher
+from headrace.tasks.service import TaskService
+from headrace.tasks.table import TaskTable
+from headrace.training.v1.workers_pb2_grpc import add_WorkersServicer_to_server
+from headrace_training.servicer import WorkersServicer
+from headrace_training.settings import Settings
+
+CHILD = "headrace_training.child"
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    settings = load_or_exit(Settings)
+    with Process("training", settings) as process:
+        tasks = TaskService(TaskTable(settings.slots), _launcher(settings), clock=time.time)
+        servicer = WorkersServicer(
+            tasks,
+            allowed_modules=settings.allowed_programs,
+            allow_archives=settings.allow_archives,
+            has_registry=bool(settings.registry_address),
+        )
+        process.serve(
+            lambda server: add_WorkersServicer_to_server(servicer, server),
+            on_listening=lambda address: _attach(settings, address, tasks, process),
+        )
+
+
+def _launcher(settings: Settings) -> Launcher:
+    context = {
+        "registry_address": settings.registry_address,
+        "allowed_programs": settings.allowed_programs,
+        "allow_archives": settings.allow_archives,
+        "step_timeout_s": settings.step_timeout_s,
+    }
+    return Launcher(CHILD, settings.data_dir, context)
+
+
+def _attach(settings: Settings, address: str, tasks: TaskService, process: Process) -> None:
+    """Join the scheduler, if one is named, for as long as the process lives."""
+    agent = Agent(
+        settings.scheduler_address,
+        settings.hello("training", NodeKind.NODE_KIND_TRAINING, address),
+        report=lambda: Report(tasks=tasks.tasks()),
+        forget=tasks.forget,
+    )
+    tasks.on_change(agent.changed)
+    agent.start()
+
+    def leave() -> None:
+        """End the ranks while the server still drains, so that who watches them sees how they end."""
+        process.stopping.wait()
+        agent.leaving()
+        tasks.close(settings.drain_s)
+
+    leaving = threading.Thread(target=leave, name="leave")
+    leaving.start()
+    process.closing(agent.close)
+    process.closing(leaving.join)
+
+
+if __name__ == "__main__":
+    main()

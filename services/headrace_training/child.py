@@ -1,0 +1,105 @@
+"""One rank as a subprocess: brings program, store and registry together, trains, and registers the result."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from headrace.parameters.client import ShardedStore
+from headrace.program import Program
+from headrace.program.loading import load_program
+from headrace.registry.client import RegistryClient
+from headrace.rpc.channel import open_channel
+from headrace.tasks.child import Context, Reporter, run_task
+from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.types.v1.task_pb2 import Checkpoint, TaskResult
+from headrace_training.core.rank import Rank
+from headrace_training.registration import register
+from headrace_training.wire import read_run
+
+
+class ReportingObserver:
+    """Tells the service how the rank fares."""
+
+    def __init__(self, reporter: Reporter, steps: int) -> None:
+        self._reporter = reporter
+        self._steps = steps
+
+    def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Report progress."""
+        self._reporter.progress(step, self._steps, "training", metrics)
+
+    def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
+        """Report a checkpoint."""
+        self._reporter.checkpoint(Checkpoint(step=step, snapshots=snapshots))
+
+    def raise_if_stopped(self) -> None:
+        """Raise Cancelled if the service was asked to stop this rank."""
+        self._reporter.raise_if_stopped()
+
+
+def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> TaskResult:
+    """Be the task; its working folder is its own and is removed afterwards."""
+    torch.set_num_threads(request.options.threads or 1)
+    steps = request.options.steps
+    with ExitStack() as stack:
+        registry = _registry(str(context["registry_address"]), stack)
+        reporter.progress(request.start_step, steps, "loading", {})
+        program = _program(request, context, registry)
+        store = stack.enter_context(_store(request, float(context["step_timeout_s"])))
+        reporter.on_stop(store.close)  # a step that waits for a rank that is gone is not worth waiting for
+        rank = Rank(program, read_run(request), store, ReportingObserver(reporter, steps), time.monotonic)
+        rank.train()
+        if request.rank != 0:
+            return TaskResult(metrics=rank.metrics)
+        return _finish(request, rank, registry, reporter)
+
+
+def _finish(
+    request: StartTaskRequest, rank: Rank, registry: RegistryClient | None, reporter: Reporter
+) -> TaskResult:
+    """Measure the result, and register it if the request names a model."""
+    reporter.progress(request.options.steps, request.options.steps, "registering", rank.metrics)
+    test_metrics = rank.evaluate_test()
+    metrics = rank.metrics | test_metrics
+    if not request.model:
+        return TaskResult(metrics=metrics)
+    assert registry is not None, "StartTask refuses a model without a registry"
+    version = register(registry, request, rank.model.state(), test_metrics)
+    return TaskResult(version=version.name, metrics=metrics)
+
+
+def _registry(address: str, stack: ExitStack) -> RegistryClient | None:
+    if not address:
+        return None
+    channel = open_channel(address)
+    stack.callback(channel.close)
+    return RegistryClient(channel)
+
+
+def _program(request: StartTaskRequest, context: Context, registry: RegistryClient | None) -> Program:
+    def fetch(artifact: str) -> bytes:
+        assert registry is not None, "StartTask refuses an archive without a registry"
+        return registry.download_bytes(artifact)
+
+    return load_program(
+        request.program,
+        allowed_modules=context["allowed_programs"],
+        allow_archives=context["allow_archives"],
+        fetch=fetch,
+    )
+
+
+def _store(request: StartTaskRequest, step_timeout_s: float) -> ShardedStore:
+    return ShardedStore(
+        list(request.shards),
+        request.store,
+        epoch=request.epoch,
+        worker=request.rank,
+        timeout_s=step_timeout_s,
+    )
+
+
+if __name__ == "__main__":
+    run_task(StartTaskRequest, work)

@@ -1,0 +1,71 @@
+"""A program's data as tensors, and its answers measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headrace.errors import ProgramFailed
+from headrace.program import Examples, Program, Split
+from headrace_training.core.order import Indices
+
+_EVALUATION_BATCH = 256  # examples at a time: enough to keep the cores busy, little memory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples, as the model and the loss take them."""
+
+    inputs: Mapping[str, torch.Tensor]
+    targets: torch.Tensor
+
+
+def load(program: Program, split: Split) -> Examples:
+    """Return a split of the program's data.
+
+    Raises:
+        ProgramFailed: It is empty, or its arrays have different lengths.
+    """
+    examples = program.data(split)
+    count = len(examples)
+    if not count or not examples.inputs:
+        raise ProgramFailed(
+            f"data({split!r}) has {count} examples of {len(examples.inputs)} inputs; return at least one"
+        )
+    for name, array in examples.inputs.items():
+        if len(array) != count:
+            raise ProgramFailed(
+                f"data({split!r}) has {len(array)} of input {name!r} and {count} targets; there must be as many of each"
+            )
+    return examples
+
+
+def take(examples: Examples, indices: Indices) -> Batch:
+    """Copy the examples of `indices`, shape (n,), into a batch."""
+    inputs = {name: torch.from_numpy(array[indices]) for name, array in examples.inputs.items()}
+    return Batch(inputs, torch.from_numpy(examples.targets[indices]))
+
+
+def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> dict[str, float]:
+    """Measure the model in evaluation mode on all examples, and put it back into training mode.
+
+    Raises:
+        ProgramFailed: The goal's metric is not among the measures.
+    """
+    module.eval()
+    with torch.no_grad():
+        outputs = [
+            module(**take(examples, indices).inputs).numpy()
+            for indices in np.array_split(np.arange(len(examples)), -(-len(examples) // _EVALUATION_BATCH))
+        ]
+    module.train()
+    metrics = {
+        name: float(value)
+        for name, value in program.metrics(np.concatenate(outputs), examples.targets).items()
+    }
+    if program.goal.metric not in metrics:
+        raise ProgramFailed(
+            f"metrics() returns {', '.join(metrics) or 'nothing'}, but the goal is {program.goal.metric!r}; return that too"
+        )
+    return metrics

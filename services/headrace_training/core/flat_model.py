@@ -1,0 +1,55 @@
+"""A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
+
+import numpy as np
+import torch
+
+from headrace.errors import InvalidArgument
+from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+
+
+class FlatModel:
+    """Lays a model's trainable parameters into `values` and their gradients into `gradient`, both shape (N,), in the order of
+    `named_parameters`.
+
+    The model computes on this very memory: what is written into `values` is what it knows, without another copy.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        """Move the parameters of `module`, which keep their values.
+
+        Raises:
+            InvalidArgument: A parameter is not float32, or none can be trained.
+        """
+        trainable = {
+            name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
+        }
+        _check(trainable)
+        self.module = module
+        self.layout = FlatLayout(tuple(TensorSpec(name, tuple(it.shape)) for name, it in trainable.items()))
+        self.values: Floats = np.empty(self.layout.size, np.float32)
+        self.gradient: Floats = np.zeros(self.layout.size, np.float32)
+        values, gradients = self.layout.views(self.values), self.layout.views(self.gradient)
+        for name, parameter in trainable.items():
+            values[name][...] = parameter.detach().numpy()
+            parameter.data = torch.from_numpy(values[name])
+            parameter.grad = torch.from_numpy(gradients[name])  # backward adds to it in place
+
+    def clear_gradient(self) -> None:
+        """Set the gradient to 0, where it lies."""
+        self.gradient.fill(0)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the whole state dict, buffers and untrained parameters included."""
+        return {name: value.detach().clone().contiguous() for name, value in self.module.state_dict().items()}
+
+
+def _check(trainable: dict[str, torch.nn.Parameter]) -> None:
+    if not trainable:
+        raise InvalidArgument(
+            "the model has no parameter that requires a gradient; there is nothing to train"
+        )
+    for name, parameter in trainable.items():
+        if parameter.dtype != torch.float32:
+            raise InvalidArgument(
+                f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}; make it float32, as all must be"
+            )

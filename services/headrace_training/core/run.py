@@ -1,0 +1,31 @@
+"""What one rank of a run has to do, in plain values."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Run:
+    """One rank's part of a training run; all fields but `rank` are the same in every rank.
+
+    Steps count optimizer updates from 0; those before `start_step` were applied by an earlier attempt. `batch_size` counts
+    examples per step over all ranks. The two `every` count steps; 0 means never (evaluation: only at the end).
+    """
+
+    steps: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    start_step: int = 0
+    checkpoint_every: int = 0
+    evaluate_every: int = 0
+
+    def checkpoints_at(self, done: int) -> bool:
+        """Whether this rank takes a checkpoint after `done` steps."""
+        return self.rank == 0 and self.checkpoint_every > 0 and done % self.checkpoint_every == 0
+
+    def evaluates_at(self, done: int) -> bool:
+        """Whether this rank evaluates after `done` steps."""
+        if self.rank != 0:
+            return False
+        return done == self.steps or (self.evaluate_every > 0 and done % self.evaluate_every == 0)

@@ -1,0 +1,44 @@
+"""The wire of the training service: translates messages, calls the core, returns."""
+
+from collections.abc import Sequence
+
+import grpc
+
+from headrace.errors import FailedPrecondition
+from headrace.program.loading import check_allowed
+from headrace.tasks.service import TaskService
+from headrace.tasks.servicer import TaskServicer
+from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2_grpc import WorkersServicer as GeneratedServicer
+from headrace.types.v1.task_pb2 import Task
+from headrace_training.wire import check_request
+
+
+class WorkersServicer(TaskServicer, GeneratedServicer):
+    """Serves headrace.training.v1.Workers.
+
+    Args:
+        allowed_modules, allow_archives: As in `headrace.program.loading.check_allowed`.
+        has_registry: Whether archives can be fetched and versions made.
+    """
+
+    def __init__(
+        self, tasks: TaskService, *, allowed_modules: Sequence[str], allow_archives: bool, has_registry: bool
+    ) -> None:
+        super().__init__(tasks)
+        self._allowed_modules = allowed_modules
+        self._allow_archives = allow_archives
+        self._has_registry = has_registry
+
+    def StartTask(self, request: StartTaskRequest, context: grpc.ServicerContext) -> Task:
+        """Start a rank, if it may run here."""
+        check_request(request)
+        check_allowed(
+            request.program, allowed_modules=self._allowed_modules, allow_archives=self._allow_archives
+        )
+        if not self._has_registry and (request.model or request.program.HasField("archive")):
+            raise FailedPrecondition(
+                "this worker has no registry, which `model` and a program's archive need; leave them out, or start it with "
+                "HEADRACE_TRAINING_REGISTRY_ADDRESS"
+            )
+        return self._tasks.start(request.name, request.epoch, request)
