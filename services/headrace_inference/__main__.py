@@ -1,0 +1,83 @@
+"""The process of the inference service: `python -m headrace_inference`; `--help` lists its settings."""
+
+import threading
+from collections.abc import Sequence
+
+from headrace.config import load_or_exit
+from headrace.inference.oip.descriptor_pool import POOL
+from headrace.inference.oip.v2.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from headrace.node import Agent
+from headrace.registry.client import RegistryClient
+from headrace.rpc.channel import open_channel
+from headrace.rpc.process import Process
+from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
+from headrace_inference.core.batching import Batching
+from headrace_inference.core.catalog import Catalog
+from headrace_inference.loader import Loader, Model
+from headrace_inference.metrics import ModelMetrics
+from headrace_inference.models import Models
+from headrace_inference.report import report
+from headrace_inference.servicer import RULES, InferenceServicer
+from headrace_inference.session import Hardware
+from headrace_inference.settings import Settings
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    settings = load_or_exit(Settings)
+    with Process("inference", settings) as process:
+        models = _models(process, settings)
+        servicer = InferenceServicer(models, is_ready=lambda: not process.stopping.is_set())
+        process.serve(
+            lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),
+            rules=RULES,
+            pools=[POOL],
+            on_listening=lambda address: _join(process, settings, models, address),
+        )
+
+
+def _models(process: Process, settings: Settings) -> Models:
+    metrics = ModelMetrics(process.metrics)
+    loader = Loader(
+        _registry(process, settings),
+        Hardware(settings.threads, tuple(settings.providers)),
+        Batching(settings.workers, settings.max_batch_size, settings.max_queue_size),
+        metrics,
+    )
+    catalog: Catalog[Model] = Catalog(settings.slots, settings.max_model_bytes)
+    return Models(catalog, loader, metrics, drain_s=settings.drain_s)
+
+
+def _registry(process: Process, settings: Settings) -> RegistryClient | None:
+    if not settings.registry_address:
+        return None
+    channel = open_channel(settings.registry_address)
+    process.closing(channel.close)
+    return RegistryClient(channel)
+
+
+def _join(process: Process, settings: Settings, models: Models, address: str) -> None:
+    """Attach to the scheduler, if there is one, and say goodbye to it before the last requests are answered."""
+    agent = Agent(
+        settings.scheduler_address,
+        settings.hello("inference", NodeKind.NODE_KIND_INFERENCE, address),
+        report=lambda: Report(models=report(models.listings())),
+        forget=_forget,
+    )
+    models.on_change(agent.changed)
+    agent.start()
+    process.closing(agent.close)
+
+    def leave() -> None:
+        process.stopping.wait()
+        agent.leaving()
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+
+
+def _forget(tasks: Sequence[str]) -> None:
+    """Take the names of tasks the scheduler has recorded: there are none on such a node."""
+
+
+if __name__ == "__main__":
+    main()

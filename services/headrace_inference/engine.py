@@ -1,0 +1,195 @@
+"""Runs the requests of one model in the threads of their own calls, batched as `core.batching` says.
+
+There are no worker threads. A call that finds a worker's place free takes it and runs its own request at once, without a
+switch of threads. When its batch is done it hands the place to the call that waits longest, which leads the next batch;
+the others of that batch only wait for their rows.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError
+from headrace_inference.core.batching import Arrays, Batching, BatchQueue, Request, Runner, Turn, join, split
+
+Clock = Callable[[], float]
+Watch = Callable[[Callable[[], None]], object]
+
+
+class Observer(Protocol):
+    """What is told about every batch that ran."""
+
+    def ran(self, rows: int, queued_s: Sequence[float], run_s: float) -> None:
+        """Take the rows of a batch, how long each of its requests waited, and how long it ran."""
+
+
+class EngineClosed(Exception):
+    """The engine takes no more requests: another one answers for the model, or none."""
+
+
+class _Place:
+    """One call's place in the engine: it waits to be settled, or to be given a batch to lead.
+
+    `taken` becomes true when its request leaves the queue to be run; from then on nobody withdraws it.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.batch: Sequence[_Place] = ()
+        self.taken = False
+        self.woken = threading.Event()
+        self.outputs: Arrays | None = None
+        self.error: Exception | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.outputs is not None or self.error is not None
+
+
+class Engine:
+    """One loaded model with its queue; thread-safe.
+
+    Args:
+        joins: Whether its requests may be joined into batches.
+        clock: Tells the time, in seconds, that deadlines of requests are on.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        batching: Batching,
+        *,
+        joins: bool,
+        observer: Observer,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._queue = BatchQueue(batching, joins=joins)
+        self._observer = observer
+        self._clock = clock
+        self._places: dict[Request, _Place] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def run(self, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch) -> Arrays:
+        """Run one checked request and return the wished outputs.
+
+        Args:
+            timeout_s: When the caller stops waiting; None: never.
+            watch: Is given a function to call when the caller is gone.
+        Raises:
+            ResourceExhausted: The queue is full.
+            DeadlineExceeded: The time was over before a worker was free; nothing ran.
+            Cancelled: The caller went away before a worker was free; nothing ran.
+            InvalidArgument: The model cannot run these inputs.
+            EngineClosed: It is closed; nothing ran.
+        """
+        deadline = float("inf") if timeout_s is None else self._clock() + timeout_s
+        place = _Place(Request(inputs, outputs, deadline))
+        watch(partial(self._withdraw, place, Cancelled("the caller went away before a worker was free")))
+        self._take(place)
+        if not place.batch:
+            self._wait(place, timeout_s)
+        if place.batch:
+            self._lead(place.batch)
+        if place.error is not None:
+            raise place.error
+        assert place.outputs is not None, "a place that has been left is settled"
+        return place.outputs
+
+    def close(self) -> None:
+        """Take no more requests; those inside are answered."""
+        with self._changed:
+            self._closed = True
+
+    def drain(self, bound_s: float) -> bool:
+        """Wait until nothing is inside; return False if that took longer than `bound_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._queue.idle, bound_s)
+
+    def _take(self, place: _Place) -> None:
+        """Let a request in: its place gets a batch to lead, or it is in the queue, or settled already."""
+        with self._changed:
+            if self._closed:
+                raise EngineClosed
+            now = self._clock()
+            if place.request.deadline <= now:
+                place.error = _expired()
+            if place.settled:
+                return
+            if self._queue.offer(place.request, now):
+                place.taken, place.batch = True, (place,)
+            else:
+                self._places[place.request] = place
+
+    def _wait(self, place: _Place, timeout_s: float | None) -> None:
+        longest = None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)
+        if not place.settled and not place.woken.wait(longest):
+            self._withdraw(place, _expired())
+            place.woken.wait()  # for a request that was taken meanwhile, until its batch has run
+
+    def _withdraw(self, place: _Place, error: HeadraceError) -> None:
+        """Settle a request that is not taken yet."""
+        with self._changed:
+            if place.taken or place.settled:
+                return
+            if self._places.pop(place.request, None) is not None:
+                self._queue.withdraw(place.request)
+            _settle(place, None, error)
+
+    def _lead(self, batch: Sequence[_Place]) -> None:
+        """Run a batch, then hand the worker's place on."""
+        try:
+            self._run_batch(batch)
+        finally:
+            with self._changed:
+                self._hand_on(self._queue.next_turn(self._clock()))
+                self._changed.notify_all()
+
+    def _hand_on(self, turn: Turn) -> None:
+        for request in turn.expired:
+            _settle(self._places.pop(request), None, _expired())
+        batch = [self._places.pop(request) for request in turn.batch]
+        for place in batch:
+            place.taken = True
+        if batch:
+            batch[0].batch = batch
+            batch[0].woken.set()
+
+    def _run_batch(self, batch: Sequence[_Place]) -> None:
+        """Settle every place of a batch; if the batch fails as a whole, each runs alone, so that one cannot spoil it."""
+        try:
+            results = self._run_joined([place.request for place in batch])
+        except Exception as error:  # noqa: BLE001 - the top of a run: its callers get it, each in his own thread
+            if len(batch) == 1:
+                _settle(batch[0], None, error)
+                return
+            for place in batch:
+                self._run_batch([place])
+            return
+        for place, outputs in zip(batch, results, strict=True):
+            _settle(place, outputs, None)
+
+    def _run_joined(self, requests: Sequence[Request]) -> Sequence[Arrays]:
+        inputs, outputs = join(requests)
+        began = self._clock()
+        results = split(self._runner.run(inputs, outputs), requests)
+        self._observer.ran(
+            sum(request.rows for request in requests),
+            [began - request.arrived for request in requests],
+            self._clock() - began,
+        )
+        return results
+
+
+def _settle(place: _Place, outputs: Arrays | None, error: Exception | None) -> None:
+    place.outputs, place.error = outputs, error
+    place.woken.set()
+
+
+def _expired() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the deadline passed before a worker was free; allow more time, or send fewer at a time"
+    )

@@ -1,0 +1,119 @@
+"""From a name in the registry to a model that runs."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from headrace.errors import FailedPrecondition, NotFound
+from headrace.names import ModelName, VersionName, parse_model_reference
+from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, File, Version
+from headrace_inference.core.batching import Batching
+from headrace_inference.core.catalog import Key, Source
+from headrace_inference.core.signature import Signature
+from headrace_inference.core.trial import rows_are_independent
+from headrace_inference.engine import Engine
+from headrace_inference.metrics import ModelMetrics
+from headrace_inference.session import Hardware, Session
+
+log = structlog.get_logger()
+
+
+class Registry(Protocol):
+    """What is needed of `headrace.registry.client.RegistryClient`."""
+
+    def get_version(self, name: str) -> Version:
+        """Find a version by number or alias."""
+
+    def download_bytes(self, name: str) -> bytes:
+        """Return the bytes of an artifact, checked against its digest."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model; `batched` tells whether its requests may run together."""
+
+    key: Key
+    source: Source
+    signature: Signature
+    batched: bool
+    engine: Engine
+
+
+class Loader:
+    """Finds files in the registry and makes them run.
+
+    Args:
+        registry: None if the server knows none.
+    """
+
+    def __init__(
+        self, registry: Registry | None, hardware: Hardware, batching: Batching, metrics: ModelMetrics
+    ) -> None:
+        self._known_registry = registry
+        self._hardware = hardware
+        self._batching = batching
+        self._metrics = metrics
+
+    @property
+    def _registry(self) -> Registry:
+        if self._known_registry is None:
+            raise FailedPrecondition(
+                "this server knows no registry to load from; start it with HEADRACE_INFERENCE_REGISTRY_ADDRESS"
+            )
+        return self._known_registry
+
+    def find(self, reference: str, path: str) -> Source:
+        """Find the file to serve.
+
+        Args:
+            reference: Registry name of a model (then its newest version counts), a version or an alias.
+            path: The version's file; empty for its serving file.
+        Raises:
+            InvalidArgument: `reference` is no such name.
+            NotFound: The registry has no such version, or the version no such file.
+            FailedPrecondition: The file is none that can be served, or there is no registry.
+        """
+        name = parse_model_reference(reference, field="version")
+        if isinstance(name, ModelName):
+            name = name.alias("latest")
+        version = self._registry.get_version(str(name))
+        file = _serving_file(version, path)
+        return Source(VersionName.parse(version.name), file.path, file.artifact, file.size_bytes)
+
+    def load(self, key: Key, source: Source) -> Model:
+        """Fetch a file, check its digest, load it and run it once.
+
+        Raises:
+            FailedPrecondition: It cannot be served.
+            DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
+        """
+        began = time.perf_counter()
+        session = Session(self._registry.download_bytes(source.artifact), self._hardware)
+        batched = self._batching.max_size > 1 and rows_are_independent(session, session.signature)
+        engine = Engine(session, self._batching, joins=batched, observer=self._metrics.of(key))
+        log.info(
+            "model_loaded",
+            project=key.project,
+            model=key.model,
+            version=str(source.version),
+            file=source.file,
+            batched=batched,
+            seconds=round(time.perf_counter() - began, 3),
+        )
+        return Model(key, source, session.signature, batched, engine)
+
+
+def _serving_file(version: Version, path: str) -> File:
+    path = path or version.serving_file
+    if not path:
+        raise FailedPrecondition(
+            f"{version.name} has no file to serve; optimize it first, or name one of its files"
+        )
+    files = {file.path: file for file in version.files}
+    if path not in files:
+        raise NotFound(f"{version.name} has no file {path!r}; it has {', '.join(files)}")
+    if files[path].role != FILE_ROLE_ONNX:
+        raise FailedPrecondition(f"{path!r} of {version.name} is no ONNX file; name one that is, or none")
+    return files[path]

@@ -1,0 +1,189 @@
+"""The models of this server: loaded, switched and unloaded while requests come."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.names import ModelName
+from headrace_inference.core.batching import Arrays
+from headrace_inference.core.catalog import Catalog, Key, Listing, Source
+from headrace_inference.engine import EngineClosed, Watch
+from headrace_inference.loader import Loader, Model
+from headrace_inference.metrics import ModelMetrics
+
+log = structlog.get_logger()
+
+
+class Models:
+    """Loads models by name and finds who answers; thread-safe.
+
+    Args:
+        drain_s: How long the requests of a model that is replaced or unloaded get to end, in seconds. Those that run
+            longer still end; only nobody waits for them.
+    """
+
+    def __init__(
+        self, catalog: Catalog[Model], loader: Loader, metrics: ModelMetrics, *, drain_s: float
+    ) -> None:
+        self._catalog = catalog
+        self._loader = loader
+        self._metrics = metrics
+        self._drain_s = drain_s
+        self._changing: set[Key] = set()
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change of a model's state; it must return at once and not call back."""
+        with self._changed:
+            self._listeners.append(listener)
+
+    def listings(self, project: str | None = None) -> list[Listing]:
+        """List all models, or those of one project, by name."""
+        with self._changed:
+            return self._catalog.listings(project)
+
+    def find(self, key: Key, version: str = "") -> Model:
+        """Return the model that answers.
+
+        Raises:
+            NotFound: It is not loaded.
+        """
+        with self._changed:
+            return self._catalog.find(key, version)
+
+    def infer(
+        self,
+        key: Key,
+        version: str,
+        inputs: Arrays,
+        outputs: tuple[str, ...],
+        *,
+        timeout_s: float | None,
+        watch: Watch,
+    ) -> tuple[Model, Arrays]:
+        """Run a model once; return which one answered, and the outputs in the wished order.
+
+        Raises:
+            NotFound: The model, or this version of it, is not loaded.
+            InvalidArgument: Names, types or shapes are not the model's, or it cannot run these values.
+            ResourceExhausted, DeadlineExceeded, Cancelled: As `Engine.run`.
+        """
+        while True:
+            model = self.find(key, version)
+            try:
+                answer = self._run(model, inputs, outputs, timeout_s, watch)
+            except EngineClosed:
+                continue  # replaced or unloaded in this very moment: ask again who answers
+            except HeadraceError as error:
+                self._metrics.count(key, error.reason)
+                raise
+            self._metrics.count(key, "OK")
+            return model, answer
+
+    @staticmethod
+    def _run(
+        model: Model, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch
+    ) -> Arrays:
+        model.signature.check_inputs(inputs)
+        wished = model.signature.choose_outputs(outputs)
+        return model.engine.run(inputs, wished, timeout_s, watch)
+
+    def load(self, key: Key, reference: str, file: str, timeout_s: float | None) -> None:
+        """Load a model beside what answers now, then switch; what is served already is left as it is.
+
+        Args:
+            reference: As `Loader.find`; empty for the model of this name.
+            file: As `Loader.find`.
+            timeout_s: How long to wait for another load of the same name to end.
+        Raises:
+            ResourceExhausted: There is no room for one more.
+            DeadlineExceeded: Another load took too long.
+            InvalidArgument, NotFound, FailedPrecondition: As `Loader.find` and `Loader.load`.
+        """
+        with self._alone(key, timeout_s):
+            source = self._loader.find(reference or str(ModelName(key.project, key.model)), file)
+            if not self._serves(key, source):
+                self._replace(key, source)
+
+    def _serves(self, key: Key, source: Source) -> bool:
+        with self._changing_catalog():
+            if self._catalog.source(key) != source:
+                return False
+            self._catalog.forget_failure(key)
+            return True
+
+    def _replace(self, key: Key, source: Source) -> None:
+        with self._changing_catalog():
+            self._catalog.begin_load(key, source)
+        try:
+            model = self._loader.load(key, source)
+        except HeadraceError as error:
+            self._fail(key, error.message)
+            raise
+        except BaseException:
+            self._fail(key, "internal error; see the server's log")
+            raise
+        with self._changing_catalog():
+            before = self._catalog.finish_load(key, model)
+        if before is not None:
+            self._drain(before)
+
+    def _fail(self, key: Key, reason: str) -> None:
+        with self._changing_catalog():
+            self._catalog.fail_load(key, reason)
+        log.warning("model_load_failed", project=key.project, model=key.model, reason=reason)
+
+    def unload(self, key: Key, timeout_s: float | None) -> None:
+        """Take no more requests for a model, wait for the ones it has, and forget it.
+
+        Raises:
+            NotFound: There is none of this name.
+            DeadlineExceeded: A load of it took too long.
+        """
+        with self._alone(key, timeout_s):
+            with self._changing_catalog():
+                model = self._catalog.begin_unload(key)
+            if model is not None:
+                self._drain(model)
+            with self._changing_catalog():
+                self._catalog.finish_unload(key)
+            self._metrics.forget(key)
+
+    def _drain(self, model: Model) -> None:
+        # Closed only now: the catalog names another model already, or none, so a request that comes too late asks there.
+        model.engine.close()
+        if not model.engine.drain(self._drain_s):
+            log.warning("drain_abandoned", model=model.key.model, version=str(model.source.version))
+        log.info(
+            "model_dropped",
+            project=model.key.project,
+            model=model.key.model,
+            version=str(model.source.version),
+        )
+
+    @contextmanager
+    def _changing_catalog(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            for listener in self._listeners:
+                listener()
+
+    @contextmanager
+    def _alone(self, key: Key, timeout_s: float | None) -> Iterator[None]:
+        """Keep other loads and unloads of this name out."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: key not in self._changing, timeout_s):
+                raise DeadlineExceeded(
+                    f"model {key.model!r} is still being loaded or unloaded; try again later"
+                )
+            self._changing.add(key)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._changing.discard(key)
+                self._changed.notify_all()

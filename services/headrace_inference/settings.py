@@ -1,0 +1,57 @@
+"""What the inference service can be told, by environment variables `HEADRACE_INFERENCE_*`."""
+
+import os
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.node import NodeSettings
+
+GIB = 1 << 30
+
+
+class Settings(NodeSettings):
+    """Settings of one process of the inference service."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_INFERENCE_")
+
+    address: str = Field("127.0.0.1:8472", description="host:port to serve gRPC on; port 0 takes a free one.")
+    metrics_address: str = Field(
+        "127.0.0.1:9472", description='host:port of the Prometheus endpoint; "" turns it off.'
+    )
+    registry_address: str = Field(
+        "127.0.0.1:8471", description='host:port of the registry that models are loaded from; "" loads none.'
+    )
+    slots: int = Field(16, ge=1, le=1024, description="Models it serves at a time.")
+    max_model_bytes: int = Field(
+        4 * GIB,
+        ge=1,
+        description="Most bytes of the loaded models' files together; a loaded model needs about twice its file's.",
+    )
+    max_concurrent_rpcs: int = Field(
+        256,
+        ge=1,
+        le=4096,
+        description="Calls served at a time; every request that waits for a worker is one.",
+    )
+    max_batch_size: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Most rows of several requests that run together; 1 turns batching off.",
+    )
+    max_queue_size: int = Field(
+        128, ge=1, le=4096, description="Requests that wait for one model; one more is refused."
+    )
+    workers: int = Field(1, ge=1, le=256, description="Batches of one model that run at the same time.")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="Threads that share the work of one batch.",
+    )
+    providers: list[str] = Field(
+        ["CPUExecutionProvider"],
+        min_length=1,
+        description="onnxruntime's execution providers, most wanted first, separated by commas.",
+    )
