@@ -61,7 +61,7 @@ def _trace(model: torch.nn.Module, inputs: Arrays) -> onnx.ModelProto:
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise ProgramFailed(f"the model cannot be exported to ONNX: {_reason(error)}") from error
     assert program is not None  # with dynamo=True and no path given
-    return without_metadata(program.model_proto)
+    return tidied(program.model_proto)
 
 
 def _reason(error: BaseException) -> str:
@@ -72,19 +72,28 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:1])}"
 
 
-def without_metadata(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes from `graph`, in place: they hold source paths of the machine that exported it."""
-    for node in graph.graph.node:
+def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop, in place, what the tools note down beside the model itself, and return it.
+
+    Notes hold source paths of the machine that exported. Shapes of weights repeat what the weights say, and become wrong
+    when quantization transposes them.
+    """
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = [value for value in graph.value_info if value.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)
+    for node in graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
-    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
+    for value in (*graph.input, *graph.output, *graph.value_info):
         del value.metadata_props[:]
         value.ClearField("doc_string")
-    for tensor in graph.graph.initializer:
+    for tensor in graph.initializer:
         del tensor.metadata_props[:]
         tensor.ClearField("doc_string")
-    del graph.metadata_props[:], graph.graph.metadata_props[:]
-    return graph
+    del model.metadata_props[:], graph.metadata_props[:]
+    return model
 
 
 def _check_graph(graph: onnx.ModelProto) -> None:
@@ -93,7 +102,6 @@ def _check_graph(graph: onnx.ModelProto) -> None:
         raise ProgramFailed(
             f"the exported model has {graph.ByteSize()} bytes, over the 2 GiB that one ONNX file can hold"
         )
-    onnx.checker.check_model(graph)
     opset = next(entry.version for entry in graph.opset_import if entry.domain == "")
     assert opset == OPSET, f"asked for opset {OPSET}, got {opset}"
     outputs = [value.name for value in graph.graph.output]
@@ -103,6 +111,7 @@ def _check_graph(graph: onnx.ModelProto) -> None:
         )
     for value in (*graph.graph.input, *graph.graph.output):
         _check_batch_axis(value)
+    onnx.checker.check_model(graph)
 
 
 def _check_batch_axis(value: onnx.ValueInfoProto) -> None:

@@ -63,7 +63,7 @@ def _draw_tradeoff(axes: Axes, report: Report, colors: Mapping[str, str]) -> Non
     for i, candidate in enumerate(_drawable(report)):
         share = candidate.size_bytes / largest
         _draw_marker(axes, candidate, report, colors[candidate.name], share)
-        _draw_label(axes, candidate, report, lift=8 if i == 0 else -8)
+        _draw_label(axes, candidate, report, lift=16 if i == 0 else -16)
     hidden = [one for one in report.candidates if one not in _drawable(report)]
     notes = "\n".join(" · ".join(_notes(candidate, report)) for candidate in hidden)
     axes.text(0.985, 0.02, notes, transform=axes.transAxes, ha="right", **GATE_TEXT)

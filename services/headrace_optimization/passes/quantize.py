@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from headrace.errors import FailedPrecondition
-from headrace_optimization.passes.export import without_metadata
+from headrace_optimization.passes.export import tidied
 from headrace_optimization.passes.session import Arrays, batches, count_examples, take
 
 # Integer kernels of CPUs with AVX2 but no VNNI add two products of 8 bits in 16 and saturate: 1.5 points of accuracy lost on the
@@ -108,7 +108,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc] # onnxruntime ships
 
 def _tidy(path: Path) -> None:
     """Keep only the operator sets that are used: the tools declare many, and a server may not know them all."""
-    model = without_metadata(onnx.load(path))
+    model = tidied(onnx.load(path))
     used = {"" if node.domain == "ai.onnx" else node.domain for node in model.graph.node} | {""}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
