@@ -16,7 +16,9 @@ from headrace.demo.measure import Array, Infer, latency, outputs
 from headrace.demo.result import DemoResult, Stage, Variant
 from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor
+from headrace.program.loading import load_attribute
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_PLOT, FILE_ROLE_REPORT, Version
+from headrace_examples import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +63,7 @@ class Demo:
         """
         addresses = {spec.name: spec.address for spec in supervisor.specs}
         with headrace.connect(addresses["scheduler"]) as client:
-            program = _program(self.example)
+            program = load_attribute(RECIPES[self.example].program)
             with self._stage("training"):
                 trained = self._train(client)
             with self._stage("optimizing"):
@@ -93,8 +95,6 @@ class Demo:
         return self._stage(name)
 
     def _train(self, client: Client) -> Job:
-        from headrace_examples import RECIPES
-
         recipe = RECIPES[self.example]
         job = client.train(
             recipe.program,
@@ -102,6 +102,7 @@ class Demo:
             steps=recipe.steps,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
             workers=self.sizes.workers,
             shards=self.sizes.shards,
             checkpoint_every_steps=max(1, recipe.steps // 10),
@@ -175,13 +176,6 @@ class Demo:
 
     def _path(self, version: Version, role: int) -> Path:
         return self.folder / "result" / next(file.path for file in version.files if file.role == role)
-
-
-def _program(example: str) -> Program:
-    from headrace.program.loading import load_attribute
-    from headrace_examples import RECIPES
-
-    return load_attribute(RECIPES[example].program)
 
 
 def _onnx_files(version: Version) -> list[Any]:

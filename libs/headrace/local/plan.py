@@ -12,6 +12,7 @@ from headrace.rpc.addresses import join_address
 
 SCHEDULER_PORT = 8470
 _HOST = "127.0.0.1"
+_WITH_FOLDER = frozenset({"registry", "scheduler", "training", "optimization"})  # the others keep nothing on disk
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ class _Planner:
 
     def service(self, service: str, address: str, *, name: str = "", **settings: str) -> ProcessSpec:
         name = name or service
+        settings = dict(settings)
+        if service in _WITH_FOLDER:
+            settings["DATA_DIR"] = str(self.data_dir / name)
         shared = {
             "ADDRESS": address,
             "METRICS_ADDRESS": join_address(_HOST, self.take_port()),
-            "DATA_DIR": str(self.data_dir / name),
             "LOG_FORMAT": "json",
             "STOP_ON_STDIN_EOF": "true",
         }
