@@ -190,7 +190,9 @@ class SqlRepository:
         """
         dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-        return self._connection.execute(statement).rowcount == 1
+        return (
+            self._connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
+        )
 
 
 def _is(table: Table, name: ModelName | VersionName) -> list[ColumnElement[bool]]:
