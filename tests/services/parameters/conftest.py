@@ -1,0 +1,47 @@
+"""Fixtures: parameter processes served in this one, and clients of theirs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from headrace.parameters.client import ShardedStore
+from tests.services.parameters.parameter_server import (
+    NAME,
+    FolderOfArtifacts,
+    ParameterServer,
+    parameter_server,
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ParameterServer]:
+    with parameter_server(FolderOfArtifacts(tmp_path)) as served:
+        yield served
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[ParameterServer]]:
+    """Two processes."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(parameter_server(FolderOfArtifacts(tmp_path))) for _ in range(2)]
+
+
+Connect = Callable[..., ShardedStore]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open clients of a store on some servers, closed after the test."""
+    with ExitStack() as stack:
+
+        def open_store(
+            *servers: ParameterServer, epoch: int = 1, worker: int = 0, timeout_s: float = 10.0
+        ) -> ShardedStore:
+            channels = [server.channel for server in servers]
+            return stack.enter_context(
+                ShardedStore(channels, NAME, epoch=epoch, worker=worker, timeout_s=timeout_s)
+            )
+
+        yield open_store

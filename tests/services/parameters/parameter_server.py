@@ -1,0 +1,102 @@
+"""A parameter process that is served in the process of a test, and requests to make stores in it."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from headrace.errors import NotFound
+from headrace.parameters.client import StoresClient
+from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
+from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
+from headrace.testing import serve
+from headrace.testing.server import ServedChannel
+from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.snapshots import Snapshots
+from headrace_parameters.stores_servicer import StoresServicer
+from headrace_parameters.table import StoreTable
+
+NAME = "projects/default/stores/run"
+LAYOUT = FlatLayout((TensorSpec("weight", (3, 2)), TensorSpec("bias", ()), TensorSpec("scale", (4,))))
+
+
+def create_request(
+    *,
+    name: str = NAME,
+    epoch: int = 1,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    worker_count: int = 1,
+    consistency: stores_pb2.Consistency.ValueType = stores_pb2.CONSISTENCY_BSP,
+    learning_rate: float = 0.5,
+    momentum: float = 0.0,
+    snapshot: str = "",
+) -> stores_pb2.CreateStoreRequest:
+    return stores_pb2.CreateStoreRequest(
+        name=name,
+        epoch=epoch,
+        shard_index=shard_index,
+        shard_count=shard_count,
+        worker_count=worker_count,
+        consistency=consistency,
+        optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=learning_rate, momentum=momentum)),
+        snapshot=snapshot,
+    )
+
+
+def flat(value: float = 0.0) -> Floats:
+    return np.full(LAYOUT.size, value, np.float32)
+
+
+class FolderOfArtifacts:
+    """The artifacts of a registry, as files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def upload_file(self, project: str, path: Path) -> str:
+        digest = sha256(path.read_bytes()).hexdigest()
+        shutil.copy(path, self._folder / digest)
+        return f"projects/{project}/artifacts/{digest}"
+
+    def download_file(self, name: str, path: Path) -> None:
+        stored = self._folder / name.rpartition("/")[2]
+        if not stored.exists():
+            raise NotFound(f"{name} does not exist")
+        shutil.copy(stored, path)
+
+
+class ParameterServer:
+    """A parameter process that is served in this one."""
+
+    def __init__(self, channel: ServedChannel, table: StoreTable, metrics: CollectorRegistry) -> None:
+        self.channel = channel
+        self.table = table
+        self.metrics = metrics
+        self.stores = StoresClient(channel, timeout_s=10)
+
+    def counted(self, metric: str) -> float:
+        return self.metrics.get_sample_value(f"headrace_parameters_{metric}") or 0.0
+
+
+@contextmanager
+def parameter_server(
+    artifacts: FolderOfArtifacts | None = None, *, max_stores: int = 4, max_bytes: int = 1 << 20
+) -> Iterator[ParameterServer]:
+    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC))
+    metrics = CollectorRegistry()
+    parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
+    stores = StoresServicer(table, Snapshots(artifacts))
+    with serve(
+        lambda server: add_ParametersServicer_to_server(parameters, server),
+        lambda server: add_StoresServicer_to_server(stores, server),
+    ) as channel:
+        yield ParameterServer(channel, table, metrics)
