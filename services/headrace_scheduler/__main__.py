@@ -1,0 +1,50 @@
+"""The scheduler as a process: `python -m headrace_scheduler`."""
+
+import threading
+import time
+
+from headrace.config import load_or_exit
+from headrace.database import migrate, open_engine
+from headrace.rpc.channel import open_channel
+from headrace.rpc.process import Process
+from headrace.scheduler.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
+from headrace.scheduler.v1.deployments_pb2_grpc import add_DeploymentsServicer_to_server
+from headrace.scheduler.v1.jobs_pb2_grpc import add_JobsServicer_to_server
+from headrace.scheduler.v1.nodes_pb2_grpc import add_NodesServicer_to_server
+from headrace_scheduler.cluster_servicer import ClusterServicer
+from headrace_scheduler.deployments_servicer import DeploymentsServicer
+from headrace_scheduler.engine import Engine
+from headrace_scheduler.jobs_servicer import JobsServicer
+from headrace_scheduler.nodes_servicer import NodesServicer
+from headrace_scheduler.settings import Settings
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    settings = load_or_exit(Settings)
+    with Process("scheduler", settings) as process:
+        database = open_engine(settings.database_url)
+        process.closing(database.dispose)
+        migrate(database, "headrace_scheduler")
+        engine = Engine(
+            database, lease_s=settings.lease_s, registry_address=settings.registry_address, now=time.time
+        )
+        engine.start()
+        process.closing(engine.close)
+        registry = open_channel(settings.registry_address) if settings.registry_address else None
+        watches = threading.BoundedSemaphore(settings.max_watches)
+        nodes = NodesServicer(engine, lease_s=settings.lease_s, max_nodes=settings.max_nodes)
+        process.serve(
+            lambda server: add_JobsServicer_to_server(JobsServicer(engine, watches), server),
+            lambda server: add_DeploymentsServicer_to_server(
+                DeploymentsServicer(engine, watches, registry), server
+            ),
+            lambda server: add_ClusterServicer_to_server(
+                ClusterServicer(engine, settings.registry_address), server
+            ),
+            lambda server: add_NodesServicer_to_server(nodes, server),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""One rpc for each command: which service, which request, which deadline.
+
+Repeating a call after a broken connection is the channel's work; what still fails is the core's to judge.
+"""
+
+import grpc
+
+from headrace.errors import FailedPrecondition
+from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
+from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
+from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.registry.v1 import models_pb2, models_pb2_grpc
+from headrace.scheduler.v1.jobs_pb2 import Job
+from headrace.training.v1 import workers_pb2, workers_pb2_grpc
+from headrace.types.v1.task_pb2 import StopTaskRequest
+from headrace_scheduler.core.commands import (
+    Command,
+    CreateStore,
+    DeleteStore,
+    LoadModel,
+    ResolveVersion,
+    StartTask,
+    StopTask,
+    UnloadModel,
+)
+from headrace_scheduler.core.jobs import JobKind
+
+# A frozen process does not use these up: its lease ends first, and its channel is closed.
+SHORT_S = 10.0  # answered from memory
+START_S = 30.0  # a subprocess is started
+TRANSFER_S = 120.0  # a snapshot or a model file is fetched from the registry
+
+
+def perform(command: Command, channel: grpc.Channel) -> str:
+    """Make the call a command asks for; return the version that ResolveVersion found, else nothing.
+
+    Raises:
+        HeadraceError: What the other service said.
+    """
+    match command:
+        case CreateStore():
+            stores_pb2_grpc.StoresStub(channel).CreateStore(create_store_request(command), timeout=TRANSFER_S)
+        case DeleteStore():
+            delete = stores_pb2.DeleteStoreRequest(name=command.store, epoch=command.epoch)
+            stores_pb2_grpc.StoresStub(channel).DeleteStore(delete, timeout=SHORT_S)
+        case StartTask():
+            _start(command, channel)
+        case StopTask():
+            _tasks(command.kind, channel).StopTask(StopTaskRequest(name=command.task), timeout=SHORT_S)
+        case ResolveVersion():
+            return _resolve(command, channel)
+        case LoadModel():
+            _load(command, channel)
+        case UnloadModel():
+            unload = inference_pb2.RepositoryModelUnloadRequest(model_name=command.model)
+            _inference(channel).RepositoryModelUnload(unload, timeout=SHORT_S)
+    return ""
+
+
+def _tasks(
+    kind: JobKind, channel: grpc.Channel
+) -> workers_pb2_grpc.WorkersStub | optimizer_pb2_grpc.OptimizerStub:
+    if kind is JobKind.TRAIN:
+        return workers_pb2_grpc.WorkersStub(channel)
+    return optimizer_pb2_grpc.OptimizerStub(channel)
+
+
+def _inference(channel: grpc.Channel) -> inference_pb2_grpc.GRPCInferenceServiceStub:
+    return inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
+    """Say which shard the process is to hold."""
+    train = Job.FromString(command.spec).train
+    return stores_pb2.CreateStoreRequest(
+        name=command.store,
+        epoch=command.epoch,
+        shard_index=command.index,
+        shard_count=command.shards,
+        worker_count=command.workers,
+        consistency=train.consistency,
+        optimizer=train.optimizer,
+        snapshot=command.snapshot,
+    )
+
+
+def _start(command: StartTask, channel: grpc.Channel) -> None:
+    if command.kind is JobKind.TRAIN:
+        workers_pb2_grpc.WorkersStub(channel).StartTask(start_training_request(command), timeout=START_S)
+    else:
+        optimizer_pb2_grpc.OptimizerStub(channel).StartTask(
+            start_optimization_request(command), timeout=START_S
+        )
+
+
+def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
+    """Describe one rank completely."""
+    train = Job.FromString(command.spec).train
+    return workers_pb2.StartTaskRequest(
+        name=command.task,
+        epoch=command.epoch,
+        rank=command.rank,
+        world_size=command.workers,
+        program=train.program,
+        store=command.store,
+        shards=command.shards,
+        options=train.options,
+        start_step=command.start_step,
+        model=train.model,
+        job=command.job,
+    )
+
+
+def start_optimization_request(command: StartTask) -> optimizer_pb2.StartTaskRequest:
+    """Describe one pipeline completely."""
+    return optimizer_pb2.StartTaskRequest(
+        name=command.task,
+        epoch=command.epoch,
+        version=command.version,
+        options=Job.FromString(command.spec).optimize.options,
+        job=command.job,
+    )
+
+
+def _resolve(command: ResolveVersion, channel: grpc.Channel) -> str:
+    wished = Job.FromString(command.spec).optimize.version
+    request = models_pb2.GetVersionRequest(name=wished)
+    return models_pb2_grpc.ModelsStub(channel).GetVersion(request, timeout=SHORT_S).name
+
+
+def _load(command: LoadModel, channel: grpc.Channel) -> None:
+    load = inference_pb2.RepositoryModelLoadRequest(model_name=command.model)
+    load.parameters["version"].string_param = command.version
+    load.parameters["file"].string_param = command.file
+    _inference(channel).RepositoryModelLoad(load, timeout=TRANSFER_S)
+
+
+def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[str, str]:
+    """Find out which version and which of its files a deployment means.
+
+    Raises:
+        FailedPrecondition: There is no registry, or the version has nothing to serve.
+        NotFound: There is no such version.
+        Unavailable: The registry does not answer.
+    """
+    if channel is None:
+        raise FailedPrecondition(
+            "the scheduler was started without a registry, so it cannot find versions; set HEADRACE_SCHEDULER_REGISTRY_ADDRESS"
+        )
+    request = models_pb2.GetVersionRequest(name=wished)
+    version = models_pb2_grpc.ModelsStub(channel).GetVersion(request, timeout=SHORT_S)
+    found = file or version.serving_file
+    paths = [entry.path for entry in version.files]
+    if found not in paths:
+        wanted = f"no file {file!r}" if file else "no file to serve"
+        raise FailedPrecondition(
+            f"{version.name} has {wanted}, only {', '.join(paths) or 'none'}; optimize the model first, or name one of these",
+            field="deployment.file",
+        )
+    return version.name, found

@@ -1,0 +1,107 @@
+"""What the core asks of the world. Every command can be repeated without harm."""
+
+from dataclasses import dataclass
+
+from headrace_scheduler.core.jobs import JobKind
+
+
+@dataclass(frozen=True)
+class Target:
+    """The process to call; node and address are empty for the registry."""
+
+    node: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class CreateStore:
+    """Stores.CreateStore: shard `index` of `shards`."""
+
+    target: Target
+    job: str
+    store: str
+    epoch: int
+    index: int
+    shards: int
+    workers: int
+    snapshot: str
+    spec: bytes
+
+
+@dataclass(frozen=True)
+class DeleteStore:
+    """Stores.DeleteStore, of this epoch or an older one."""
+
+    target: Target
+    job: str
+    store: str
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class StartTask:
+    """Workers.StartTask or Optimizer.StartTask."""
+
+    target: Target
+    job: str
+    kind: JobKind
+    task: str
+    epoch: int
+    rank: int
+    workers: int
+    store: str
+    shards: tuple[str, ...]
+    start_step: int
+    version: str
+    spec: bytes
+
+
+@dataclass(frozen=True)
+class StopTask:
+    """Workers.StopTask or Optimizer.StopTask. `job` is empty for a task no job knows."""
+
+    target: Target
+    job: str
+    kind: JobKind
+    task: str
+
+
+@dataclass(frozen=True)
+class ResolveVersion:
+    """Models.GetVersion: which version does an optimize job mean?"""
+
+    target: Target
+    job: str
+    spec: bytes
+
+
+@dataclass(frozen=True)
+class LoadModel:
+    """RepositoryModelLoad of one file of one version."""
+
+    target: Target
+    deployment: str
+    model: str
+    version: str
+    file: str
+
+
+@dataclass(frozen=True)
+class UnloadModel:
+    """RepositoryModelUnload."""
+
+    target: Target
+    deployment: str
+    model: str
+
+
+Command = CreateStore | DeleteStore | StartTask | StopTask | ResolveVersion | LoadModel | UnloadModel
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A command on its way; the answer brings `id` back."""
+
+    id: int
+    command: Command

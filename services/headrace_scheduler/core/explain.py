@@ -1,0 +1,99 @@
+"""Why a job waits: the conditions of its placement, each with what fails it."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from headrace_scheduler.core.jobs import Job, JobState
+from headrace_scheduler.core.nodes import NodeKind
+from headrace_scheduler.core.placement import Demand, Usage, could_ever_fit, demands, queue
+from headrace_scheduler.core.tables import Tables
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a placement; `needed` and `available` count free slots, on different nodes where that matters."""
+
+    id: str
+    satisfied: bool
+    needed: int
+    available: int
+    reasons: tuple[str, ...] = ()
+
+
+def conditions(tables: Tables, job: Job, now: float, lease_s: float) -> list[Condition]:
+    """List the conditions of a queued job's placement, in the order they are checked."""
+    usage = Usage.of(tables)
+    return [
+        _pause(job, now),
+        _turn(tables, job, now, lease_s),
+        *(_nodes(tables, job, demand, usage, now, lease_s) for demand in demands(job)),
+    ]
+
+
+def _pause(job: Job, now: float) -> Condition:
+    left_s = job.not_before - now
+    reasons = (f"the next attempt begins in {left_s:.1f} s",) if left_s > 0 else ()
+    return Condition("pause after a failed attempt", left_s <= 0, 0, 0, reasons)
+
+
+def _turn(tables: Tables, job: Job, now: float, lease_s: float) -> Condition:
+    ahead = [
+        other.name
+        for other in queue(tables, job.pool, job.kind)
+        if other.sequence < job.sequence
+        and now >= other.not_before
+        and could_ever_fit(tables, other, now, lease_s)
+    ]
+    if not could_ever_fit(tables, job, now, lease_s):
+        ahead = []  # its turn does not matter: the conditions after this one say what is missing
+    return Condition("turn", not ahead, 0, 0, tuple(f"behind {name}" for name in ahead[:10]))
+
+
+def _nodes(tables: Tables, job: Job, demand: Demand, usage: Usage, now: float, lease_s: float) -> Condition:
+    available = 0
+    reasons: Counter[str] = Counter()
+    for node in tables.nodes.values():
+        if node.kind is not demand.kind:
+            continue
+        why = f"in {node.pool}" if node.pool != job.pool else node.refusal(now, lease_s)
+        free = 0 if why else demand.capacity(usage.free(node))
+        available += free
+        if not free:
+            reasons[why or usage.busy_with(node)] += 1
+    lines = tuple(f"{count} {why}" for why, count in sorted(reasons.items()))
+    return Condition(_id(demand), available >= demand.count, demand.count, available, lines)
+
+
+def _id(demand: Demand) -> str:
+    return f"{demand.kind.lower()} nodes"
+
+
+# What a person can do about it, by the kind of node that is missing.
+_REMEDY = {
+    NodeKind.PARAMETERS: "`headrace up --shards {count}`",
+    NodeKind.TRAINING: "`headrace up --workers {count}`",
+    NodeKind.OPTIMIZATION: "`python -m headrace_optimization`",
+}
+
+
+def summary(tables: Tables, job: Job, now: float, lease_s: float) -> str:
+    """Say in one line why a job waits, or that it does not."""
+    if job.state.final:
+        return f"does not wait: it ended {job.state}"
+    if job.state is not JobState.QUEUED:
+        return f"does not wait: it is {job.state}, attempt {job.attempt}"
+    found = conditions(tables, job, now, lease_s)
+    failing = next((condition for condition in found if not condition.satisfied), None)
+    if failing is None:
+        return "does not wait any more: it is placed next"
+    if not failing.needed:
+        return f"waits: {'; '.join(failing.reasons)}"
+    return _missing(job, failing)
+
+
+def _missing(job: Job, failing: Condition) -> str:
+    demand = next(demand for demand in demands(job) if _id(demand) == failing.id)
+    verb = "is" if failing.available == 1 else "are"
+    kind = failing.id if demand.count > 1 else failing.id.removesuffix("s")
+    remedy = _REMEDY[demand.kind].format(count=failing.needed)
+    return f"waits: needs {failing.needed} free {kind}, {failing.available} {verb} free; start more with {remedy}"

@@ -1,0 +1,210 @@
+"""A job, its attempts and their members: what they are. How they change is in `lifecycle`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from headrace_scheduler.core.nodes import NodeKind
+
+
+class JobState(StrEnum):
+    """Life of a job, as in the proto."""
+
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether it never changes again."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+    @property
+    def placed(self) -> bool:
+        """Whether an attempt goes on that nobody has ended yet."""
+        return self in (JobState.STARTING, JobState.RUNNING)
+
+
+class JobKind(StrEnum):
+    """What a job does; the value is part of its tasks' names."""
+
+    TRAIN = "train"
+    OPTIMIZE = "optimize"
+
+    @property
+    def task_node(self) -> NodeKind:
+        """The nodes its tasks run on."""
+        return NodeKind.TRAINING if self is JobKind.TRAIN else NodeKind.OPTIMIZATION
+
+
+class MemberState(StrEnum):
+    """Life of one task or store of an attempt."""
+
+    PLACED = "PLACED"  # its node is chosen; whether the node knows is unknown
+    HELD = "HELD"  # the node has accepted the task, or made the store
+    RUNNING = "RUNNING"  # the task's work has begun
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    GONE = "GONE"  # the task was stopped, the store deleted, or their process has ended
+    LOST = "LOST"  # the node's lease ended; its process may still come back
+
+    @property
+    def active(self) -> bool:
+        """Whether it may be doing something on a node that is there."""
+        return self in (MemberState.PLACED, MemberState.HELD, MemberState.RUNNING)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left of it to end."""
+        return self in (MemberState.SUCCEEDED, MemberState.FAILED, MemberState.GONE)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One task (rank) or store (shard) of one attempt, on one process."""
+
+    resource: str
+    task: bool
+    index: int
+    epoch: int
+    node: str
+    incarnation: str
+    address: str
+    state: MemberState = MemberState.PLACED
+    since: float = 0.0
+
+    def to(self, state: MemberState, now: float) -> "Member":
+        """Return it in another state."""
+        return replace(self, state=state, since=now)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed."""
+
+    reason: str
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task or job is."""
+
+    step: int = 0
+    total_steps: int = 0
+    stage: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the next attempt goes on."""
+
+    step: int
+    snapshots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job produced."""
+
+    version: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a job ends once the last of its tasks has ended."""
+
+    state: JobState
+    message: str
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work. `spec` is the serialized proto, which only the executor and the servicer read."""
+
+    name: str
+    spec: bytes
+    kind: JobKind
+    pool: str
+    workers: int
+    shards: int
+    max_attempts: int
+    create_time: float
+    sequence: int = 0  # place in the queue
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    members: tuple[Member, ...] = ()
+    remnants: tuple[Member, ...] = ()  # what former attempts may still have on nodes
+    version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
+    checkpoint: Checkpoint | None = None  # the newest
+    resume: Checkpoint | None = (
+        None  # where this attempt began: fixed, so that a repeated StartTask says the same
+    )
+    verdict: Verdict | None = None
+    failure: Failure | None = None
+    result: Result | None = None
+    message: str = "queued"
+    start_time: float = 0.0
+    end_time: float = 0.0
+    not_before: float = 0.0  # a failed attempt is not repeated at once
+    deleted: bool = False  # nobody sees it any more; it is forgotten once nothing of it is left on any node
+    revision: int = 1
+    progress: Progress | None = None
+    rank_progress: Mapping[int, Progress] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[Member, ...]:
+        """The tasks of this attempt, by rank."""
+        return tuple(member for member in self.members if member.task)
+
+    @property
+    def stores(self) -> tuple[Member, ...]:
+        """The stores of this attempt, by shard."""
+        return tuple(member for member in self.members if not member.task)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is final and nothing of it is left on any node."""
+        return self.state.final and all(member.state.settled for member in (*self.members, *self.remnants))
+
+    def with_member(self, member: Member) -> "Job":
+        """Replace the member of the same resource, index and epoch, wherever it is; a settled remnant goes."""
+        same = (member.resource, member.index, member.epoch)
+        members = tuple(member if (m.resource, m.index, m.epoch) == same else m for m in self.members)
+        remnants = tuple(member if (m.resource, m.index, m.epoch) == same else m for m in self.remnants)
+        return replace(self, members=members, remnants=tuple(m for m in remnants if not m.state.settled))
+
+
+def durable_job(job: Job) -> Job:
+    """Return the part of a job that is worth a write to the disk; progress is only of the moment."""
+    return replace(job, revision=0, progress=None, rank_progress={})
+
+
+_TASK = re.compile(r"(projects/[^/]+)/tasks/(.+)-([1-9][0-9]*)-(?:train|optimize)-([0-9]+)")
+
+
+def task_name(job: str, attempt: int, kind: JobKind, rank: int) -> str:
+    """Name a task so that it tells its job and attempt: repeated, StartTask finds it; a restarted scheduler knows it."""
+    project, job_id = job.split("/jobs/")
+    return f"{project}/tasks/{job_id}-{attempt}-{kind}-{rank}"
+
+
+def store_name(job: str) -> str:
+    """Name the store of a job; its epoch tells the attempts apart."""
+    project, job_id = job.split("/jobs/")
+    return f"{project}/stores/{job_id}"
+
+
+def job_of_task(task: str) -> str:
+    """Tell which job a task belongs to by its name; empty for a task somebody started by hand."""
+    found = _TASK.fullmatch(task)
+    return f"{found[1]}/jobs/{found[2]}" if found else ""

@@ -1,0 +1,225 @@
+"""How a job moves: placed, started, lost and queued again, ended. Each function takes a job and returns it changed."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from headrace_scheduler.core.events import TaskReport, TaskState
+from headrace_scheduler.core.jobs import (
+    Checkpoint,
+    Failure,
+    Job,
+    JobState,
+    Member,
+    MemberState,
+    Progress,
+    Verdict,
+)
+
+FIRST_PAUSE_S = 0.5  # after the first failed attempt; then twice as long each time
+LONGEST_PAUSE_S = 30.0
+
+# The machines failed, not the work: another attempt may do better. NOT_FOUND is what a worker sees when the process that held
+# its store has restarted. Everything else ends the job at once.
+COSTS_AN_ATTEMPT = frozenset(
+    {
+        "ABORTED",
+        "CANCELLED",
+        "DEADLINE_EXCEEDED",
+        "INTERNAL",
+        "NODE_LOST",
+        "NOT_FOUND",
+        "RESOURCE_EXHAUSTED",
+        "SERVER_DRAINING",
+        "STALE_EPOCH",
+        "STORAGE_FULL",
+        "TASK_CRASHED",
+        "TASK_STOPPED",
+        "TOO_MANY_CALLS",
+        "UNAVAILABLE",
+        "UNKNOWN",
+    }
+)
+
+
+def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
+    """Begin an attempt on these members' nodes."""
+    nodes = ", ".join(sorted({member.node.removeprefix("nodes/") for member in members}))
+    return replace(
+        job,
+        state=JobState.STARTING,
+        attempt=job.attempt + 1,
+        members=members,
+        start_time=job.start_time or now,
+        resume=_resume(job),
+        rank_progress={},
+        message=f"attempt {job.attempt + 1} starts on {nodes}",
+    )
+
+
+def _resume(job: Job) -> Checkpoint | None:
+    """Return the checkpoint to go on from, if it fits: one snapshot for each shard."""
+    fits = job.checkpoint is not None and len(job.checkpoint.snapshots) == job.shards
+    return job.checkpoint if fits else None
+
+
+def failed(job: Job, failure: Failure, now: float) -> Job:
+    """End the attempt, or the job, because something of it failed."""
+    if not job.state.placed:
+        return job  # it is ending already
+    if failure.reason in COSTS_AN_ATTEMPT and job.attempt < job.max_attempts:
+        return _queued_again(job, failure, now)
+    if failure.reason in COSTS_AN_ATTEMPT and job.max_attempts > 1:
+        failure = replace(failure, message=f"{failure.message} (attempt {job.attempt} of {job.max_attempts})")
+    return ending(job, Verdict(JobState.FAILED, f"failed: {failure.message}", failure), now)
+
+
+def _queued_again(job: Job, failure: Failure, now: float) -> Job:
+    pause_s = min(FIRST_PAUSE_S * 2 ** (job.attempt - 1), LONGEST_PAUSE_S)
+    left = tuple(member for member in job.members if not member.state.settled)
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        members=(),
+        remnants=job.remnants + left,
+        not_before=now + pause_s,
+        message=f"queued again: {failure.message}",
+    )
+
+
+def cancelled(job: Job, now: float) -> Job:
+    """End the job because somebody asked for it."""
+    if job.state.final or job.state is JobState.CANCELLING:
+        return job
+    return ending(job, Verdict(JobState.CANCELLED, "cancelled"), now)
+
+
+def ending(job: Job, verdict: Verdict, now: float) -> Job:
+    """Let the job end so, once none of its tasks runs any more."""
+    return settled(replace(job, state=JobState.CANCELLING, verdict=verdict, message=verdict.message), now)
+
+
+def settled(job: Job, now: float) -> Job:
+    """Draw the conclusion from the states of the members: all run, all done, all ended."""
+    if job.state is JobState.CANCELLING and not any(member.state.active for member in job.tasks):
+        assert job.verdict is not None
+        return _final(job, job.verdict, now)
+    if not job.state.placed:
+        return job
+    lead = job.tasks[0]
+    if lead.state is MemberState.SUCCEEDED and not any(member.state.active for member in job.tasks):
+        return _final(job, Verdict(JobState.SUCCEEDED, "succeeded"), now)
+    begun = (MemberState.RUNNING, MemberState.SUCCEEDED, MemberState.LOST, MemberState.GONE)
+    if job.state is JobState.STARTING and all(member.state in begun for member in job.tasks):
+        return replace(job, state=JobState.RUNNING, message=f"attempt {job.attempt} runs")
+    return job
+
+
+def _final(job: Job, verdict: Verdict, now: float) -> Job:
+    # A result that came before the end was ordered otherwise is not one: only SUCCEEDED has it.
+    result = job.result if verdict.state is JobState.SUCCEEDED else None
+    return replace(
+        job,
+        state=verdict.state,
+        verdict=None,
+        failure=verdict.failure,
+        result=result,
+        message=verdict.message,
+        end_time=now,
+    )
+
+
+def member_lost(job: Job, member: Member, state: MemberState, failure: Failure, now: float) -> Job:
+    """Take note that the process of a member has ended (GONE) or may have (LOST)."""
+    if member.state.settled or member.state is state:
+        return job
+    was_active = member.state.active
+    job = job.with_member(member.to(state, now))
+    current = any(
+        (m.resource, m.index, m.epoch) == (member.resource, member.index, member.epoch) for m in job.members
+    )
+    if not current or not was_active:
+        return job
+    if job.state.placed and not _result_is_safe(job):
+        return failed(job, failure, now)
+    return settled(job, now)
+
+
+def _result_is_safe(job: Job) -> bool:
+    """Tell whether rank 0 has registered the result: then no loss of another member can spoil it."""
+    return job.tasks[0].state is MemberState.SUCCEEDED
+
+
+def reported(job: Job, member: Member, task: TaskReport, now: float) -> Job:
+    """Take over what a node says of a task of the current attempt."""
+    if member.state.settled:
+        return job
+    job = _with_progress(job, member.index, task)
+    if task.state in (TaskState.STARTING, TaskState.STOPPING):
+        return _forward(job, member, MemberState.HELD, now)
+    if task.state is TaskState.RUNNING:
+        return settled(_forward(job, member, MemberState.RUNNING, now), now)
+    return _ended(job, member, task, now)
+
+
+def _forward(job: Job, member: Member, state: MemberState, now: float) -> Job:
+    """Move a member, but never back: reports and answers to commands overtake each other."""
+    order = [MemberState.PLACED, MemberState.HELD, MemberState.RUNNING]
+    if member.state in order and order.index(state) <= order.index(member.state):
+        return job
+    return job.with_member(member.to(state, now))
+
+
+def held(job: Job, member: Member, now: float) -> Job:
+    """Take note that a node has accepted a task or made a store."""
+    return _forward(job, member, MemberState.HELD, now)
+
+
+def _ended(job: Job, member: Member, task: TaskReport, now: float) -> Job:
+    if task.state is TaskState.SUCCEEDED:
+        if member.index == 0:
+            job = replace(job, result=task.result)
+        return settled(job.with_member(member.to(MemberState.SUCCEEDED, now)), now)
+    if task.state is TaskState.FAILED:
+        failure = task.failure or Failure("UNKNOWN", f"{task.name} failed and its node does not say why")
+        job = job.with_member(member.to(MemberState.FAILED, now))
+    else:
+        failure = Failure("TASK_STOPPED", f"{task.name} was stopped on {member.node}")
+        job = job.with_member(member.to(MemberState.GONE, now))
+    if failure.reason in COSTS_AN_ATTEMPT and job.state.placed and _result_is_safe(job):
+        return settled(job, now)
+    return settled(failed(job, failure, now), now)
+
+
+def _with_progress(job: Job, rank: int, task: TaskReport) -> Job:
+    if task.progress is not None:
+        ranks = {**job.rank_progress, rank: task.progress}
+        job = replace(job, rank_progress=ranks, progress=_fold(ranks) or job.progress)
+    newer = job.checkpoint is None or (
+        task.checkpoint is not None and task.checkpoint.step > job.checkpoint.step
+    )
+    if rank == 0 and task.checkpoint is not None and newer:
+        job = replace(job, checkpoint=task.checkpoint)
+    return job
+
+
+def _fold(ranks: dict[int, Progress]) -> Progress | None:
+    """Rank 0 tells how far the job is; the throughput is that of all ranks together."""
+    lead = ranks.get(0)
+    if lead is None:
+        return None
+    rates = [
+        progress.metrics["samples_per_s"]
+        for progress in ranks.values()
+        if "samples_per_s" in progress.metrics
+    ]
+    return replace(lead, metrics={**lead.metrics, "samples_per_s": sum(rates)}) if rates else lead
+
+
+def members_on(jobs: Iterable[Job], node: str, incarnation: str) -> list[tuple[Job, Member]]:
+    """List the unsettled members that one process has or may have, remnants first."""
+    return [
+        (job, member)
+        for job in jobs
+        for member in (*job.remnants, *job.members)
+        if member.node == node and member.incarnation == incarnation and not member.state.settled
+    ]

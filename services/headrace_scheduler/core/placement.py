@@ -1,0 +1,143 @@
+"""Which nodes a job gets: all it needs, or none.
+
+The queue is strict: in a pool, the oldest job of a kind (train, optimize) that could ever fit on the nodes that are there
+is placed first, and the younger ones wait behind it, so a wide gang is never starved by narrow ones. Two sorts of job let
+others pass: one that pauses after a failed attempt, and one that would not fit even if all its nodes were idle.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headrace_scheduler.core.jobs import Job, JobKind, JobState, Member, store_name, task_name
+from headrace_scheduler.core.nodes import Node, NodeKind
+from headrace_scheduler.core.tables import Tables
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How many slots a job needs on nodes of one kind; shards of a store must be on different nodes."""
+
+    kind: NodeKind
+    count: int
+    distinct: bool
+
+    def capacity(self, slots: int) -> int:
+        """Return how many of the parts a node with `slots` slots can take."""
+        return min(slots, 1) if self.distinct else slots
+
+
+def demands(job: Job) -> tuple[Demand, ...]:
+    """List what a job needs, in the order it is checked."""
+    tasks = Demand(job.kind.task_node, job.workers, distinct=False)
+    if job.kind is JobKind.OPTIMIZE:
+        return (tasks,)
+    return (Demand(NodeKind.PARAMETERS, job.shards, distinct=True), tasks)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What occupies the slots of each node: the resources by name, and the job each belongs to (or nothing)."""
+
+    holders: dict[str, dict[str, str]]
+
+    @classmethod
+    def of(cls, tables: Tables) -> "Usage":
+        """Count what is placed, what former attempts may still hold, and what the nodes themselves report."""
+        holders: dict[str, dict[str, str]] = {name: {} for name in tables.nodes}
+        for node in tables.nodes.values():
+            holders[node.name] |= dict.fromkeys(node.active_tasks, "")
+        for job in tables.jobs.values():
+            for member in (*job.members, *job.remnants):
+                if not member.state.settled and member.node in holders:
+                    holders[member.node][_occupant(member)] = job.name
+        return cls(holders)
+
+    def busy_with(self, node: Node) -> str:
+        """Say who has its slots, for people."""
+        names = sorted({job or task for task, job in self.holders[node.name].items()})
+        return f"busy with {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+    def free(self, node: Node) -> int:
+        """Return the free slots of a node, 0 or more."""
+        return max(0, node.slots - len(self.holders[node.name]))
+
+
+def _occupant(member: Member) -> str:
+    # A task is counted once, although its node reports it too; stores of different attempts share a name.
+    return member.resource if member.task else f"{member.resource} of attempt {member.epoch}"
+
+
+def place(tables: Tables, job: Job, now: float, lease_s: float) -> tuple[Member, ...] | None:
+    """Choose a node for every store and task of the job's next attempt; None if it cannot have all of them now."""
+    usage = Usage.of(tables)
+    chosen = [_choose(tables, job, demand, usage, now, lease_s) for demand in demands(job)]
+    if any(nodes is None for nodes in chosen):
+        return None
+    return tuple(
+        _member(job, demand.kind is not NodeKind.PARAMETERS, index, node, now)
+        for demand, nodes in zip(demands(job), chosen, strict=True)
+        for index, node in enumerate(nodes or ())
+    )
+
+
+def _choose(
+    tables: Tables, job: Job, demand: Demand, usage: Usage, now: float, lease_s: float
+) -> list[Node] | None:
+    """Take the freest node again and again."""
+    nodes = [node for node in in_pool(tables, job, demand) if not node.refusal(now, lease_s)]
+    left = {node.name: demand.capacity(usage.free(node)) for node in nodes}
+    if sum(left.values()) < demand.count:
+        return None
+    chosen = []
+    for _ in range(demand.count):
+        node = min(nodes, key=lambda node: (-left[node.name], -usage.free(node), node.name))
+        left[node.name] -= 1
+        chosen.append(node)
+    return chosen
+
+
+def in_pool(tables: Tables, job: Job, demand: Demand) -> list[Node]:
+    """List the nodes of the job's pool that do this kind of work."""
+    return [node for node in tables.nodes.values() if node.kind is demand.kind and node.pool == job.pool]
+
+
+def _member(job: Job, task: bool, index: int, node: Node, now: float) -> Member:
+    epoch = job.attempt + 1
+    resource = task_name(job.name, epoch, job.kind, index) if task else store_name(job.name)
+    return Member(resource, task, index, epoch, node.name, node.incarnation, node.address, since=now)
+
+
+def could_ever_fit(tables: Tables, job: Job, now: float, lease_s: float) -> bool:
+    """Tell whether the nodes that take work now would hold the job if all of them were idle."""
+    return all(
+        sum(
+            demand.capacity(node.slots)
+            for node in in_pool(tables, job, demand)
+            if not node.refusal(now, lease_s)
+        )
+        >= demand.count
+        for demand in demands(job)
+    )
+
+
+def queue(tables: Tables, pool: str, kind: JobKind) -> list[Job]:
+    """List the jobs that wait in one queue, oldest first."""
+    waiting = [
+        job
+        for job in tables.jobs.values()
+        if job.state is JobState.QUEUED and job.pool == pool and job.kind is kind
+    ]
+    return sorted(waiting, key=lambda job: job.sequence)
+
+
+def next_jobs(tables: Tables, now: float, lease_s: float) -> Iterator[tuple[Job, tuple[Member, ...]]]:
+    """Find the jobs to start now, each with its members; the caller stores each before the next is asked for."""
+    queues = {(job.pool, job.kind) for job in tables.jobs.values() if job.state is JobState.QUEUED}
+    for pool, kind in sorted(queues):
+        for job in queue(tables, pool, kind):
+            if now < job.not_before or not could_ever_fit(tables, job, now, lease_s):
+                continue
+            members = place(tables, job, now, lease_s)
+            if members is None:
+                break
+            yield job, members

@@ -1,0 +1,139 @@
+"""What jobs still need from the world, read off their state: after a restart the same state asks for the same commands."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from headrace_scheduler.core.commands import (
+    Command,
+    CreateStore,
+    DeleteStore,
+    ResolveVersion,
+    StartTask,
+    StopTask,
+    Target,
+)
+from headrace_scheduler.core.jobs import Failure, Job, JobKind, JobState, Member, MemberState, Verdict
+from headrace_scheduler.core.lifecycle import ending, failed, held, settled
+from headrace_scheduler.core.tables import Tables
+
+
+def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
+    """List what the job needs now."""
+    if job.state is JobState.STARTING:
+        yield from _start(job)
+    if job.state is JobState.CANCELLING or job.state.final:
+        yield from _end(tables, job, job.members)
+    yield from _end(tables, job, job.remnants)
+
+
+def _start(job: Job) -> Iterator[Command]:
+    """First the version to optimize or the stores, then the tasks, which need them."""
+    if job.kind is JobKind.OPTIMIZE and not job.version:
+        yield ResolveVersion(Target(), job.name, job.spec)
+        return
+    missing = [store for store in job.stores if store.state is MemberState.PLACED]
+    for store in missing:
+        yield _create_store(job, store)
+    if not missing:
+        yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
+
+
+def _create_store(job: Job, store: Member) -> CreateStore:
+    return CreateStore(
+        target=_target(store),
+        job=job.name,
+        store=store.resource,
+        epoch=store.epoch,
+        index=store.index,
+        shards=job.shards,
+        workers=job.workers,
+        snapshot=job.resume.snapshots[store.index] if job.resume else "",
+        spec=job.spec,
+    )
+
+
+def _start_task(job: Job, task: Member) -> StartTask:
+    return StartTask(
+        target=_target(task),
+        job=job.name,
+        kind=job.kind,
+        task=task.resource,
+        epoch=task.epoch,
+        rank=task.index,
+        workers=job.workers,
+        store=job.stores[0].resource if job.stores else "",
+        shards=tuple(store.address for store in job.stores),
+        start_step=job.resume.step if job.resume else 0,
+        version=job.version,
+        spec=job.spec,
+    )
+
+
+def _end(tables: Tables, job: Job, members: Iterable[Member]) -> Iterator[Command]:
+    """Stop the tasks, then delete the stores they use. What is on a lost node is ended when that process comes back."""
+    left = [
+        member
+        for member in members
+        if not member.state.settled and tables.process_is_there(member.node, member.incarnation)
+    ]
+    tasks = [member for member in left if member.task]
+    yield from (StopTask(_target(task), job.name, job.kind, task.resource) for task in tasks)
+    if not tasks:
+        yield from (DeleteStore(_target(s), job.name, s.resource, s.epoch, s.index) for s in left)
+
+
+def _target(member: Member) -> Target:
+    return Target(member.node, member.address)
+
+
+def answered(job: Job, command: Command, failure: Failure | None, version: str, now: float) -> Job:
+    """Take over the answer to one of the job's commands."""
+    if isinstance(command, ResolveVersion):
+        return _resolved(job, failure, version, now)
+    member = _member_of(job, command)
+    if member is None:
+        return job  # the attempt is over and what the command was about is settled
+    if isinstance(command, CreateStore | StartTask):
+        return _started(job, member, failure, now)
+    ended = {"NOT_FOUND"} if isinstance(command, StopTask) else {"NOT_FOUND", "STALE_EPOCH"}
+    # A stopped task is gone when its node reports it final; a deleted store at once.
+    if failure.reason in ended if failure else isinstance(command, DeleteStore):
+        return settled(job.with_member(member.to(MemberState.GONE, now)), now)
+    return job
+
+
+def _resolved(job: Job, failure: Failure | None, version: str, now: float) -> Job:
+    if job.version or not job.state.placed:
+        return job
+    if failure is None:
+        return replace(job, version=version)
+    if failure.reason == "NOT_FOUND":  # unlike a lost store, a version that is not there will not come back
+        return ending(job, Verdict(JobState.FAILED, f"failed: {failure.message}", failure), now)
+    return failed(job, failure, now)
+
+
+def _started(job: Job, member: Member, failure: Failure | None, now: float) -> Job:
+    if member in job.remnants or not job.state.placed:
+        return job  # it is being ended, whatever became of its start
+    if failure is None:
+        return held(job, member, now)
+    if failure.reason in ("ALREADY_EXISTS", "STALE_EPOCH"):
+        # Somebody else's has the name: it is not ours to end.
+        job = job.with_member(member.to(MemberState.GONE, now))
+    where = f"{member.node} did not take {member.resource}: {failure.message}"
+    return settled(failed(job, replace(failure, message=where), now), now)
+
+
+def _member_of(job: Job, command: Command) -> Member | None:
+    for member in (*job.members, *job.remnants):
+        if isinstance(command, CreateStore | DeleteStore):
+            found = (member.resource, member.epoch, member.index) == (
+                command.store,
+                command.epoch,
+                command.index,
+            )
+        else:
+            found = isinstance(command, StartTask | StopTask) and member.resource == command.task
+        if found:
+            return member
+    return None

@@ -1,0 +1,172 @@
+"""Job specifications from outside: checked once, defaults filled in, so that everything behind this reads complete ones."""
+
+import math
+from collections.abc import Iterator
+
+from headrace.errors import InvalidArgument
+from headrace.names import (
+    AliasName,
+    JobName,
+    ModelName,
+    PoolName,
+    VersionName,
+    check_id,
+    parse_model_reference,
+    project_of,
+)
+from headrace.optimization.v1.optimizer_pb2 import OptimizationOptions
+from headrace.parameters.v1 import stores_pb2
+from headrace.scheduler.v1 import jobs_pb2
+from headrace.training.v1.workers_pb2 import TrainingOptions
+from headrace.types.v1.program_pb2 import Program
+from headrace_scheduler.core.jobs import Job, JobKind
+from headrace_scheduler.core.nodes import DEFAULT_POOL
+
+DEFAULT_ATTEMPTS = 5
+MAX_ATTEMPTS = 100
+MAX_GANG = 1024  # workers, or shards
+MAX_JOB_ID = 40  # leaves room for attempt, kind and rank in the names of tasks
+DEFAULT_LEARNING_RATE = 1e-3  # of AdamW: what most of the literature starts from
+MAX_SPEC_BYTES = 1 << 20  # a program's `config` is the only part that can be long
+
+
+def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
+    """Make a queued job of what a caller wishes.
+
+    Raises:
+        InvalidArgument: It could never run; the error names the field.
+    """
+    if len(check_id(job_id, "job_id")) > MAX_JOB_ID:
+        raise InvalidArgument(
+            f"job_id {job_id!r} is longer than {MAX_JOB_ID} characters; shorten it", field="job_id"
+        )
+    spec = complete(wished, project)
+    train = spec.HasField("train")
+    return Job(
+        name=str(JobName(project, job_id)),
+        spec=spec.SerializeToString(deterministic=True),
+        kind=JobKind.TRAIN if train else JobKind.OPTIMIZE,
+        pool=str(PoolName.parse(wished.pool or DEFAULT_POOL, field="job.pool")),
+        workers=spec.train.workers if train else 1,
+        shards=spec.train.shards if train else 0,
+        max_attempts=_within(wished.max_attempts or DEFAULT_ATTEMPTS, MAX_ATTEMPTS, "job.max_attempts"),
+        create_time=now,
+    )
+
+
+def complete(wished: jobs_pb2.Job, project: str) -> jobs_pb2.Job:
+    """Return a job that has nothing but a checked specification with its defaults."""
+    spec = jobs_pb2.Job()
+    kind = wished.WhichOneof("spec")
+    if kind == "train":
+        spec.train.CopyFrom(wished.train)
+        _complete_train(spec.train, project)
+    elif kind == "optimize":
+        spec.optimize.CopyFrom(wished.optimize)
+        _check_optimize(spec.optimize, project)
+    else:
+        raise InvalidArgument("job has no specification; set `train` or `optimize`", field="job.spec")
+    if spec.ByteSize() > MAX_SPEC_BYTES:
+        raise InvalidArgument(
+            f"job.spec has {spec.ByteSize()} bytes; at most {MAX_SPEC_BYTES} are taken: upload what is large as an artifact",
+            field="job.spec",
+        )
+    return spec
+
+
+def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
+    _check_program(train.program)
+    _check_project(str(ModelName.parse(train.model, field="job.train.model")), project, "job.train.model")
+    train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
+    train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
+    train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
+    if train.consistency not in (stores_pb2.CONSISTENCY_BSP, stores_pb2.CONSISTENCY_ASYNC):
+        raise _bad("job.train.consistency", train.consistency, "use CONSISTENCY_BSP or CONSISTENCY_ASYNC")
+    if not train.optimizer.WhichOneof("kind"):
+        train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
+    _check_optimizer(train.optimizer)
+    _check_options(train.options, train.workers)
+
+
+def _check_program(program: Program) -> None:
+    source = program.WhichOneof("source")
+    entry = program.archive.object if source == "archive" else program.module
+    if source is None:
+        raise InvalidArgument(
+            "job.train.program is not set; name a module or an archive", field="job.train.program"
+        )
+    module, colon, attribute = entry.partition(":")
+    if not (module and colon and attribute):
+        raise _bad(f"job.train.program.{source}", entry, "write package.module:attribute")
+
+
+def _check_project(name: str, project: str, field: str) -> None:
+    if project_of(name, field=field) != project:
+        raise _bad(field, name, f"it must be in the job's own project, projects/{project}")
+
+
+def _check_optimizer(optimizer: stores_pb2.Optimizer) -> None:
+    kind = optimizer.WhichOneof("kind")
+    settings = optimizer.sgd if kind == "sgd" else optimizer.adamw
+    field = f"job.train.optimizer.{kind}"
+    for name, value, holds, rule in _optimizer_rules(settings):
+        if not (math.isfinite(value) and holds):
+            raise _bad(f"{field}.{name}", value, f"it must be {rule}")
+
+
+def _optimizer_rules(settings: stores_pb2.Sgd | stores_pb2.AdamW) -> Iterator[tuple[str, float, bool, str]]:
+    yield "learning_rate", settings.learning_rate, settings.learning_rate > 0, "finite and greater than 0"
+    yield "weight_decay", settings.weight_decay, settings.weight_decay >= 0, "finite and 0 or more"
+    if isinstance(settings, stores_pb2.Sgd):
+        yield "momentum", settings.momentum, 0 <= settings.momentum < 1, "0 or more and less than 1"
+        return
+    yield "beta1", settings.beta1, 0 <= settings.beta1 < 1, "0 (for 0.9) or more and less than 1"
+    yield "beta2", settings.beta2, 0 <= settings.beta2 < 1, "0 (for 0.999) or more and less than 1"
+    yield "epsilon", settings.epsilon, settings.epsilon >= 0, "finite and 0 (for 1e-8) or more"
+
+
+def _check_options(options: TrainingOptions, workers: int) -> None:
+    if options.steps < 1:
+        raise _bad("job.train.options.steps", options.steps, "it must be 1 or more")
+    if options.batch_size < workers:
+        raise _bad(
+            "job.train.options.batch_size",
+            options.batch_size,
+            f"each of the {workers} workers needs at least one example",
+        )
+
+
+def _check_optimize(optimize: jobs_pb2.OptimizeSpec, project: str) -> None:
+    name = parse_model_reference(optimize.version, field="job.optimize.version")
+    if not isinstance(name, VersionName | AliasName):
+        raise _bad("job.optimize.version", optimize.version, "name a version: …/versions/1 or …@latest")
+    _check_project(str(name), project, "job.optimize.version")
+    for field, value, holds, rule in _optimization_rules(optimize.options):
+        if not holds:
+            raise _bad(f"job.optimize.options.{field}", value, f"it must be {rule}")
+
+
+def _optimization_rules(options: OptimizationOptions) -> Iterator[tuple[str, object, bool, str]]:
+    gates = options.gates
+    drop, speedup = gates.max_metric_drop, gates.min_speedup
+    yield "gates.max_metric_drop", drop, math.isfinite(drop) and drop >= 0, "finite and 0 or more"
+    if gates.HasField("min_speedup"):
+        yield (
+            "gates.min_speedup",
+            speedup,
+            math.isfinite(speedup) and speedup > 0,
+            "finite and greater than 0",
+        )
+    yield "precisions", list(options.precisions), all(p in (1, 2) for p in options.precisions), "FP32 or INT8"
+    yield "objective", options.objective, options.objective in (0, 1, 2), "LATENCY or SIZE"
+    yield "batch_sizes", list(options.batch_sizes), all(options.batch_sizes), "1 or more each"
+
+
+def _within(value: int, most: int, field: str) -> int:
+    if not 1 <= value <= most:
+        raise _bad(field, value, f"it must be 1 to {most}")
+    return value
+
+
+def _bad(field: str, value: object, rule: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} is {value!r}; {rule}", field=field)
