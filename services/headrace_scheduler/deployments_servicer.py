@@ -67,7 +67,7 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
     ) -> deployments_pb2.Deployment:
         """Return one deployment."""
         name = _name(request.name)
-        return self._engine.read(lambda tables: deployment_message(tables, find(tables, name)))
+        return self._engine.read(lambda tables: deployment_message(find(tables, name)))
 
     def ListDeployments(
         self, request: deployments_pb2.ListDeploymentsRequest, context: grpc.ServicerContext
@@ -78,7 +78,7 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
 
         def rows(tables: Tables) -> list[deployments_pb2.Deployment]:
             found = sorted(name for name in tables.deployments if name.startswith(f"{parent}/"))
-            return [deployment_message(tables, tables.deployments[name]) for name in found]
+            return [deployment_message(tables.deployments[name]) for name in found]
 
         page = wanted.page_of_all(self._engine.read(rows), lambda deployment: (deployment.name,))
         return deployments_pb2.ListDeploymentsResponse(
@@ -91,7 +91,7 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
         """Change a deployment."""
         name = _name(request.name)
         project = DeploymentName.parse(name).project
-        old = self._engine.read(lambda tables: deployment_message(tables, find(tables, name)))
+        old = self._engine.read(lambda tables: deployment_message(find(tables, name)))
         for path in _paths(request):
             setattr(old, path, getattr(request.deployment, path))
         wish = _Wish(old, project)
@@ -125,10 +125,7 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
                 finished=lambda _: False,
                 ended=lambda: call.ended,
             ):
-                yield deployments_pb2.WatchDeploymentResponse(
-                    deployment=self._engine.read(
-                        lambda tables, row=deployment: deployment_message(tables, row)
-                    )
+                yield deployments_pb2.WatchDeploymentResponse(deployment=deployment_message(deployment))
                 )
 
     def _request(
@@ -142,7 +139,7 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
         answer = self._engine.request(
             event,
             Repeatable(method, project, request.request_id, request.SerializeToString(deterministic=True)),
-            lambda tables: deployment_message(tables, find(tables, name)).SerializeToString(),
+            lambda tables: deployment_message(find(tables, name)).SerializeToString(),
         )
         return deployments_pb2.Deployment.FromString(answer)
 
