@@ -126,7 +126,6 @@ class DeploymentsServicer(deployments_pb2_grpc.DeploymentsServicer):
                 ended=lambda: call.ended,
             ):
                 yield deployments_pb2.WatchDeploymentResponse(deployment=deployment_message(deployment))
-                )
 
     def _request(
         self,
