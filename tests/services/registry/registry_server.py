@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from headrace.artifacts import LocalArtifacts
 from headrace.registry.v1.artifacts_pb2_grpc import add_ArtifactsServicer_to_server
 from headrace.registry.v1.models_pb2_grpc import add_ModelsServicer_to_server
@@ -16,6 +18,11 @@ from headrace_registry.models_servicer import ModelsServicer
 from headrace_registry.repository import SqlDatabase
 
 MAX_ARTIFACT_BYTES = 64 << 20
+
+# As a file's `pytestmark`: all its tests run on each of the two.
+EVERY_DATABASE = pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
+)
 
 
 def now() -> datetime:
