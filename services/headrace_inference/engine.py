@@ -29,15 +29,16 @@ class EngineClosed(Exception):
     """The engine takes no more requests: another one answers for the model, or none."""
 
 
-class _Place:
+class Place:
     """One call's place in the engine: it waits to be settled, or to be given a batch to lead.
 
     `taken` becomes true when its request leaves the queue to be run; from then on nobody withdraws it.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, timeout_s: float | None) -> None:
         self.request = request
-        self.batch: Sequence[_Place] = ()
+        self.timeout_s = timeout_s
+        self.batch: Sequence[Place] = ()
         self.taken = False
         self.woken = threading.Event()
         self.outputs: Arrays | None = None
@@ -45,6 +46,7 @@ class _Place:
 
     @property
     def settled(self) -> bool:
+        """Whether there is an answer or an error."""
         return self.outputs is not None or self.error is not None
 
 
@@ -69,7 +71,7 @@ class Engine:
         self._queue = BatchQueue(batching, joins=joins)
         self._observer = observer
         self._clock = clock
-        self._places: dict[Request, _Place] = {}
+        self._places: dict[Request, Place] = {}
         self._changed = threading.Condition()
         self._closed = False
 
@@ -86,12 +88,20 @@ class Engine:
             InvalidArgument: The model cannot run these inputs.
             EngineClosed: It is closed; nothing ran.
         """
+        return self.finish(self.enter(inputs, outputs, timeout_s, watch))
+
+    def enter(self, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch) -> Place:
+        """Do the first half of `run`: let the request in. Whoever enters must `finish`, for he may hold a worker's place."""
         deadline = float("inf") if timeout_s is None else self._clock() + timeout_s
-        place = _Place(Request(inputs, outputs, deadline))
+        place = Place(Request(inputs, outputs, deadline), timeout_s)
         watch(partial(self._withdraw, place, Cancelled("the caller went away before a worker was free")))
         self._take(place)
+        return place
+
+    def finish(self, place: Place) -> Arrays:
+        """Do the second half of `run`: lead a batch or wait for one, and return the wished outputs."""
         if not place.batch:
-            self._wait(place, timeout_s)
+            self._wait(place)
         if place.batch:
             self._lead(place.batch)
         if place.error is not None:
@@ -109,7 +119,7 @@ class Engine:
         with self._changed:
             return self._changed.wait_for(lambda: self._queue.idle, bound_s)
 
-    def _take(self, place: _Place) -> None:
+    def _take(self, place: Place) -> None:
         """Let a request in: its place gets a batch to lead, or it is in the queue, or settled already."""
         with self._changed:
             if self._closed:
@@ -124,13 +134,13 @@ class Engine:
             else:
                 self._places[place.request] = place
 
-    def _wait(self, place: _Place, timeout_s: float | None) -> None:
-        longest = None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)
-        if not place.settled and not place.woken.wait(longest):
+    def _wait(self, place: Place) -> None:
+        bound_s = None if place.timeout_s is None else min(place.timeout_s, threading.TIMEOUT_MAX)
+        if not place.settled and not place.woken.wait(bound_s):
             self._withdraw(place, _expired())
             place.woken.wait()  # for a request that was taken meanwhile, until its batch has run
 
-    def _withdraw(self, place: _Place, error: HeadraceError) -> None:
+    def _withdraw(self, place: Place, error: HeadraceError) -> None:
         """Settle a request that is not taken yet."""
         with self._changed:
             if place.taken or place.settled:
@@ -139,7 +149,7 @@ class Engine:
                 self._queue.withdraw(place.request)
             _settle(place, None, error)
 
-    def _lead(self, batch: Sequence[_Place]) -> None:
+    def _lead(self, batch: Sequence[Place]) -> None:
         """Run a batch, then hand the worker's place on."""
         try:
             self._run_batch(batch)
@@ -158,7 +168,7 @@ class Engine:
             batch[0].batch = batch
             batch[0].woken.set()
 
-    def _run_batch(self, batch: Sequence[_Place]) -> None:
+    def _run_batch(self, batch: Sequence[Place]) -> None:
         """Settle every place of a batch; if the batch fails as a whole, each runs alone, so that one cannot spoil it."""
         try:
             results = self._run_joined([place.request for place in batch])
@@ -184,7 +194,7 @@ class Engine:
         return results
 
 
-def _settle(place: _Place, outputs: Arrays | None, error: Exception | None) -> None:
+def _settle(place: Place, outputs: Arrays | None, error: Exception | None) -> None:
     place.outputs, place.error = outputs, error
     place.woken.set()
 

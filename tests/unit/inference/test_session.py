@@ -1,0 +1,127 @@
+"""onnxruntime behind a seam: bytes in, arrays through, errors of our own out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from headrace.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from headrace.inference.tensors import DATATYPES, Array, dtype_of
+from headrace_inference.core.signature import Tensor
+from headrace_inference.core.trial import rows_are_independent
+from headrace_inference.session import Hardware, Session
+from tests.unit.inference import onnx_models
+
+
+def session(data: bytes) -> Session:
+    return Session(data, Hardware())
+
+
+def example(datatype: str) -> Array:
+    if datatype == "BYTES":
+        return np.array([[b"a", "é".encode()], [b"", b"x\0y"]], np.object_)
+    return np.array([[0, 1], [1, 0]]).astype(dtype_of(datatype))
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_every_datatype_passes_through(datatype: str) -> None:
+    model = session(onnx_models.identity(datatype))
+    y = model.run({"x": example(datatype)}, ["y"])["y"]
+    assert model.signature.inputs == (Tensor("x", datatype, ("n", "m")),)
+    assert [one.encode() if isinstance(one, str) else one for one in y.ravel().tolist()] == example(
+        datatype
+    ).ravel().tolist()
+
+
+def test_only_the_wished_outputs_come() -> None:
+    outputs = session(onnx_models.affine()).run({"x": np.ones((1, 3), np.float32)}, ["shifted"])
+    assert {name: array.tolist() for name, array in outputs.items()} == {"shifted": [[2, 2, 2]]}
+
+
+def test_an_axis_without_a_name_may_have_any_size() -> None:
+    model = session(onnx_models.identity("FP32", (None, 2)))
+    assert model.signature.inputs[0].axes == ("", 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", b"\x08\x0a"], ids=repr)
+def test_bytes_that_are_no_model_are_refused(data: bytes) -> None:
+    with pytest.raises(FailedPrecondition, match="onnxruntime cannot load the model"):
+        session(data)
+
+
+@pytest.mark.parametrize("location", ["w.bin", "../w.bin", "/etc/passwd"])
+def test_weights_in_other_files_are_never_read(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself, onnxruntime looks for them in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("w.bin").write_bytes(np.ones((2, 2), np.float32).tobytes())
+    with pytest.raises(FailedPrecondition, match="keeps weights in other files"):
+        session(onnx_models.external_weights(location))
+
+
+def test_an_output_that_the_protocol_cannot_carry_is_refused() -> None:
+    sequence = helper.make_tensor_sequence_value_info("y", onnx_models.ELEMENT_TYPES["FP32"], None)
+    data = onnx_models.model(
+        [helper.make_node("SequenceConstruct", ["x"], ["y"])],
+        [onnx_models.tensor("x", "FP32", ("n",))],
+        [sequence],
+    )
+    with pytest.raises(FailedPrecondition, match=r"output 'y' is seq\(tensor\(float\)\)"):
+        session(data)
+
+
+def test_values_that_the_model_cannot_run_are_the_callers_mistake() -> None:
+    with pytest.raises(InvalidArgument, match="cannot run these inputs: indices element out of data bounds"):
+        session(onnx_models.gather()).run({"x": np.array([5])}, ["y"])
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="input 'x' holds bytes that are no UTF-8"):
+        session(onnx_models.identity("BYTES", ("n",))).run({"x": np.array([b"\xff"], np.object_)}, ["y"])
+
+
+def test_a_request_that_needs_more_memory_than_there_is_is_refused() -> None:
+    data = onnx_models.model(
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        [onnx_models.tensor("x", "FP32", (1,)), onnx_models.tensor("shape", "INT64", ("k",))],
+        [onnx_models.tensor("y", "FP32", ("a", "b"))],
+    )
+    with pytest.raises(ResourceExhausted, match="not enough memory"):
+        session(data).run({"x": np.ones(1, np.float32), "shape": np.array([1 << 40, 1 << 10])}, ["y"])
+
+
+def test_a_provider_that_is_not_there_is_named() -> None:
+    with pytest.raises(FailedPrecondition, match=r"no provider 'NoSuchProvider' here; it has .*CPUExecution"):
+        Hardware(providers=("NoSuchProvider",))
+
+
+@pytest.mark.parametrize(
+    ("data", "independent"),
+    [
+        (onnx_models.affine(), True),
+        (onnx_models.identity("FP32", (None, 4)), True),
+        (onnx_models.identity("BF16"), True),
+        (onnx_models.identity("BYTES"), True),
+        (onnx_models.gather(), True),
+        (onnx_models.affine(first=1), False),
+        (onnx_models.mean_of_the_batch(), False),
+    ],
+    ids=["affine", "unnamed axis", "BF16", "BYTES", "gather", "fixed batch", "mean of the batch"],
+)
+def test_a_trial_shows_whether_rows_are_independent(data: bytes, independent: bool) -> None:
+    model = session(data)
+    assert rows_are_independent(model, model.signature) == independent
+
+
+def test_a_model_that_dislikes_every_trial_is_served_without_batches() -> None:
+    data = onnx_models.model(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [onnx_models.tensor("x", "FP32", ("n", "m"))],
+        [onnx_models.tensor("y", "FP32", ("n", "k"))],
+        shape=np.array([-1, 7]),
+    )
+    model = session(data)
+    assert not rows_are_independent(model, model.signature)
+    assert model.run({"x": np.ones((2, 7), np.float32)}, ["y"])["y"].shape == (2, 7)
