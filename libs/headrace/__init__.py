@@ -4,7 +4,13 @@ import headrace
 client = headrace.connect("127.0.0.1:8470")
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers and editors
+    from headrace import errors
+    from headrace.client import connect, connect_async
+
+    __version__: str
 
 __all__ = ["__version__", "connect", "connect_async", "errors"]
 

@@ -1,0 +1,233 @@
+"""What people say, as requests: pure functions shared by the two clients."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict
+
+from google.protobuf import field_mask_pb2, json_format, struct_pb2
+
+from headrace.client.naming import deployment_name, model_name, pool_name, version_name
+from headrace.errors import InvalidArgument
+from headrace.names import DeploymentName, ProjectName
+from headrace.optimization.v1 import optimizer_pb2 as optimization
+from headrace.parameters.v1 import stores_pb2 as stores
+from headrace.scheduler.v1 import deployments_pb2 as deployments
+from headrace.scheduler.v1 import jobs_pb2 as jobs
+from headrace.training.v1 import workers_pb2 as training
+from headrace.types.v1 import program_pb2
+
+Consistency = Literal["bsp", "async"]
+OptimizerKind = Literal["sgd", "adamw"]
+ObjectiveKind = Literal["latency", "size"]
+
+_CONSISTENCIES = {"bsp": stores.CONSISTENCY_BSP, "async": stores.CONSISTENCY_ASYNC}
+_OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
+_LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
+
+
+class TrainOptions(TypedDict, total=False):
+    """How to train; `steps` and `batch_size` must be given."""
+
+    steps: Required[int]  # optimizer steps in all
+    batch_size: Required[int]  # examples per step over all workers
+    workers: int  # 1; training processes
+    shards: int  # 1; processes that hold the parameters
+    consistency: Consistency  # "bsp": every step waits for all workers; "async": none waits
+    optimizer: OptimizerKind  # "adamw"
+    learning_rate: float  # 1e-3
+    momentum: float  # 0; "sgd" alone
+    weight_decay: float  # 0
+    seed: int  # 0; of the initial values and the order of the data
+    checkpoint_every_steps: int  # 0: never
+    evaluate_every_steps: int  # 0: only at the end
+    threads: int  # 1; per worker
+    pool: str  # "": pools/default
+    job_id: str  # "": the scheduler makes one
+
+
+class OptimizeOptions(TypedDict, total=False):
+    """What to make of a version and what it must satisfy."""
+
+    objective: ObjectiveKind  # "latency"
+    max_metric_drop: float | None  # 0.01, absolute, in units of the program's goal
+    min_speedup: float | None  # no bound; ratio to fp32
+    max_bytes: int | None  # no bound; size of the file
+    calibration_examples: int  # 0: the service's default
+    batch_sizes: Sequence[int]  # (): the service's default; the first decides
+    pool: str  # "": pools/default
+    job_id: str  # "": the scheduler makes one
+
+
+def new_request_id() -> str:
+    """Return a fresh idempotency key; a retried call keeps the one it was built with."""
+    return str(uuid.uuid4())
+
+
+def module_program(path: str, config: Mapping[str, Any] | None) -> program_pb2.Program:
+    """Return the program at `package.module:attribute`, an installed one."""
+    return program_pb2.Program(module=path, config=_struct(config))
+
+
+def archive_program(artifact: str, target: str, config: Mapping[str, Any] | None) -> program_pb2.Program:
+    """Return the program `module:attribute` inside an uploaded source archive."""
+    return program_pb2.Program(
+        archive=program_pb2.Archive(artifact=artifact, object=target), config=_struct(config)
+    )
+
+
+def server_optimizer(
+    kind: OptimizerKind, learning_rate: float, momentum: float, weight_decay: float
+) -> stores.Optimizer:
+    """Return the server-side optimizer; `momentum` is for "sgd" alone."""
+    if kind == "sgd":
+        return stores.Optimizer(
+            sgd=stores.Sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+        )
+    if kind != "adamw":
+        raise InvalidArgument(f"optimizer {kind!r} is unknown; use 'sgd' or 'adamw'", field="optimizer")
+    if momentum:
+        raise InvalidArgument(
+            f"momentum {momentum} is for optimizer 'sgd'; leave it out with 'adamw'", field="momentum"
+        )
+    return stores.Optimizer(adamw=stores.AdamW(learning_rate=learning_rate, weight_decay=weight_decay))
+
+
+def train_job(
+    project: str,
+    program: program_pb2.Program,
+    model: str,
+    *,
+    steps: int,
+    batch_size: int,
+    workers: int = 1,
+    shards: int = 1,
+    consistency: Consistency = "bsp",
+    optimizer: OptimizerKind = "adamw",
+    learning_rate: float = 1e-3,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    checkpoint_every_steps: int = 0,
+    evaluate_every_steps: int = 0,
+    threads: int = 1,
+    pool: str = "",
+    job_id: str = "",
+) -> jobs.CreateJobRequest:
+    """Return the request for a training job; see `TrainOptions`.
+
+    Raises:
+        InvalidArgument: A value that no service could take.
+    """
+    if consistency not in _CONSISTENCIES:
+        raise InvalidArgument(
+            f"consistency {consistency!r} is unknown; use 'bsp' or 'async'", field="consistency"
+        )
+    options = training.TrainingOptions(
+        steps=_whole("steps", steps, least=1, kind="uint64"),
+        batch_size=_whole("batch_size", batch_size, least=1),
+        seed=_whole("seed", seed, kind="uint64"),
+        checkpoint_every_steps=_whole("checkpoint_every_steps", checkpoint_every_steps, kind="uint64"),
+        evaluate_every_steps=_whole("evaluate_every_steps", evaluate_every_steps, kind="uint64"),
+        threads=_whole("threads", threads, least=1),
+    )
+    spec = jobs.TrainSpec(
+        program=program,
+        model=model_name(project, model),
+        workers=_whole("workers", workers, least=1),
+        shards=_whole("shards", shards, least=1),
+        consistency=_CONSISTENCIES[consistency],
+        optimizer=server_optimizer(optimizer, learning_rate, momentum, weight_decay),
+        options=options,
+    )
+    return _create_job(project, jobs.Job(train=spec, pool=pool_name(pool)), job_id)
+
+
+def optimize_job(
+    project: str,
+    version: str,
+    *,
+    objective: ObjectiveKind = "latency",
+    max_metric_drop: float | None = None,
+    min_speedup: float | None = None,
+    max_bytes: int | None = None,
+    calibration_examples: int = 0,
+    batch_sizes: Sequence[int] = (),
+    pool: str = "",
+    job_id: str = "",
+) -> jobs.CreateJobRequest:
+    """Return the request for an optimization job; see `OptimizeOptions`."""
+    if objective not in _OBJECTIVES:
+        raise InvalidArgument(
+            f"objective {objective!r} is unknown; use 'latency' or 'size'", field="objective"
+        )
+    options = optimization.OptimizationOptions(
+        precisions=[optimization.PRECISION_INT8],
+        gates=optimization.Gates(
+            max_metric_drop=max_metric_drop,
+            min_speedup=min_speedup,
+            max_bytes=None if max_bytes is None else _whole("max_bytes", max_bytes, kind="uint64"),
+        ),
+        objective=_OBJECTIVES[objective],
+        calibration_examples=_whole("calibration_examples", calibration_examples),
+        batch_sizes=[_whole("batch_sizes", size, least=1) for size in batch_sizes],
+    )
+    spec = jobs.OptimizeSpec(version=version_name(project, version), options=options)
+    return _create_job(project, jobs.Job(optimize=spec, pool=pool_name(pool)), job_id)
+
+
+def create_deployment(
+    project: str, name: str, version: str, *, file: str = "", replicas: int = 1, pool: str = ""
+) -> deployments.CreateDeploymentRequest:
+    """Return the request that makes `name` serve `version`."""
+    return deployments.CreateDeploymentRequest(
+        parent=str(ProjectName(project)),
+        deployment_id=DeploymentName.parse(deployment_name(project, name)).deployment,
+        deployment=deployments.Deployment(
+            version=version_name(project, version),
+            file=file,
+            replicas=_whole("replicas", replicas, least=1),
+            pool=pool_name(pool),
+        ),
+        request_id=new_request_id(),
+    )
+
+
+def update_deployment(created: deployments.CreateDeploymentRequest) -> deployments.UpdateDeploymentRequest:
+    """Return the request that makes a deployment that is there serve what `created` asked for."""
+    return deployments.UpdateDeploymentRequest(
+        name=f"{created.parent}/deployments/{created.deployment_id}",
+        deployment=created.deployment,
+        update_mask=field_mask_pb2.FieldMask(paths=["version", "file", "replicas"]),
+        request_id=new_request_id(),
+    )
+
+
+def _create_job(project: str, job: jobs.Job, job_id: str) -> jobs.CreateJobRequest:
+    return jobs.CreateJobRequest(
+        parent=str(ProjectName(project)), job_id=job_id, job=job, request_id=new_request_id()
+    )
+
+
+def _whole(field: str, value: object, *, least: int = 0, kind: Literal["uint32", "uint64"] = "uint32") -> int:
+    """Return `value` if the wire can carry it; the services decide what makes sense."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST[kind]:
+        raise InvalidArgument(
+            f"{field} is {value!r}; it must be a whole number of at least {least}", field=field
+        )
+    return value
+
+
+def _struct(config: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
+    """Return `config` as a Struct; numbers become doubles, as JSON has it."""
+    if not config:
+        return None
+    struct = struct_pb2.Struct()
+    try:
+        json_format.ParseDict(dict(config), struct)
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"the program's config {config!r} is not JSON: {error}", field="config"
+        ) from error
+    return struct

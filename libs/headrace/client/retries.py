@@ -1,0 +1,47 @@
+"""How long to wait for a service that does not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from headrace.errors import HeadraceError
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+
+class Retries:
+    """The tries of one piece of work; `pause_after` decides whether there is another.
+
+    Args:
+        patience_s: Time from the start, or from the last success, until a failure is final.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience_s = patience_s
+        self._clock = clock
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        """Begin anew: the service answered."""
+        self._end = self._clock() + self._patience_s
+        self._pause_s = FIRST_PAUSE_S
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds that are left, as a deadline for the next try; never 0, which would mean none to gRPC."""
+        return max(self._end - self._clock(), 0.001)
+
+    def pause_after(self, error: HeadraceError) -> float:
+        """Return the seconds to wait before the next try.
+
+        Raises:
+            HeadraceError: `error`, when there is no time for another.
+        """
+        pause_s = self._pause_s
+        if self._clock() + pause_s >= self._end:
+            raise error
+        self._pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return pause_s
