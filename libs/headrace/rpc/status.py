@@ -77,7 +77,8 @@ def from_rpc_error(
     rpc = method.rpartition(".")[2]
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(
-            f"cannot reach {address} ({details}); check that the service runs there and the address"
+            f"cannot reach {address} ({details}); check that the service runs there and the address",
+            metadata={"address": address},
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         limit = "time" if timeout_s is None else f"{timeout_s:g} s"
