@@ -5,7 +5,7 @@
     version = registry.create_version("projects/default/models/digits", Version(files=[File(path=..., artifact=weights)]))
     data = registry.download_bytes(version.files[0].artifact)
 
-Every call has a deadline. All methods raise the errors of `headrace.errors`.
+Every call has a deadline, and bridges a restart of the registry. All methods raise the errors of `headrace.errors`.
 """
 
 import hashlib
@@ -14,12 +14,21 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import grpc
 
 from headrace.names import ArtifactName, ProjectName
-from headrace.registry.transfer import PATIENCE, Attempts, Patience, Progress, Upload, digest_of, download
+from headrace.registry.transfer import (
+    PATIENCE,
+    TRANSIENT,
+    Attempts,
+    Patience,
+    Progress,
+    Upload,
+    digest_of,
+    download,
+)
 from headrace.registry.v1.artifacts_pb2_grpc import ArtifactsStub
 from headrace.registry.v1.models_pb2 import (
     CreateVersionRequest,
@@ -33,6 +42,9 @@ from headrace.registry.v1.models_pb2 import (
 )
 from headrace.registry.v1.models_pb2_grpc import ModelsStub
 
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
 
 def _silent(done: int, total: int) -> None:
     """Take progress that nobody asked for."""
@@ -42,8 +54,8 @@ class RegistryClient:
     """Calls the registry over a channel of `headrace.rpc.channel.open_channel`, which the caller closes.
 
     Args:
-        timeout_s: Deadline of a short call.
-        patience: Bounds of a transfer of bytes.
+        timeout_s: Deadline of one try of a short call.
+        patience: How long to wait for a registry that does not answer, and for a transfer of bytes.
     """
 
     def __init__(
@@ -115,21 +127,21 @@ class RegistryClient:
             create_model=create_model,
             request_id=request_id or new_request_id(),
         )
-        return self._models.CreateVersion(request, timeout=self._timeout_s)
+        return self._call(self._models.CreateVersion, request)
 
     def get_version(self, name: str) -> Version:
         """Find a version by `…/versions/{n}` or `…/models/{model}@{alias}`; `@latest` is the highest number."""
-        return self._models.GetVersion(GetVersionRequest(name=name), timeout=self._timeout_s)
+        return self._call(self._models.GetVersion, GetVersionRequest(name=name))
 
     def get_model(self, name: str) -> Model:
         """Find a model with its aliases."""
-        return self._models.GetModel(GetModelRequest(name=name), timeout=self._timeout_s)
+        return self._call(self._models.GetModel, GetModelRequest(name=name))
 
     def list_models(self, project: str) -> Iterator[Model]:
         """Yield the models of the project with this id, by name; pages are asked for as they are needed."""
         request = ListModelsRequest(parent=str(ProjectName(project)))
         while True:
-            page = self._models.ListModels(request, timeout=self._timeout_s)
+            page = self._call(self._models.ListModels, request)
             yield from page.models
             if not page.next_page_token:
                 return
@@ -139,7 +151,7 @@ class RegistryClient:
         """Yield the versions of the model `parent`, newest first; pages are asked for as they are needed."""
         request = ListVersionsRequest(parent=parent)
         while True:
-            page = self._models.ListVersions(request, timeout=self._timeout_s)
+            page = self._call(self._models.ListVersions, request)
             yield from page.versions
             if not page.next_page_token:
                 return
@@ -152,7 +164,16 @@ class RegistryClient:
         request = SetAliasRequest(
             name=model, alias=alias, version=version, etag=etag, request_id=request_id or new_request_id()
         )
-        return self._models.SetAlias(request, timeout=self._timeout_s)
+        return self._call(self._models.SetAlias, request)
+
+    def _call(self, rpc: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request) -> Answer:
+        """Make a short call, and again while the registry restarts: every rpc of it may be repeated."""
+        attempts = Attempts(self._patience)
+        while True:
+            try:
+                return rpc(request, timeout=min(self._timeout_s, attempts.remaining_s))
+            except TRANSIENT as error:
+                attempts.failed(error)
 
 
 def new_request_id() -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.errors import Unavailable
 from headrace.registry.client import RegistryClient
+from headrace.registry.transfer import Patience
 from headrace.registry.v1 import models_pb2
 from headrace.rpc.channel import open_channel
 from headrace.testing import free_port
@@ -99,11 +101,26 @@ def test_what_was_acknowledged_is_there_after_a_kill(registry: RegistryProcess) 
         client.set_alias(model, "stable", made.name)
 
         registry.end(signal.SIGKILL)
-        registry.start()
+        back = threading.Timer(2, registry.start)  # longer than gRPC's own retries last
+        back.start()
 
         assert client.get_version(f"{model}@stable") == made
+        back.join()
         assert client.create_version(model, models_pb2.Version(files=[file]), request_id="once") == made
         assert client.download_bytes(artifact) == b"weights"
+
+
+def test_a_registry_that_stays_away_is_one_clear_error(registry: RegistryProcess) -> None:
+    registry.end(signal.SIGKILL)
+    with open_channel(registry.address) as channel:
+        client = RegistryClient(channel, patience=Patience(stalled_s=0.5))
+        for call in (
+            lambda: client.get_model("projects/default/models/digits"),
+            lambda: client.upload_bytes("default", b"weights"),
+            lambda: client.download_bytes(f"projects/default/artifacts/{'a' * 64}"),
+        ):
+            with pytest.raises(Unavailable, match=f"cannot reach {registry.address}"):
+                call()
 
 
 def test_sigterm_ends_it_in_good_order(registry: RegistryProcess) -> None:
