@@ -1,5 +1,6 @@
 """The process of the optimization service: `python -m headrace_optimization`; `--help` lists its settings."""
 
+import threading
 import time
 
 from headrace.config import load_or_exit
@@ -60,10 +61,17 @@ def _attach(settings: Settings, address: str, tasks: TaskService, process: Proce
     )
     tasks.on_change(agent.changed)
     agent.start()
-    # The last one goes first: nothing new comes, the running pipelines end, and the scheduler hears of their end.
+
+    def leave() -> None:
+        """End the pipelines while the server still drains, so that who watches them sees how they end."""
+        process.stopping.wait()
+        agent.leaving()
+        tasks.close(settings.drain_s)
+
+    leaving = threading.Thread(target=leave, name="leave")
+    leaving.start()
     process.closing(agent.close)
-    process.closing(lambda: tasks.close(TASKS_END_S))
-    process.closing(agent.leaving)
+    process.closing(leaving.join)
 
 
 if __name__ == "__main__":

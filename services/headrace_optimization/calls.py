@@ -17,11 +17,12 @@ from headrace.program import Examples, Program, Split
 
 @contextmanager
 def blamed(call: str) -> Iterator[None]:
-    """Turn whatever the program raises within into ProgramFailed; the traceback stays its cause."""
+    """Turn whatever the program raises within into ProgramFailed, whose traceback ends where the program raised it."""
     try:
         yield
     except Exception as error:  # foreign code may raise anything, and nothing of ours runs inside
-        raise ProgramFailed(f"the program's {call} raised {type(error).__name__}: {error}") from error
+        failed = ProgramFailed(f"the program's {call} raised {type(error).__name__}: {error}")
+        raise failed.with_traceback(error.__traceback__) from None
 
 
 def load_model(program: Program, weights: Path) -> torch.nn.Module:

@@ -10,7 +10,7 @@ from headrace.registry.client import RegistryClient
 from headrace.registry.v1.models_pb2 import Version
 from headrace.rpc.channel import open_channel
 from headrace.tasks.child import Context, Reporter, run_task
-from headrace.types.v1.task_pb2 import TaskResult
+from headrace.types.v1.task_pb2 import Progress, Task, TaskResult
 from headrace_optimization.core import plan
 from headrace_optimization.core.result import task_metrics
 from headrace_optimization.pipeline import Source, optimize
@@ -33,7 +33,7 @@ def _optimize(
 ) -> TaskResult:
     def advance(step: plan.Pass, candidates: tuple[Candidate, ...]) -> None:
         reporter.raise_if_stopped()
-        reporter.progress(plan.PASSES.index(step), len(plan.PASSES), step.stage, task_metrics(candidates))
+        reporter.send(_progress(plan.PASSES.index(step), step.stage, candidates))
 
     version = registry.get_version(request.version)
     source = _fetch(version, context, registry)
@@ -42,9 +42,14 @@ def _optimize(
     report = optimize(source, read_options(request.options), int(context["threads"]), folder, advance)
     advance(plan.REGISTER, report.candidates)
     made = register(registry, version, report, folder, request)
-    metrics = task_metrics(report.candidates)
-    reporter.progress(len(plan.PASSES), len(plan.PASSES), "done", metrics)
-    return TaskResult(version=made.name, metrics=metrics | dict(made.metrics))
+    reporter.send(_progress(len(plan.PASSES), "done", report.candidates))
+    return TaskResult(version=made.name, metrics=task_metrics(report.candidates) | dict(made.metrics))
+
+
+def _progress(step: int, stage: str, candidates: tuple[Candidate, ...]) -> Task:
+    """Put progress into an event. It is sent at once: passes are few, and one may follow another quickly and then take long."""
+    metrics = task_metrics(candidates)
+    return Task(progress=Progress(step=step, total_steps=len(plan.PASSES), stage=stage, metrics=metrics))
 
 
 def _fetch(version: Version, context: Context, registry: RegistryClient) -> Source:

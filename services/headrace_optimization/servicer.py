@@ -42,14 +42,14 @@ class OptimizerServicer(TaskServicer, GeneratedServicer):
         self._allowed_modules = allowed_modules
         self._allow_archives = allow_archives
 
-    def StartTask(self, request: StartTaskRequest, context: grpc.ServicerContext) -> Task:  # noqa: ARG002 - gRPC passes it
+    def StartTask(self, request: StartTaskRequest, context: grpc.ServicerContext) -> Task:
         """Start a pipeline, if what it needs is there."""
         check_request(request)
         if not self._is_known(request.name):  # a repeat gets its task even while the registry is away
             self._check_version(self._get_version(request.version))
         return self._tasks.start(request.name, request.epoch, request)
 
-    def ListPasses(self, request: ListPassesRequest, context: grpc.ServicerContext) -> ListPassesResponse:  # noqa: ARG002 - gRPC passes both
+    def ListPasses(self, request: ListPassesRequest, context: grpc.ServicerContext) -> ListPassesResponse:
         """Return the passes in their order."""
         return ListPassesResponse(passes=[Pass(id=one.id, description=one.description) for one in PASSES])
 

@@ -45,6 +45,7 @@ def export_model(model: torch.nn.Module, inputs: Arrays, path: Path) -> None:
 
 def _trace(model: torch.nn.Module, inputs: Arrays) -> onnx.ModelProto:
     tensors = as_tensors(take(inputs, range(TRACED_EXAMPLES)))
+    batch = torch.export.Dim(BATCH)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every absent optional package
     try:
         program = torch.onnx.export(
@@ -54,7 +55,7 @@ def _trace(model: torch.nn.Module, inputs: Arrays) -> onnx.ModelProto:
             opset_version=OPSET,
             input_names=list(tensors),
             output_names=[OUTPUT],
-            dynamic_shapes={name: {0: torch.export.Dim(BATCH)} for name in tensors},
+            dynamic_shapes={name: {0: batch} for name in tensors},
             external_data=False,
             verbose=False,
         )

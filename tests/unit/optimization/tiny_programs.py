@@ -47,15 +47,15 @@ class Convolutional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
             nn.ReLU(),
-            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Conv2d(16, 32, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Dropout(0.1),
-            nn.Linear(128, CLASSES),
+            nn.Linear(512, CLASSES),
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
