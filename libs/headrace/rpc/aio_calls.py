@@ -24,7 +24,7 @@ class _AioCalls:
     ) -> tuple[Any, CallDetails]:
         with client_span(_text(details.method)) as (span, headers):
             completed = self._defaults.details(details, headers, unary=unary)
-            call = await continuation(_aio_details(completed), request)
+            call = await continuation(_aio_details(details.method, completed), request)
         if span is not None:
             call.add_done_callback(lambda ended: end_span(span, _code_of(ended)))
         return call, completed
@@ -91,9 +91,9 @@ def _text(method: str | bytes) -> str:
     return method.decode() if isinstance(method, bytes) else method
 
 
-def _aio_details(details: CallDetails) -> grpc.aio.ClientCallDetails:
+def _aio_details(method: Any, details: CallDetails) -> grpc.aio.ClientCallDetails:
     return grpc.aio.ClientCallDetails(
-        details.method,
+        method,  # bytes, whatever the types say, and it must stay what it was
         details.timeout,
         grpc.aio.Metadata(*details.metadata),
         details.credentials,

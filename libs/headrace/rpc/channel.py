@@ -3,8 +3,9 @@
     channel = open_channel("127.0.0.1:8471")
     model = ModelsStub(channel).GetModel(request)      # 30 s deadline unless `timeout=` says otherwise
 
-gRPC itself repeats a call that ended UNAVAILABLE, if its rpc declares `idempotency_level`. It learns which those are
-from the stubs that are imported when the channel is opened, so import the stubs first.
+gRPC itself repeats a call that ended UNAVAILABLE, if its rpc declares `idempotency_level` and takes a single request: a
+stream of requests is repeated by whoever can produce it again. It learns which rpcs those are from the stubs that are
+imported when the channel is opened, so import the stubs first.
 """
 
 import json
@@ -98,8 +99,8 @@ def _service_config() -> dict[str, Any]:
 
 
 def is_repeatable(method: MethodDescriptor) -> bool:
-    """Tell whether the rpc declares that a second call does no harm."""
-    return method.GetOptions().idempotency_level in REPEATABLE
+    """Tell whether gRPC may repeat the rpc: it declares that a second call does no harm, and takes one request."""
+    return method.GetOptions().idempotency_level in REPEATABLE and not method.client_streaming
 
 
 def _imported_services() -> Iterator[ServiceDescriptor]:

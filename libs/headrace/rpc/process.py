@@ -49,6 +49,7 @@ class Process:
         self._closers = ExitStack()
         self._exited = threading.Event()
         self._threads_left = False
+        self._signalled = False
 
     def __enter__(self) -> Self:
         settings = self._settings
@@ -58,7 +59,7 @@ class Process:
         if settings.stop_on_stdin_eof:
             threading.Thread(target=self._follow_stdin, daemon=True, name="follow-stdin").start()
         if settings.traces:
-            self.closing(setup_traces(self._service, settings.traces))
+            self._set_up_traces()
         if settings.metrics_address:
             self._serve_metrics()
         return self
@@ -108,7 +109,7 @@ class Process:
         try:
             address = server.start()
         except AddressUnavailable as error:
-            self._refuse_address("address", error)
+            self._refuse("address", error)
         log.info("listening", service=self._service, address=address, pid=os.getpid())
         if self._settings.address_file:
             _write_address(Path(self._settings.address_file), address)
@@ -129,32 +130,37 @@ class Process:
 
     def _drain(self, server: Server) -> None:
         log.info("draining", bound_s=self._settings.drain_s)
-        self._watch_the_clock(self._settings.drain_s + CLOSING_S)
         if not server.drain(self._settings.drain_s):
             log.warning("calls_abandoned", bound_s=self._settings.drain_s)
             self._threads_left = True
+
+    def _set_up_traces(self) -> None:
+        try:
+            self.closing(setup_traces(self._service, self._settings.traces))
+        except OSError as error:
+            self._refuse("traces", error)
 
     def _serve_metrics(self) -> None:
         try:
             address, close = serve_metrics(self._settings.metrics_address, self.metrics)
         except OSError as error:
-            self._refuse_address("metrics_address", error)
+            self._refuse("metrics_address", error)
         log.debug("metrics_listening", address=address)
         self.closing(close)
 
-    def _refuse_address(self, field: str, error: Exception) -> NoReturn:
-        prefix = self._settings.model_config.get("env_prefix", "")
-        log.error(
-            "address_unavailable",
-            error=str(error),
-            advice=f"stop what runs there or set {prefix}{field.upper()}",
-        )
+    def _refuse(self, field: str, error: Exception) -> NoReturn:
+        """End the process because a setting, although well formed, does not work on this machine."""
+        variable = f"{self._settings.model_config.get('env_prefix', '')}{field}".upper()
+        value = getattr(self._settings, field)
+        log.error("setting_unusable", variable=variable, value=value, error=str(error))
         sys.exit(1)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own interface
-        if self.stopping.is_set():
+        if self._signalled:
             os._exit(128 + number)
-        self.stop()
+        self._signalled = True
+        # In a thread: the main thread may be inside of `stopping.wait` and hold the lock that `set` needs.
+        threading.Thread(target=self.stop, name="stop").start()
 
     def _follow_stdin(self) -> None:
         while os.read(sys.stdin.fileno(), 1 << 12):
@@ -166,11 +172,13 @@ class Process:
 
         def leave() -> None:
             if not self._exited.wait(bound_s):
+                log.error("closing_took_too_long", bound_s=bound_s)
                 os._exit(1)
 
         threading.Thread(target=leave, daemon=True, name="leave-in-time").start()
 
     def _close(self) -> None:
+        self._watch_the_clock(CLOSING_S)
         try:
             self._closers.close()
         finally:

@@ -111,9 +111,9 @@ class Server(grpc.Server):
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise AddressUnavailable(f"cannot listen on {address}: {error}") from None
-        if port == 0:
-            raise AddressUnavailable(f"cannot listen on {address}")
+            raise AddressUnavailable(
+                f"cannot listen on {address}: another process does, or the host is not of this machine"
+            ) from error
         return port
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:

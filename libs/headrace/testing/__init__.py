@@ -1,6 +1,6 @@
 """Tools for tests: a clock that is moved by hand, a real server on a free loopback port."""
 
 from headrace.testing.clock import FakeClock
-from headrace.testing.server import free_port, serve
+from headrace.testing.server import free_port, handler, serve
 
-__all__ = ["FakeClock", "free_port", "serve"]
+__all__ = ["FakeClock", "free_port", "handler", "serve"]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.descriptor_pool import Default, DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 
 from headrace.rpc.authorization import Authenticate, Rule, local_user
 from headrace.rpc.channel import open_channel
@@ -48,6 +49,32 @@ def serve(
     finally:
         channel.close()
         server.stop(0).wait()
+
+
+def handler(method: str, behavior: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Server], None]:
+    """Return what registers a single rpc of a service, for a test that needs no more of it.
+
+    Args:
+        method: `package.Service/Method`, of imported stubs.
+        behavior: As a servicer's method, without `self`.
+    """
+    service, _, name = method.partition("/")
+    described = Default().FindServiceByName(service).methods_by_name[name]
+    make = getattr(
+        grpc, f"{_arity(described.client_streaming)}_{_arity(described.server_streaming)}_rpc_method_handler"
+    )
+    rpc = make(
+        behavior,
+        request_deserializer=GetMessageClass(described.input_type).FromString,
+        response_serializer=GetMessageClass(described.output_type).SerializeToString,
+    )
+    return lambda server: server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(service, {name: rpc})]
+    )
+
+
+def _arity(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
 
 
 def free_port() -> int:
