@@ -1,0 +1,118 @@
+"""`headrace train` and `headrace optimize`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from headrace.cli.options import AsJson, Detach, JobId, Pool, read_config
+from headrace.cli.session import connected
+
+
+def train(
+    context: typer.Context,
+    program: Annotated[
+        str,
+        typer.Argument(
+            help="Your model code: my_model.py, my_model.py:Class, folder:module:Class, "
+            "or package.module:Class of an installed package."
+        ),
+    ],
+    model: Annotated[str, typer.Argument(help="Model to add the result to; made when missing.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)],
+    batch_size: Annotated[int, typer.Option(help="Examples per step, over all workers.", min=1)],
+    workers: Annotated[int, typer.Option(help="Training processes.", min=1)] = 1,
+    shards: Annotated[int, typer.Option(help="Processes that hold the parameters.", min=1)] = 1,
+    consistency: Annotated[
+        Literal["bsp", "async"], typer.Option(help="bsp: steps wait for all workers; async: for none.")
+    ] = "bsp",
+    optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="How gradients are applied.")] = "adamw",
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of initial values and order of the data.", min=0)] = 0,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 0,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Steps between evaluations; 0: only at the end.", min=0)
+    ] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of each worker.", min=1)] = 1,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Keyword argument of the program's class; may be repeated."),
+    ] = None,
+    pool: Pool = "",
+    name: JobId = "",
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on many workers and register the result."""
+    from headrace.cli.waiting import submitted
+
+    with connected(context) as client:
+        job = client.train(
+            program,
+            model,
+            steps=steps,
+            batch_size=batch_size,
+            workers=workers,
+            shards=shards,
+            consistency=consistency,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            seed=seed,
+            checkpoint_every_steps=checkpoint_every,
+            evaluate_every_steps=evaluate_every,
+            threads=threads,
+            config=read_config(config or []),
+            pool=pool,
+            job_id=name,
+        )
+        submitted(context, client, job, detach=detach, as_json=as_json)
+
+
+def optimize(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="digits (the newest version), digits@stable or digits/3.")],
+    objective: Annotated[
+        Literal["latency", "size"], typer.Option(help="What the best candidate has least of.")
+    ] = "latency",
+    max_metric_drop: Annotated[
+        float | None,
+        typer.Option(help="Largest worsening of the program's goal.  [default: 0.01]", min=0),
+    ] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="Least speed against fp32, as a ratio.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Largest file.", min=1)] = None,
+    calibration_examples: Annotated[
+        int, typer.Option(help="Training examples to calibrate with; 0: the service's choice.", min=0)
+    ] = 0,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(help="Batch size to measure; may be repeated, the first decides.", min=1),
+    ] = None,
+    pool: Pool = "",
+    name: JobId = "",
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version small and fast.
+
+    Exports it, quantizes it, measures every candidate on held-out data and keeps the best that passes its gates.
+    """
+    from headrace.cli.waiting import submitted
+
+    with connected(context) as client:
+        job = client.optimize(
+            version,
+            objective=objective,
+            max_metric_drop=max_metric_drop,
+            min_speedup=min_speedup,
+            max_bytes=max_bytes,
+            calibration_examples=calibration_examples,
+            batch_sizes=batch_size or (),
+            pool=pool,
+            job_id=name,
+        )
+        submitted(context, client, job, detach=detach, as_json=as_json)

@@ -1,0 +1,73 @@
+"""`headrace up`: all of headrace on this machine."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headrace.local.child import ProcessSpec
+
+_PROBE_S = 1.0
+
+
+def up(
+    data_dir: Annotated[Path, typer.Option(help="Folder that keeps everything.")] = Path("headrace-data"),
+    port: Annotated[
+        int,
+        typer.Option(
+            help="Port of the scheduler; registry and first inference node take the next two.", max=65533
+        ),
+    ] = 8470,
+    workers: Annotated[int, typer.Option(help="Training nodes.", min=1)] = 2,
+    shards: Annotated[int, typer.Option(help="Parameter nodes.", min=1)] = 2,
+    optimizers: Annotated[int, typer.Option(help="Optimization nodes.", min=1)] = 1,
+    replicas: Annotated[int, typer.Option(help="Inference nodes.", min=1)] = 1,
+) -> None:
+    """Start all services on this machine; Ctrl-C stops them.
+
+    A service that dies is started again. A second Ctrl-C kills what has not stopped yet. Data stays for the next time.
+    """
+    from headrace.cli import screen
+    from headrace.cli.interruption import end_on_sigterm, stopping
+    from headrace.local.plan import Sizes, plan
+    from headrace.local.supervisor import Supervisor
+
+    end_on_sigterm()
+    specs = plan(data_dir / "services", Sizes(workers, shards, optimizers, replicas), port=port)
+    refuse_taken_ports(specs)
+    screen.say(f"starting {len(specs)} processes; their logs are in {data_dir / 'logs'}")
+    with (
+        suppress(KeyboardInterrupt),
+        stopping(Supervisor(specs, data_dir / "logs", screen.say)) as supervisor,
+    ):
+        screen.say(_ready(specs))
+        supervisor.wait(threading.Event())
+    screen.say("stopped")
+
+
+def refuse_taken_ports(specs: Sequence[ProcessSpec]) -> None:
+    """Raise FailedPrecondition if something listens already where a process shall."""
+    from headrace.errors import FailedPrecondition
+    from headrace.rpc.addresses import split_address
+
+    for spec in specs:
+        host, port = split_address(spec.address)
+        with socket.socket() as probe:
+            probe.settimeout(_PROBE_S)
+            if probe.connect_ex((host, port)) == 0:
+                raise FailedPrecondition(
+                    f"port {port}, which {spec.name} needs, is in use, perhaps by another headrace; "
+                    "stop that, or choose other ports with --port"
+                )
+
+
+def _ready(specs: Sequence[ProcessSpec]) -> str:
+    scheduler = next(spec.address for spec in specs if spec.name == "scheduler")
+    return f"ready at {scheduler}; Ctrl-C stops it"

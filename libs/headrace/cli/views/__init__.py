@@ -1,0 +1,1 @@
+"""Resources as people read them. Pure: messages in, tables and lines out."""

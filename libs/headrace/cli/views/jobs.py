@@ -1,0 +1,107 @@
+"""Jobs for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.cli.views.table import Table
+from headrace.cli.views.values import NOTHING, between, measures, moment, word
+from headrace.client.naming import short
+from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState
+
+
+def state(job: Job) -> str:
+    """Return the job's state as a word."""
+    return word(JobState, job.state, "JOB_STATE_")
+
+
+def kind(job: Job) -> str:
+    """Return what the job does."""
+    return job.WhichOneof("spec") or NOTHING
+
+
+def subject(job: Job) -> str:
+    """Return what the job works on: the model it trains, or the version it optimizes."""
+    return short(job.train.model if job.HasField("train") else job.optimize.version) or NOTHING
+
+
+def steps(job: Job) -> str:
+    """Return how far the job is: "120/400"."""
+    return f"{job.progress.step}/{job.progress.total_steps}" if job.progress.total_steps else NOTHING
+
+
+def outcome(job: Job) -> str:
+    """Return the result of a final job in a few words, else what was last said about it."""
+    if job.HasField("result"):
+        return ", ".join([short(job.result.version), *measures(job.result.metrics)])
+    if job.HasField("failure"):
+        return f"{job.failure.reason}: {job.failure.message}"
+    return job.message
+
+
+def progress(job: Job) -> str:
+    """Return one line about how the job is doing: "training 120/400, loss 0.2134, 1,234 samples/s"."""
+    if not job.progress.total_steps:
+        return ": ".join(part for part in (state(job), job.message) if part)
+    stage = job.progress.stage or state(job)
+    return ", ".join([f"{stage} {steps(job)}", *measures(job.progress.metrics)])
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """Return jobs, one per row."""
+    rows = [
+        [
+            short(job.name),
+            kind(job),
+            subject(job),
+            state(job),
+            steps(job),
+            between(job.start_time, job.end_time),
+            moment(job.create_time),
+            outcome(job),
+        ]
+        for job in jobs
+    ]
+    columns = ["job", "kind", "of", "state", ">step", ">took", "created", "outcome"]
+    return Table(columns, rows, "no jobs yet; `headrace train --help` shows how to submit one")
+
+
+def job_facts(job: Job) -> Table:
+    """Return everything about one job."""
+    facts = [
+        ("name", job.name),
+        ("kind", kind(job)),
+        ("of", job.train.model if job.HasField("train") else job.optimize.version),
+        ("program", _program(job)),
+        ("state", state(job)),
+        ("attempt", f"{job.attempt} of {job.max_attempts or 5}"),
+        ("progress", progress(job)),
+        ("outcome", outcome(job)),
+        ("created", moment(job.create_time)),
+        ("started", moment(job.start_time)),
+        ("ended", moment(job.end_time)),
+        ("checkpoint", f"step {job.checkpoint.step}" if job.HasField("checkpoint") else ""),
+        *(("placed", f"{short(place.resource)} on {short(place.node)}") for place in job.placements),
+        *(("log", line) for line in job.failure.detail.splitlines()),
+    ]
+    return Table(["", ""], [fact for fact in facts if fact[1]])
+
+
+def _program(job: Job) -> str:
+    program = job.train.program
+    return program.module or program.archive.object
+
+
+def explanation(answer: ExplainJobResponse) -> Table:
+    """Return the conditions of a job's placement."""
+    rows = [
+        [
+            condition.id,
+            "yes" if condition.satisfied else "no",
+            str(condition.needed),
+            str(condition.available),
+            "; ".join(condition.reasons) or NOTHING,
+        ]
+        for condition in answer.conditions
+    ]
+    return Table(["condition", "holds", ">needed", ">available", "the others"], rows)
