@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headrace_scheduler.core.jobs import Job, JobState
 from headrace_scheduler.core.nodes import NodeKind
-from headrace_scheduler.core.placement import Demand, Usage, could_ever_fit, demands, queue
+from headrace_scheduler.core.placement import Demand, Usage, could_ever_fit, demands, in_pool, queue
 from headrace_scheduler.core.tables import Tables
 
 
@@ -64,16 +64,16 @@ def _nodes(tables: Tables, job: Job, demand: Demand, usage: Usage, now: float, l
     return Condition(_id(demand), available >= demand.count, demand.count, available, lines)
 
 
-def _id(demand: Demand) -> str:
-    return f"{demand.kind.lower()} nodes"
-
-
-# What a person can do about it, by the kind of node that is missing.
-_REMEDY = {
-    NodeKind.PARAMETERS: "`headrace up --shards {count}`",
-    NodeKind.TRAINING: "`headrace up --workers {count}`",
-    NodeKind.OPTIMIZATION: "`python -m headrace_optimization`",
+# What the kinds of nodes are called, and the option of `headrace up` that says how many there are.
+_NAMES = {
+    NodeKind.PARAMETERS: ("parameter nodes", "shards"),
+    NodeKind.TRAINING: ("training nodes", "workers"),
+    NodeKind.OPTIMIZATION: ("optimization nodes", "optimizers"),
 }
+
+
+def _id(demand: Demand) -> str:
+    return _NAMES[demand.kind][0]
 
 
 def summary(tables: Tables, job: Job, now: float, lease_s: float) -> str:
@@ -88,12 +88,14 @@ def summary(tables: Tables, job: Job, now: float, lease_s: float) -> str:
         return "does not wait any more: it is placed next"
     if not failing.needed:
         return f"waits: {'; '.join(failing.reasons)}"
-    return _missing(job, failing)
+    return _missing(tables, job, failing)
 
 
-def _missing(job: Job, failing: Condition) -> str:
+def _missing(tables: Tables, job: Job, failing: Condition) -> str:
     demand = next(demand for demand in demands(job) if _id(demand) == failing.id)
+    missing = failing.needed - failing.available
+    kind = failing.id if failing.needed > 1 else failing.id.removesuffix("s")
     verb = "is" if failing.available == 1 else "are"
-    kind = failing.id if demand.count > 1 else failing.id.removesuffix("s")
-    remedy = _REMEDY[demand.kind].format(count=failing.needed)
-    return f"waits: needs {failing.needed} free {kind}, {failing.available} {verb} free; start more with {remedy}"
+    total = len(in_pool(tables, job, demand)) + missing
+    remedy = f"start {'one' if missing == 1 else missing} more with `headrace up --{_NAMES[demand.kind][1]} {total}`"
+    return f"waits: needs {failing.needed} free {kind}, {failing.available} {verb} free; {remedy}"

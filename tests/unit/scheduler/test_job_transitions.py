@@ -1,0 +1,288 @@
+"""Jobs in the core: what follows from each event."""
+
+import pytest
+
+from headrace.errors import AlreadyExists, FailedPrecondition, NotFound
+from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask
+from headrace_scheduler.core.events import JobCancelled, JobDeleted, TaskState
+from headrace_scheduler.core.jobs import JobState, Progress
+from headrace_scheduler.core.nodes import NodeKind
+from tests.unit.scheduler.world import LEASE_S, PROJECT, cluster
+
+JOB = f"{PROJECT}/jobs/a"
+
+
+def test_a_job_gets_all_its_nodes_at_once_and_its_stores_before_its_tasks() -> None:
+    world = cluster()
+    assert world.submit("a", workers=2, shards=2).state is JobState.STARTING
+    assert [type(issued.command) for issued in world.pending] == [CreateStore, CreateStore]
+    commands = world.deliver()
+    starts = [command for command in commands if isinstance(command, StartTask)]
+    assert [start.task for start in starts] == [
+        f"{PROJECT}/tasks/a-1-train-0",
+        f"{PROJECT}/tasks/a-1-train-1",
+    ]
+    assert {start.shards for start in starts} == {("parameters-0:1", "parameters-1:1")}
+
+
+def test_a_gang_that_does_not_fit_takes_no_node() -> None:
+    world = cluster(training=1, parameters=2)
+    job = world.submit("a", workers=2, shards=2)
+    assert job.state is JobState.QUEUED
+    assert job.members == ()
+    assert not world.pending
+
+
+def test_shards_need_as_many_parameter_nodes_however_many_slots_one_has() -> None:
+    world = cluster(training=1, parameters=0)
+    world.start("big", NodeKind.PARAMETERS, slots=8)
+    assert world.submit("a", shards=2).state is JobState.QUEUED
+    world.start("other", NodeKind.PARAMETERS)
+    assert world.job("a").state is JobState.STARTING
+
+
+def test_a_job_runs_when_all_its_tasks_run() -> None:
+    world = cluster()
+    world.submit("a", workers=2)
+    world.deliver()
+    world.run("a-1-train-0")
+    assert world.job("a").state is JobState.STARTING
+    world.run("a-1-train-1")
+    assert world.job("a").state is JobState.RUNNING
+
+
+def test_progress_is_rank_0s_with_the_throughput_of_all() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.change("a-1-train-0", progress=Progress(7, 100, "training", {"loss": 0.5, "samples_per_s": 30.0}))
+    progress = world.job("a").progress
+    assert progress is not None
+    assert (progress.step, progress.metrics) == (7, {"loss": 0.5, "samples_per_s": 40.0})
+
+
+def test_a_job_succeeds_with_rank_0s_result_when_every_rank_has_and_its_store_is_deleted() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.succeed("a-1-train-0", "projects/default/models/m/versions/1")
+    assert world.job("a").state is JobState.RUNNING
+    world.succeed("a-1-train-1")
+    job = world.job("a")
+    assert job.state is JobState.SUCCEEDED
+    assert job.result is not None
+    assert job.result.version == "projects/default/models/m/versions/1"
+    assert [type(command) for command in world.deliver()] == [DeleteStore]
+    assert not any(node.stores for node in world.nodes.values())
+    assert JOB not in world.machine.tables.jobs, "a settled job is in the database only"
+
+
+def test_a_program_that_raises_ends_the_job_at_once_with_its_failure() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.fail("a-1-train-1", "PROGRAM_FAILED")
+    assert world.job("a").state is JobState.CANCELLING
+    assert [type(command) for command in world.deliver()] == [StopTask, DeleteStore]
+    job = world.job("a")
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert (job.attempt, job.failure.reason) == (1, "PROGRAM_FAILED")
+
+
+@pytest.mark.parametrize("reason", ["TASK_CRASHED", "UNAVAILABLE", "NOT_FOUND"])
+def test_a_crash_costs_an_attempt(reason: str) -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.fail("a-1-train-1", reason)
+    assert world.job("a").state is JobState.QUEUED
+    world.deliver()
+    world.pass_time(1)
+    world.deliver()
+    assert world.job("a").state is JobState.STARTING
+    assert world.job("a").attempt == 2
+    assert f"{PROJECT}/tasks/a-2-train-0" in world.nodes["training-0"].tasks
+
+
+def test_attempts_run_out() -> None:
+    world = cluster()
+    world.submit("a", attempts=2)
+    for attempt in (1, 2):
+        world.pass_time(10)
+        world.deliver()
+        world.fail(f"a-{attempt}-train-0", "TASK_CRASHED")
+    job = world.job("a")
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.reason == "TASK_CRASHED"
+    assert job.failure.message.endswith("(attempt 2 of 2)")
+
+
+def test_a_lost_node_queues_the_job_again_from_its_newest_checkpoint() -> None:
+    world = cluster(training=3, parameters=3)
+    world.running("a", workers=2, shards=2)
+    world.checkpoint("a-1-train-0", step=20, shards=2)
+    world.checkpoint("a-1-train-0", step=40, shards=2)
+    world.nodes["training-1"].frozen = True
+    world.pass_time(LEASE_S + 1)
+    world.deliver()
+    world.pass_time(1)
+    commands = world.deliver()
+    stores = [command for command in commands if isinstance(command, CreateStore)]
+    starts = [command for command in commands if isinstance(command, StartTask)]
+    assert [(store.epoch, store.snapshot) for store in stores] == [
+        (2, f"{PROJECT}/artifacts/40-0"),
+        (2, f"{PROJECT}/artifacts/40-1"),
+    ]
+    assert {(start.epoch, start.start_step) for start in starts} == {(2, 40)}
+    assert {start.target.node for start in starts} == {"nodes/training-0", "nodes/training-2"}
+    assert "node training-1 was lost" not in world.job("a").message, "the message is of the last change"
+
+
+def test_a_job_without_attempts_left_fails_with_node_lost() -> None:
+    world = cluster()
+    world.submit("a", attempts=1)
+    world.deliver()
+    world.nodes["training-0"].frozen = True
+    world.pass_time(LEASE_S + 1)
+    job = world.job("a")
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.reason == "NODE_LOST"
+    assert "training-0" in job.failure.message
+
+
+def test_a_node_restarted_within_its_lease_loses_its_work_at_that_moment() -> None:
+    world = cluster()
+    world.running("a")
+    world.restart("parameters-0")
+    assert world.job("a").state is JobState.QUEUED
+    assert "parameters-0 was restarted" in world.job("a").message
+
+
+def test_a_frozen_node_that_thaws_has_its_leftovers_ended() -> None:
+    world = cluster(training=2, parameters=2)
+    world.running("a")
+    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = True
+    world.pass_time(LEASE_S + 1)
+    world.deliver()
+    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = False
+    world.pass_time(2)
+    world.deliver()
+    assert world.nodes["training-0"].active == 0
+    assert world.nodes["parameters-0"].stores == {}
+    assert world.job("a").remnants == ()
+
+
+def test_losing_another_rank_after_rank_0_has_registered_its_result_costs_nothing() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.succeed("a-1-train-0", "projects/default/models/m/versions/1")
+    world.nodes["training-1"].frozen = True
+    world.pass_time(LEASE_S + 1)
+    assert world.job("a").state is JobState.SUCCEEDED
+
+
+def test_cancelling_a_queued_job_ends_it_at_once() -> None:
+    world = cluster(training=0)
+    world.submit("a")
+    world.handle(JobCancelled(JOB))
+    assert world.job("a").state is JobState.CANCELLED
+
+
+def test_cancelling_a_running_job_stops_its_tasks_then_deletes_its_stores() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.handle(JobCancelled(JOB))
+    assert world.job("a").state is JobState.CANCELLING
+    assert [type(command) for command in world.deliver()] == [StopTask, StopTask, DeleteStore]
+    assert world.job("a").state is JobState.CANCELLED
+
+
+def test_a_cancelled_job_whose_node_is_frozen_ends_with_the_lease() -> None:
+    world = cluster()
+    world.running("a")
+    world.nodes["training-0"].frozen = True
+    world.handle(JobCancelled(JOB))
+    assert world.job("a").state is JobState.CANCELLING
+    world.pass_time(LEASE_S + 1)
+    assert world.job("a").state is JobState.CANCELLED
+
+
+def test_a_task_stopped_behind_the_schedulers_back_costs_an_attempt() -> None:
+    world = cluster()
+    world.running("a")
+    world.change("a-1-train-0", state=TaskState.STOPPED)
+    assert world.job("a").state is JobState.QUEUED
+    assert "was stopped on nodes/training-0" in world.job("a").message
+
+
+def test_a_task_its_node_no_longer_knows_is_lost_after_a_lease() -> None:
+    world = cluster()
+    world.running("a")
+    world.nodes["training-0"].tasks.clear()
+    world.pass_time(LEASE_S - 1)
+    assert world.job("a").state is JobState.RUNNING
+    world.pass_time(2)
+    assert world.job("a").attempt == 1
+    assert world.job("a").state is JobState.QUEUED
+
+
+def test_a_task_of_no_job_is_stopped_but_one_started_by_hand_is_left_alone() -> None:
+    world = cluster(training=1)
+    node = world.nodes["training-0"]
+    node.slots = 2
+    node.perform(_start("ghost-3-train-0"))
+    node.perform(_start("by-hand"))
+    world.report("training-0")
+    assert [type(command) for command in world.deliver()] == [StopTask]
+    assert set(node.tasks) == {f"{PROJECT}/tasks/by-hand"}
+
+
+def test_a_task_started_by_hand_takes_its_slot() -> None:
+    world = cluster(training=1)
+    world.nodes["training-0"].perform(_start("by-hand"))
+    world.report("training-0")
+    assert world.submit("a").state is JobState.QUEUED
+
+
+def _start(task: str) -> StartTask:
+    world = cluster(training=1)
+    world.submit("x")
+    start = next(command for command in world.deliver() if isinstance(command, StartTask))
+    return StartTask(**{**vars(start), "task": f"{PROJECT}/tasks/{task}"})
+
+
+def test_an_optimize_job_resolves_its_version_once() -> None:
+    world = cluster(optimization=1)
+    world.optimize("o")
+    commands = world.deliver()
+    assert [type(command).__name__ for command in commands] == ["ResolveVersion", "StartTask"]
+    assert world.job("o").version == f"{PROJECT}/models/digits/versions/1"
+    world.fail("o-1-optimize-0", "TASK_CRASHED")
+    world.pass_time(1)
+    assert [type(command).__name__ for command in world.deliver()] == ["StartTask"]
+
+
+def test_a_name_is_taken_once_and_final_jobs_only_are_deleted() -> None:
+    world = cluster(training=0)
+    world.submit("a")
+    with pytest.raises(AlreadyExists):
+        world.submit("a")
+    with pytest.raises(FailedPrecondition):
+        world.handle(JobDeleted(JOB))
+    with pytest.raises(NotFound):
+        world.handle(JobCancelled(f"{PROJECT}/jobs/b"))
+
+
+def test_a_deleted_job_is_forgotten_once_its_stores_are_gone() -> None:
+    world = cluster()
+    world.running("a")
+    world.succeed("a-1-train-0")
+    world.handle(JobDeleted(JOB))
+    assert JOB in world.rows[2]
+    world.deliver()
+    assert JOB not in world.rows[2]
+    assert not any(node.stores for node in world.nodes.values())
+
+
+def test_an_unknown_pool_is_refused() -> None:
+    with pytest.raises(NotFound, match="pools/gpu"):
+        cluster().submit("a", pool="pools/gpu")
