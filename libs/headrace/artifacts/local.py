@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from headrace.artifacts.store import CHUNK
-from headrace.errors import DataLoss, DigestMismatch, InvalidArgument, StorageFull, UploadOffsetMismatch
+from headrace.errors import (
+    DataLoss,
+    DigestMismatch,
+    FailedPrecondition,
+    InvalidArgument,
+    StorageFull,
+    UploadOffsetMismatch,
+)
 from headrace.names import check_id
 
 STALE_S = 24 * 3600  # who has not come back within a day starts over
@@ -36,13 +43,20 @@ class LocalArtifacts:
 
     Args:
         now: Seconds since 1970, read once.
+    Raises:
+        FailedPrecondition: The folder cannot be made.
     """
 
     def __init__(self, folder: Path, now: float | None = None) -> None:
         self._uploads = folder / "uploads"
         self._artifacts = folder / "sha256"
-        for part_of_store in (self._uploads, self._artifacts):
-            part_of_store.mkdir(parents=True, exist_ok=True)
+        try:
+            for part_of_store in (self._uploads, self._artifacts):
+                part_of_store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"cannot keep artifacts in {folder} ({error.strerror}); name a folder that can be written"
+            ) from error
         self._guard = threading.Lock()
         self._locks: weakref.WeakValueDictionary[Path, threading.Lock] = weakref.WeakValueDictionary()
         self._sweep((time.time() if now is None else now) - STALE_S)
