@@ -20,7 +20,7 @@ def blamed(call: str) -> Iterator[None]:
     """Turn whatever the program raises within into ProgramFailed, whose traceback ends where the program raised it."""
     try:
         yield
-    except Exception as error:  # foreign code may raise anything, and nothing of ours runs inside
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything, and nothing of ours runs inside
         failed = ProgramFailed(f"the program's {call} raised {type(error).__name__}: {error}")
         raise failed.with_traceback(error.__traceback__) from None
 

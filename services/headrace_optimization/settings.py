@@ -15,7 +15,14 @@ class Settings(NodeSettings):
 
     address: str = "127.0.0.1:8475"
     metrics_address: str = "127.0.0.1:9475"
-    registry_address: str = "127.0.0.1:8471"
+    registry_address: str = Field(
+        "127.0.0.1:8471",
+        min_length=1,
+        description="host:port of the registry that versions come from and go to.",
+    )
+    slots: int = Field(
+        1, ge=1, le=1024, description="Pipelines it runs at a time, each in a process of its own."
+    )
     data_dir: Path = Field(
         Path("data/optimization"), description="Folder of running pipelines' files and of their logs."
     )

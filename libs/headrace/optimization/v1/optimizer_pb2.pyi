@@ -121,7 +121,7 @@ class OptimizationOptions(_message.Message):
     objective: Global___Objective.ValueType
     """Which of the candidates that passed is served; unspecified means LATENCY."""
     calibration_examples: _builtins.int
-    """Examples of the train split used to calibrate, >= 1; 0 means 256. Never used for verification."""
+    """Examples of the train split used to calibrate, 1 to 100000; 0 means 256. Never used for verification."""
     @_builtins.property
     def precisions(self) -> _containers.RepeatedScalarFieldContainer[Global___Precision.ValueType]:
         """The forms to quantize to beside fp32; empty means INT8."""
@@ -132,7 +132,7 @@ class OptimizationOptions(_message.Message):
 
     @_builtins.property
     def batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Batch sizes at which latency is measured, each >= 1; empty means 1 and 8. The first decides."""
+        """Batch sizes at which latency is measured, at most 8, each 1 to 1024 and named once; empty means 1 and 8. The first decides."""
 
     def __init__(
         self,
