@@ -18,7 +18,7 @@ from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.report import report
 from headrace_inference.servicer import RULES, InferenceServicer
-from headrace_inference.session import Hardware
+from headrace_inference.session import Hardware, Session
 from headrace_inference.settings import Settings
 
 
@@ -38,9 +38,10 @@ def main() -> None:
 
 def _models(process: Process, settings: Settings) -> Models:
     metrics = ModelMetrics(process.metrics)
+    hardware = Hardware(settings.threads, tuple(settings.providers))
     loader = Loader(
         _registry(process, settings),
-        Hardware(settings.threads, tuple(settings.providers)),
+        lambda data: Session(data, hardware),
         Batching(settings.workers, settings.max_batch_size, settings.max_queue_size),
         metrics,
     )

@@ -109,6 +109,11 @@ class Engine:
         assert place.outputs is not None, "a place that has been left is settled"
         return place.outputs
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue now."""
+        return len(self._places)
+
     def close(self) -> None:
         """Take no more requests; those inside are answered."""
         with self._changed:

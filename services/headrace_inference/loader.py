@@ -1,6 +1,7 @@
 """From a name in the registry to a model that runs."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,13 +10,12 @@ import structlog
 from headrace.errors import FailedPrecondition, NotFound
 from headrace.names import ModelName, VersionName, parse_model_reference
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, File, Version
-from headrace_inference.core.batching import Batching
+from headrace_inference.core.batching import Batching, Runner
 from headrace_inference.core.catalog import Key, Source
 from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
-from headrace_inference.session import Hardware, Session
 
 log = structlog.get_logger()
 
@@ -41,18 +41,31 @@ class Model:
     engine: Engine
 
 
+class Session(Runner, Protocol):
+    """A model that runs; `headrace_inference.session.Session` is one."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives."""
+
+
 class Loader:
     """Finds files in the registry and makes them run.
 
     Args:
         registry: None if the server knows none.
+        open_session: Makes the bytes of a file run; may raise `FailedPrecondition`.
     """
 
     def __init__(
-        self, registry: Registry | None, hardware: Hardware, batching: Batching, metrics: ModelMetrics
+        self,
+        registry: Registry | None,
+        open_session: Callable[[bytes], Session],
+        batching: Batching,
+        metrics: ModelMetrics,
     ) -> None:
         self._known_registry = registry
-        self._hardware = hardware
+        self._open_session = open_session
         self._batching = batching
         self._metrics = metrics
 
@@ -90,9 +103,10 @@ class Loader:
             DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
         """
         began = time.perf_counter()
-        session = Session(self._registry.download_bytes(source.artifact), self._hardware)
+        session = self._open_session(self._registry.download_bytes(source.artifact))
         batched = self._batching.max_size > 1 and rows_are_independent(session, session.signature)
         engine = Engine(session, self._batching, joins=batched, observer=self._metrics.of(key))
+        self._metrics.watch(key, lambda: engine.waiting)
         log.info(
             "model_loaded",
             project=key.project,

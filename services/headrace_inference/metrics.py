@@ -1,8 +1,8 @@
 """What the inference service counts, for Prometheus, by project and model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from headrace_inference.core.catalog import Key
@@ -61,6 +61,14 @@ class ModelMetrics:
             registry=registry,
         )
 
+        self._waiting = Gauge(
+            "headrace_inference_waiting", "Requests in the queue now.", _LABELS, registry=registry
+        )
+
+    def watch(self, key: Key, waiting: Callable[[], int]) -> None:
+        """Ask `waiting` at every scrape how long the queue of a model is."""
+        self._waiting.labels(key.project, key.model).set_function(waiting)
+
     def count(self, key: Key, outcome: str) -> None:
         """Count a request that has been answered or refused."""
         self._requests.labels(key.project, key.model, outcome).inc()
@@ -75,7 +83,13 @@ class ModelMetrics:
     def forget(self, key: Key) -> None:
         """Drop the lines of a model that is gone, so that names that come and go do not add up."""
         labels = {"project": key.project, "model": key.model}
-        families: tuple[MetricWrapperBase, ...] = (self._requests, self._rows, self._queued, self._ran)
+        families: tuple[MetricWrapperBase, ...] = (
+            self._requests,
+            self._rows,
+            self._queued,
+            self._ran,
+            self._waiting,
+        )
         for family in families:
             family.remove_by_labels(labels)
 

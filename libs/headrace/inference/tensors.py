@@ -120,7 +120,7 @@ def decode_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
         array = np.frombuffer(data, np.uint8) != 0
     else:
         array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
-    return array.reshape(shape)
+    return _shaped(array, shape)
 
 
 def encode_typed(array: Array) -> InferTensorContents:
@@ -156,11 +156,11 @@ def decode_typed(contents: InferTensorContents, datatype: str, shape: Sequence[i
     if len(elements) != count:
         raise ShapeMismatch(f"{len(elements)} elements, but shape {list(shape)} has {count}")
     try:
-        return np.array(list(elements), dtype).reshape(
-            shape
-        )  # of a list: else numpy would wrap what is too large
+        # Of a list: of the field itself, numpy would wrap what is too large.
+        array: Array = np.array(list(elements), dtype)
     except OverflowError:
         raise InvalidArgument(f"contents.{name} holds an element that {datatype} cannot hold") from None
+    return _shaped(array, shape)
 
 
 def count_elements(shape: Sequence[int]) -> int:
@@ -219,4 +219,12 @@ def _object_array(elements: Sequence[bytes], shape: Sequence[int]) -> Array:
         )
     array = np.empty(len(elements), np.object_)
     array[:] = elements
-    return array.reshape(shape)
+    return _shaped(array, shape)
+
+
+def _shaped(array: Array, shape: Sequence[int]) -> Array:
+    """Give `array` a shape of as many elements."""
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # more axes than numpy has, or an empty tensor with astronomic sizes
+        raise InvalidArgument(f"a tensor cannot have {len(shape)} axes of these sizes: {error}") from None

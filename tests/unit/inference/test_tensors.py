@@ -112,6 +112,8 @@ def test_bfloat16_is_the_type_of_ml_dtypes() -> None:
         (b"1234", "FP32", [-1], InvalidArgument, "shape [-1] has a negative dimension"),
         (b"\1\0\0\0a", "BYTES", [2], ShapeMismatch, "1 BYTES elements, but shape [2] has 2"),
         (b"\1\0\0\0a\5\0\0\0b", "BYTES", [2], InvalidArgument, "end within element 1, after 10 bytes"),
+        (b"\0" * 4, "FP32", [1] * 65, InvalidArgument, "a tensor cannot have 65 axes"),
+        (b"", "FP32", [0, 1 << 62, 1 << 62], InvalidArgument, "a tensor cannot have 3 axes of these sizes"),
         (b"\1\0\0", "BYTES", [1], InvalidArgument, "end within element 0, after 3 bytes"),
     ],
 )

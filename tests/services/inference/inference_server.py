@@ -1,0 +1,156 @@
+"""An inference server in this process, behind real gRPC, with a real registry beside it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from headrace.inference.client import InferenceClient
+from headrace.inference.oip.descriptor_pool import POOL
+from headrace.inference.oip.v2.inference_pb2_grpc import (
+    GRPCInferenceServiceStub,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from headrace.registry.client import RegistryClient
+from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_REPORT, File, Version
+from headrace.testing import serve
+from headrace.testing.server import ServedChannel
+from headrace_inference import session
+from headrace_inference.core.batching import Arrays, Batching
+from headrace_inference.core.catalog import Catalog
+from headrace_inference.loader import Loader, Model, Session
+from headrace_inference.metrics import ModelMetrics
+from headrace_inference.models import Models
+from headrace_inference.servicer import RULES, InferenceServicer
+from tests.services.registry.registry_server import serve_registry
+
+WAIT_S = 20  # a bound for tests that would otherwise hang
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds: for what only a poll can see from outside."""
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        os.sched_yield()
+
+
+@dataclass(frozen=True)
+class InferenceServer:
+    """A server, and what a test says to it."""
+
+    channel: ServedChannel
+    registry: RegistryClient
+    models: Models
+    metrics: CollectorRegistry
+
+    @property
+    def address(self) -> str:
+        return self.channel.address
+
+    @property
+    def stub(self) -> GRPCInferenceServiceStub:
+        return GRPCInferenceServiceStub(self.channel)
+
+    def publish(self, model: str, *files: bytes, serve_first: bool = True, project: str = "default") -> str:
+        """Make the next version of a model in the registry, of ONNX files "0.onnx", "1.onnx"...; return its name."""
+        made = [
+            File(
+                path=f"{number}.onnx",
+                artifact=self.registry.upload_bytes(project, data),
+                role=FILE_ROLE_ONNX,
+            )
+            for number, data in enumerate(files)
+        ]
+        report = File(
+            path="report.json", artifact=self.registry.upload_bytes(project, b"{}"), role=FILE_ROLE_REPORT
+        )
+        version = Version(files=[*made, report], serving_file="0.onnx" if serve_first else "")
+        return self.registry.create_version(f"projects/{project}/models/{model}", version).name
+
+    def client(self, **options: Any) -> InferenceClient:
+        return InferenceClient(self.address, timeout_s=10, **options)
+
+
+def open_session(data: bytes) -> Session:
+    return session.Session(data, session.Hardware())
+
+
+@contextmanager
+def serve_inference(
+    folder: Path,
+    *,
+    open_session: Callable[[bytes], Session] = open_session,
+    batching: Batching = Batching(),  # noqa: B008 - frozen
+    slots: int = 50,
+    **server: Any,
+) -> Iterator[InferenceServer]:
+    """Serve inference with a registry whose data lie in `folder`; `server` is for `headrace.testing.serve`."""
+    with serve_registry(folder) as registry_channel:
+        registry, collector = RegistryClient(registry_channel), CollectorRegistry()
+        metrics = ModelMetrics(collector)
+        catalog: Catalog[Model] = Catalog(slots, 1 << 30)
+        loader = Loader(registry, open_session, batching, metrics)
+        models = Models(catalog, loader, metrics, drain_s=WAIT_S)
+        servicer = InferenceServicer(models, is_ready=lambda: True)
+        with serve(
+            lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),
+            rules=RULES,
+            pools=[POOL],
+            **server,
+        ) as channel:
+            yield InferenceServer(channel, registry, models, collector)
+
+
+class Gate:
+    """Lets runs through one by one, once it is closed; until then, all of them.
+
+    `ran` lists the first column of the inputs of every run since it was closed.
+    """
+
+    def __init__(self) -> None:
+        self.ran: list[list[float]] = []
+        self._closed = False
+        self._arrived = threading.Semaphore(0)
+        self._open = threading.Semaphore(0)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def pass_through(self, inputs: Arrays) -> None:
+        if self._closed:
+            self.ran.append(next(iter(inputs.values()))[:, 0].tolist())
+            self._arrived.release()
+            assert self._open.acquire(timeout=WAIT_S)
+
+    def wait_for_a_run(self) -> None:
+        """Return when one more run stands at the gate."""
+        assert self._arrived.acquire(timeout=WAIT_S)
+
+    def let_through(self, runs: int = 1) -> None:
+        self._open.release(runs)
+
+    def open_session(self, data: bytes) -> Session:
+        return GatedSession(open_session(data), self)
+
+
+class GatedSession:
+    """A real session behind a gate."""
+
+    def __init__(self, inner: Session, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    @property
+    def signature(self) -> Any:
+        return self._inner.signature
+
+    def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        self._gate.pass_through(inputs)
+        return self._inner.run(inputs, outputs)
