@@ -48,6 +48,9 @@ def test_int8_is_smaller_works_at_any_batch_size_and_passes_its_gates(
     assert int8.passed, int8.gates
     assert int8.size_bytes == files["int8"].stat().st_size
     assert [latency.batch_size for latency in int8.latency] == [1, 3]
+    assert fp32.kernel_difference is None
+    assert int8.kernel_difference is not None
+    assert int8.kernel_difference < 0.02, "integer kernels round; they do not saturate"
     assert set(files["int8"].parent.iterdir()) == set(files.values()), "nothing else is left in the folder"
 
 
