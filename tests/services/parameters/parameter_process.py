@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 REPOSITORY_ENVIRONMENT = {
@@ -35,11 +35,12 @@ def service_process(service: str, **settings: str) -> Iterator[tuple[str, subpro
 
 def _address(process: subprocess.Popen[str]) -> str:
     assert process.stderr
+    lines = []
     for line in process.stderr:
-        event: Mapping[str, str] = json.loads(line)
-        if event["event"] == "listening":
-            return event["address"]
-    raise AssertionError(f"the service ended with status {process.wait()}")
+        lines.append(line)
+        if line.startswith("{") and (event := json.loads(line))["event"] == "listening":
+            return str(event["address"])
+    raise AssertionError(f"the service ended with status {process.wait()}:\n{''.join(lines)}")
 
 
 def start_worker(address: str, store: str, worker: int, pushes: int) -> subprocess.Popen[bytes]:
