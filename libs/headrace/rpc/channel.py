@@ -3,7 +3,7 @@
     channel = open_channel("127.0.0.1:8471")
     model = ModelsStub(channel).GetModel(request)      # 30 s deadline unless `timeout=` says otherwise
 
-gRPC itself repeats a call that ended UNAVAILABLE, if its rpc declares `idempotency_level` and takes a single request: a
+gRPC itself repeats a call that ended UNAVAILABLE, if its rpc declares `idempotency_level` and is unary: a
 stream of requests is repeated by whoever can produce it again. It learns which rpcs those are from the stubs that are
 imported when the channel is opened, so import the stubs first.
 """

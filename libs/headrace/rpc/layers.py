@@ -14,9 +14,7 @@ import grpc
 
 from headrace.rpc.context import metadata_value
 
-INFRASTRUCTURE = (
-    "/grpc."  # health, reflection, channelz: open to all, not counted, with their own way to fail
-)
+INFRASTRUCTURE = "/grpc."  # health, reflection, channelz: open to all, even when the server is full
 
 Message = Any  # a protobuf message of the call's own type; only its handler knows which
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
@@ -54,7 +52,11 @@ class Call:
         return self._ended.is_set()
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when `ended` becomes true, at once if it is: it wakes a stream that waits for news."""
+        """Call `callback` when `ended` becomes true, at once if it is: it wakes a stream that waits for news.
+
+        It runs on the one thread that serves all of gRPC: it must be quick, and must not take a lock that a handler
+        holds while it yields.
+        """
         with self._lock:
             if not self._ended.is_set():
                 self._callbacks.append(callback)
@@ -123,10 +125,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class LayeredInterceptor(grpc.ServerInterceptor):
-    """Wrap every handler but the infrastructure's into the layers."""
+    """Wrap every handler into the layers, and those of health, reflection and channelz into layers of their own."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], infrastructure: Sequence[Layer] = ()) -> None:
         self._layers = tuple(layers)
+        self._infrastructure = tuple(infrastructure)
 
     def intercept_service(
         self,
@@ -136,43 +139,48 @@ class LayeredInterceptor(grpc.ServerInterceptor):
         """Return the handler of this call, wrapped; None when there is no such method."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(INFRASTRUCTURE):
-            return handler
-        return self._wrap(method, handler)
+        if handler is None:
+            return None
+        return _wrap(
+            method, handler, self._infrastructure if method.startswith(INFRASTRUCTURE) else self._layers
+        )
 
-    def _wrap(self, method: str, handler: "Handler") -> "Handler":
-        make, behavior = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        inner: Behavior = getattr(handler, behavior)
-        around = self._around_stream if handler.response_streaming else self._around_unary
 
-        def wrapped(request: Any, context: grpc.ServicerContext) -> Any:
-            return around(
-                inner, Call(method, Requests(request) if handler.request_streaming else request, context)
-            )
+def _wrap(method: str, handler: "Handler", layers: Sequence[Layer]) -> "Handler":
+    make, behavior = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+    inner: Behavior = getattr(handler, behavior)
+    around = _around_stream if handler.response_streaming else _around_unary
 
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+    def wrapped(request: Any, context: grpc.ServicerContext) -> Any:
+        call = Call(method, Requests(request) if handler.request_streaming else request, context)
+        return around(inner, call, layers)
 
-    def _around_unary(self, inner: Behavior, call: Call) -> Message:
-        with ExitStack() as stack:
-            self._enter(stack, call)
-            return inner(call.request, call.context)
-        raise AssertionError("a layer swallowed an exception")
+    return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
-    def _around_stream(self, inner: Behavior, call: Call) -> Iterator[Message]:
-        with ExitStack() as stack:
-            self._enter(stack, call)
-            messages = iter(inner(call.request, call.context))
-            # A generator is closed here, in the call's own thread and context, not whenever it is collected.
-            stack.callback(getattr(messages, "close", lambda: None))
-            for message in messages:
-                if not call.context.is_active():
-                    return
-                yield message
 
-    def _enter(self, stack: ExitStack, call: Call) -> None:
-        _current.set(call)  # never reset: gRPC runs every call in a context of its own
-        for layer in self._layers:
-            stack.enter_context(layer(call))
+def _around_unary(inner: Behavior, call: Call, layers: Sequence[Layer]) -> Message:
+    with ExitStack() as stack:
+        _enter(stack, call, layers)
+        return inner(call.request, call.context)
+    raise AssertionError("a layer swallowed an exception")
+
+
+def _around_stream(inner: Behavior, call: Call, layers: Sequence[Layer]) -> Iterator[Message]:
+    with ExitStack() as stack:
+        _enter(stack, call, layers)
+        messages = iter(inner(call.request, call.context))
+        # A generator is closed here, in the call's own thread and context, not whenever it is collected.
+        stack.callback(getattr(messages, "close", lambda: None))
+        for message in messages:
+            if not call.context.is_active():
+                return
+            yield message
+
+
+def _enter(stack: ExitStack, call: Call, layers: Sequence[Layer]) -> None:
+    _current.set(call)  # never reset: gRPC runs every call in a context of its own
+    for layer in layers:
+        stack.enter_context(layer(call))
 
 
 _KINDS: "dict[tuple[bool, bool], tuple[Callable[..., Handler], str]]" = {

@@ -1,6 +1,6 @@
 """Server reflection over several descriptor pools, as if they were one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
@@ -24,7 +24,7 @@ class CompositePool:
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
         """Find the .proto that defines a full name."""
-        return self._first(lambda pool: pool.FindFileContainingSymbol(symbol))
+        return self._first(lambda pool: _file_of(pool, symbol))
 
     def FindMessageTypeByName(self, full_name: str) -> Descriptor:
         """Find a message type."""
@@ -45,6 +45,25 @@ class CompositePool:
             except KeyError:
                 continue
         return find(self._pools[-1])
+
+
+def _file_of(pool: DescriptorPool, symbol: str) -> FileDescriptor:
+    """Find the file of a symbol; a method or a field, which Python's pool does not know by name, by its parent's."""
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        parent, _, name = symbol.rpartition(".")
+        file = pool.FindFileContainingSymbol(parent)
+        if name not in _members(pool, parent):
+            raise
+        return file
+
+
+def _members(pool: DescriptorPool, parent: str) -> Container[str]:
+    try:
+        return pool.FindServiceByName(parent).methods_by_name
+    except KeyError:
+        return pool.FindMessageTypeByName(parent).fields_by_name
 
 
 def _pool_of(message: Descriptor) -> DescriptorPool:

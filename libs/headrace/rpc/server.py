@@ -10,9 +10,7 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_channelz.v1 import channelz
 from grpc_channelz.v1.channelz_pb2 import DESCRIPTOR as CHANNELZ
-from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import DESCRIPTOR as HEALTH
-from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
@@ -21,6 +19,7 @@ from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.admission import Admission
 from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
 from headrace.rpc.errors import errors_mapped
+from headrace.rpc.health import Health
 from headrace.rpc.layers import LayeredInterceptor
 from headrace.rpc.observation import RpcMetrics, logged
 from headrace.rpc.reflection import CompositePool
@@ -61,7 +60,7 @@ class Server(grpc.Server):
         self._address = address
         self._pools = pools
         self._admission = Admission(max_concurrent_rpcs)
-        self._health = health.HealthServicer()
+        self._health = Health(max_watchers=SPARE_THREADS // 2)
         self._services: list[str] = []
         threads = max_concurrent_rpcs + SPARE_THREADS
         layers = (
@@ -74,7 +73,7 @@ class Server(grpc.Server):
         )
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[LayeredInterceptor(layers)],
+            interceptors=[LayeredInterceptor(layers, infrastructure=(errors_mapped,))],
             options=_options(max_message_bytes),
             maximum_concurrent_rpcs=threads,  # as many as threads, so that no call waits unseen in a queue
         )
@@ -127,12 +126,11 @@ class Server(grpc.Server):
         served = [*self._services, _only_service(HEALTH), _only_service(CHANNELZ), reflection.SERVICE_NAME]
         reflection.enable_server_reflection(served, self._server, pool=CompositePool(self._pools))
         for service in self._services:
-            self._health.set(service, HealthCheckResponse.SERVING)
+            self._health.set(service, serving=True)
 
     def set_serving(self, service: str, *, serving: bool) -> None:
         """Change what health says of one service, or of the server as a whole under the empty name."""
-        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
-        self._health.set(service, status)
+        self._health.set(service, serving=serving)
 
     def drain(self, bound_s: float) -> bool:
         """Stop in good order: report NOT_SERVING, refuse new calls, let running ones finish, end streams that listen.
@@ -142,7 +140,7 @@ class Server(grpc.Server):
         Returns:
             Whether every handler has returned. If not, its thread still runs and keeps the interpreter from ending.
         """
-        self._health.enter_graceful_shutdown()
+        self._health.leave()
         finished = self._admission.drain(bound_s)
         self._server.stop(LAST_WORDS_S if finished else 0).wait(LAST_WORDS_S * 2)
         return finished or self._admission.drain(LAST_WORDS_S)

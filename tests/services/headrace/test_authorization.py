@@ -50,7 +50,7 @@ def by_metadata(call: Call) -> Principal:
 
 def get(channel: grpc.Channel, role: str, project: str = "own") -> models_pb2.Model:
     request = models_pb2.GetModelRequest(name=f"projects/{project}/models/m")
-    return models_pb2_grpc.ModelsStub(channel).GetModel(request, metadata=[("role", role)])
+    return models_pb2_grpc.ModelsStub(channel).GetModel(request, metadata=(("role", role),))
 
 
 def test_a_role_counts_in_its_own_project_only() -> None:
@@ -64,7 +64,7 @@ def test_a_role_counts_in_its_own_project_only() -> None:
     ("role", "may"), [(Role.VIEWER, {"get"}), (Role.EDITOR, {"get", "upload"}), (Role.NODE, {"attach"})]
 )
 def test_a_role_includes_the_lesser_ones_but_node_stands_alone(role: Role, may: set[str]) -> None:
-    metadata = [("role", role.name)]
+    metadata = (("role", role.name),)
     with serve(*HANDLERS, authenticate=by_metadata) as channel:
         calls: dict[str, Any] = {
             "get": lambda: get(channel, role.name),
@@ -98,10 +98,10 @@ def test_a_streams_project_is_read_off_its_first_message_which_the_handler_still
 
     with serve(*HANDLERS, authenticate=by_metadata) as channel:
         stub = artifacts_pb2_grpc.ArtifactsStub(channel)
-        assert stub.Upload(requests("own"), metadata=[("role", "EDITOR")]).size_bytes == 2
+        assert stub.Upload(requests("own"), metadata=(("role", "EDITOR"),)).size_bytes == 2
         with pytest.raises(errors.PermissionDenied):
-            stub.Upload(requests("other"), metadata=[("role", "EDITOR")])
-        assert stub.Upload(iter([]), metadata=[("role", "EDITOR")]).size_bytes == 0
+            stub.Upload(requests("other"), metadata=(("role", "EDITOR"),))
+        assert stub.Upload(iter([]), metadata=(("role", "EDITOR"),)).size_bytes == 0
 
 
 def test_the_local_user_may_do_everything_in_every_project() -> None:
