@@ -28,7 +28,9 @@ class Chunk(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Index of the first value, counted from the first value this shard holds. Chunks come in order, without gaps."""
+    """Index of the first value, counted from the first value this shard holds. Chunks come in order, without gaps; a Pull of some
+    tensors only leaves out what lies between them.
+    """
     values: _builtins.bytes
     """Little-endian IEEE 754 float32; a multiple of 4 bytes, at most 4 MiB."""
     def __init__(
@@ -118,7 +120,7 @@ class PushHeader(_message.Message):
     worker: _builtins.int
     """`0` to `worker_count` - 1."""
     epoch: _builtins.int
-    """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    """The caller's epoch; STALE_EPOCH if the store has a greater one, FAILED_PRECONDITION if a smaller one."""
     step: _builtins.int
     """The step the gradient belongs to: BSP refuses any but the store's version (or an earlier one, as a duplicate) with
     OUT_OF_RANGE; ASYNC takes any step greater than this worker's last.

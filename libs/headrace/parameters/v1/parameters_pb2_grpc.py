@@ -79,7 +79,8 @@ class ParametersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """Returns the values, as soon as the store's version is at least `min_version`; waits until the call's deadline.
+        """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
+        deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class ParametersStub:
     (BSP: the step is applied when all workers' gradients are there).
     """
     Pull: _grpc.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]
-    """Returns the values, as soon as the store's version is at least `min_version`; waits until the call's deadline."""
+    """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
+    deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+    """
     PushPull: _grpc.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]
     """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
 
@@ -62,7 +64,9 @@ class ParametersAsyncStub(ParametersStub):
     (BSP: the step is applied when all workers' gradients are there).
     """
     Pull: _aio.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]  # type: ignore[assignment]
-    """Returns the values, as soon as the store's version is at least `min_version`; waits until the call's deadline."""
+    """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
+    deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+    """
     PushPull: _aio.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]  # type: ignore[assignment]
     """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
 
@@ -96,7 +100,9 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         request: _parameters_pb2.PullRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parameters_pb2.PullResponse], _abc.AsyncIterator[_parameters_pb2.PullResponse]]:
-        """Returns the values, as soon as the store's version is at least `min_version`; waits until the call's deadline."""
+        """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
+        deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+        """
 
     @_abc_1.abstractmethod
     def PushPull(
