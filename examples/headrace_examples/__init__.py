@@ -18,11 +18,10 @@ class Recipe:
     steps: int
     batch_size: int
     learning_rate: float
-    weight_decay: float = 0.01
 
 
 RECIPES = {
-    "digits": Recipe("headrace_examples.digits:Digits", steps=400, batch_size=64, learning_rate=2e-3),
-    "tabular": Recipe("headrace_examples.tabular:BreastCancer", steps=300, batch_size=64, learning_rate=2e-3),
+    "digits": Recipe("headrace_examples.digits:Digits", steps=300, batch_size=64, learning_rate=2e-3),
+    "tabular": Recipe("headrace_examples.tabular:BreastCancer", steps=200, batch_size=64, learning_rate=2e-3),
     "text": Recipe("headrace_examples.text:CharacterModel", steps=400, batch_size=32, learning_rate=3e-3),
 }

@@ -35,7 +35,8 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(channels)
-        self.attention_in = nn.Linear(channels, 3 * channels)
+        # No bias: that of the keys would have no effect, and its gradient would be nothing but rounding.
+        self.attention_in = nn.Linear(channels, 3 * channels, bias=False)
         self.attention_out = nn.Linear(channels, channels)
         self.perceptron = nn.Sequential(
             nn.LayerNorm(channels),
