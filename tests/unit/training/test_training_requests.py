@@ -1,0 +1,87 @@
+import pytest
+
+from headrace.errors import InvalidArgument
+from headrace.training.v1.workers_pb2 import StartTaskRequest, TrainingOptions
+from headrace.types.v1.program_pb2 import Archive, Program
+from headrace_training.registration import run_key
+from headrace_training.wire import check_request, read_run
+
+
+def request(**changes: object) -> StartTaskRequest:
+    good = StartTaskRequest(
+        name="projects/default/tasks/t0",
+        epoch=2,
+        rank=1,
+        world_size=2,
+        store="projects/default/stores/s",
+        shards=["127.0.0.1:8473"],
+        model="projects/default/models/m",
+        job="projects/default/jobs/j",
+        start_step=7,
+        options=TrainingOptions(
+            steps=10, batch_size=4, seed=5, checkpoint_every_steps=2, evaluate_every_steps=3
+        ),
+    )
+    for field, value in changes.items():
+        if isinstance(value, list):
+            good.ClearField("shards")
+            good.shards.extend(value)
+        elif field in ("steps", "batch_size"):
+            setattr(good.options, field, value)
+        else:
+            setattr(good, field, value)
+    return good
+
+
+def test_a_request_becomes_a_run() -> None:
+    check_request(request())
+    run = read_run(request())
+    assert (run.steps, run.batch_size, run.seed, run.rank, run.world_size, run.start_step) == (
+        10,
+        4,
+        5,
+        1,
+        2,
+        7,
+    )
+    assert (run.checkpoint_every, run.evaluate_every) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "path"),
+    [
+        ("name", "tasks/t0", "name"),
+        ("epoch", 0, "epoch"),
+        ("world_size", 0, "world_size"),
+        ("world_size", 1025, "world_size"),
+        ("rank", 2, "rank"),
+        ("store", "projects/default/models/m", "store"),
+        ("store", "projects/other/stores/s", "store"),
+        ("model", "projects/other/models/m", "model"),
+        ("model", "m", "model"),
+        ("job", "projects/other/jobs/j", "job"),
+        ("shards", [], "shards"),
+        ("shards", ["localhost"], "shards"),
+        ("steps", 0, "options.steps"),
+        ("batch_size", 0, "options.batch_size"),
+        ("start_step", 11, "start_step"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(field: str, value: object, path: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_request(request(**{field: value}))
+    assert refused.value.field == path
+
+
+def test_an_archive_of_another_project_is_refused() -> None:
+    asked = request()
+    archive = Archive(artifact=f"projects/other/artifacts/{'0' * 64}", object="a:B")
+    asked.program.CopyFrom(Program(archive=archive))
+    with pytest.raises(InvalidArgument, match="not of project 'default'"):
+        check_request(asked)
+
+
+def test_all_attempts_of_a_run_register_under_one_key() -> None:
+    first, second = request(epoch=1, name="projects/default/tasks/a"), request(epoch=2, start_step=3)
+    assert run_key(first) == run_key(second)
+    assert run_key(first) != run_key(request(job="projects/default/jobs/other"))
