@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from headrace.demo.measure import Array, Infer, latency, outputs
 from headrace.demo.result import DemoResult, Stage, Variant
 from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor
+from headrace.optimization.report import Report
 from headrace.program.loading import load_attribute
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_PLOT, FILE_ROLE_REPORT, Version
 from headrace_examples import RECIPES
@@ -102,7 +102,6 @@ class Demo:
             steps=recipe.steps,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
             workers=self.sizes.workers,
             shards=self.sizes.shards,
             checkpoint_every_steps=max(1, recipe.steps // 10),
@@ -121,9 +120,9 @@ class Demo:
             client.deploy(name, version.name, file=path)
         return names
 
-    def _download(self, client: Client, version: Version) -> dict[str, Any]:
+    def _download(self, client: Client, version: Version) -> Report:
         client.download(version.name, self.folder / "result")
-        return dict(json.loads(self._path(version, FILE_ROLE_REPORT).read_text()))
+        return Report.from_json(self._path(version, FILE_ROLE_REPORT).read_bytes())
 
     def _measure(
         self,
@@ -132,7 +131,7 @@ class Demo:
         version: Version,
         path: str,
         deployment: str,
-        report: Mapping[str, Any],
+        report: Report,
     ) -> Variant:
         infer = _infer(client, deployment)
         test = program.data("test")
@@ -190,6 +189,6 @@ def _infer(client: Client, deployment: str) -> Infer:
     return infer
 
 
-def _verdict(report: Mapping[str, Any], path: str) -> str:
-    candidate = next(candidate for candidate in report["candidates"] if candidate["file"] == path)
-    return "passed" if candidate["passed"] else "; ".join(candidate["reasons"])
+def _verdict(report: Report, path: str) -> str:
+    candidate = next(candidate for candidate in report.candidates if candidate.file == path)
+    return "; ".join(gate.reason for gate in candidate.gates if not gate.passed) or "passed"

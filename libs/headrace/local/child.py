@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CONFIG_MISTAKE = 2  # the exit code of `headrace.config.load`: starting again cannot help
+_TAIL_LINES = 5
+_TAIL_WIDTH = 400
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def last_lines(self, count: int = 15) -> str:
+    def last_lines(self) -> str:
         """Return the end of its log, for an error message."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "\n".join(line[-_TAIL_WIDTH:] for line in lines)  # a logged traceback ends with what matters
 
 
 def _environment(added: Mapping[str, str]) -> dict[str, str]:

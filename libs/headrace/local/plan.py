@@ -12,7 +12,9 @@ from headrace.rpc.addresses import join_address
 
 SCHEDULER_PORT = 8470
 _HOST = "127.0.0.1"
-_WITH_FOLDER = frozenset({"registry", "scheduler", "training", "optimization"})  # the others keep nothing on disk
+_WITH_FOLDER = frozenset(
+    {"registry", "scheduler", "training", "optimization"}
+)  # the others keep nothing on disk
 
 
 @dataclass(frozen=True)
