@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-import grpc
 import structlog
 
 from headrace.errors import HeadraceError
@@ -122,7 +121,7 @@ class Agent:
             try:
                 if not self._closing.is_set():
                     conversation.hold()
-            except (grpc.RpcError, HeadraceError) as error:
+            except HeadraceError as error:
                 self._complain(error)
             finally:
                 self.attached.clear()
@@ -140,9 +139,8 @@ class Agent:
         self.attached.set()
         log.info("node_attached", node=self._hello.node, scheduler=self._address, lease_s=lease_s)
 
-    def _complain(self, error: grpc.RpcError | HeadraceError) -> None:
+    def _complain(self, error: HeadraceError) -> None:
         """Log why the node is not attached, once for each reason: a scheduler may be away for hours."""
-        complaint = error.reason if isinstance(error, HeadraceError) else type(error).__name__
-        if complaint != self._complaint and not self._closing.is_set():
-            self._complaint = complaint
-            log.warning("node_detached", node=self._hello.node, scheduler=self._address, why=str(error))
+        if error.reason != self._complaint and not self._closing.is_set():
+            self._complaint = error.reason
+            log.warning("node_detached", node=self._hello.node, scheduler=self._address, why=error.message)

@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import grpc
-
 from headrace.errors import HeadraceError, Unavailable
 from headrace.scheduler.v1 import nodes_pb2, nodes_pb2_grpc
 
@@ -47,13 +45,13 @@ class Conversation:
         self._sent = 0
         self._answered = 0
         self._over = False
-        self._error: Exception | None = None
+        self._error: HeadraceError | None = None
 
     def hold(self) -> None:
         """Attach and stay attached.
 
         Raises:
-            grpc.RpcError, HeadraceError: Why it is over; it returns without an error only after `end`.
+            HeadraceError: Why it is over; it returns without an error only after `end`.
         """
         call = self._stub.Attach(self._requests(), timeout=LONGEST_CALL_S)
         reader = threading.Thread(target=self._read, args=(call,), name="node-agent-reader", daemon=True)
@@ -123,7 +121,7 @@ class Conversation:
             for response in call:
                 self._take(response)
             raise Unavailable("the scheduler ended the call; it will be called again")
-        except (grpc.RpcError, HeadraceError) as error:
+        except HeadraceError as error:
             with self._changed:
                 self._error = None if self._over else error
         finally:

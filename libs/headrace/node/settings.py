@@ -5,10 +5,11 @@ import re
 import socket
 import uuid
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from headrace.config import ServiceSettings
-from headrace.names import NodeName, PoolName
+from headrace.errors import InvalidArgument
+from headrace.names import NodeName, PoolName, check_id
 from headrace.rpc.addresses import join_address, split_address
 from headrace.scheduler.v1 import nodes_pb2
 
@@ -41,18 +42,13 @@ class NodeSettings(ServiceSettings):
             raise ValueError("port 0 cannot be called; name the port it serves on")
         return text
 
-    @field_validator("node_id")
+    @field_validator("node_id", "pool")
     @classmethod
-    def _is_node_id(cls, text: str) -> str:
-        if text:
-            NodeName(text)
-        return text
-
-    @field_validator("pool")
-    @classmethod
-    def _is_pool_id(cls, text: str) -> str:
-        PoolName(text)
-        return text
+    def _is_id(cls, text: str, info: ValidationInfo) -> str:
+        try:
+            return check_id(text, str(info.field_name)) if text or info.field_name == "pool" else text
+        except InvalidArgument as error:
+            raise ValueError(error.message) from None
 
     def hello(self, service: str, kind: nodes_pb2.NodeKind.ValueType, bound_address: str) -> nodes_pb2.Hello:
         """Say who this process is.

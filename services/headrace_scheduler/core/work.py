@@ -16,6 +16,10 @@ from headrace_scheduler.core.jobs import Failure, Job, JobKind, JobState, Member
 from headrace_scheduler.core.lifecycle import ending, failed, held, settled
 from headrace_scheduler.core.tables import Tables
 
+# After these nobody knows whether the node has done it, so that it must be undone. Any other answer is a clear no: there is
+# nothing to end, or what has the name there is somebody else's.
+MAY_HAVE_WORKED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
+
 
 def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
     """List what the job needs now."""
@@ -117,8 +121,7 @@ def _started(job: Job, member: Member, failure: Failure | None, now: float) -> J
         return job  # it is being ended, whatever became of its start
     if failure is None:
         return held(job, member, now)
-    if failure.reason in ("ALREADY_EXISTS", "STALE_EPOCH"):
-        # Somebody else's has the name: it is not ours to end.
+    if failure.reason not in MAY_HAVE_WORKED:
         job = job.with_member(member.to(MemberState.GONE, now))
     where = f"{member.node} did not take {member.resource}: {failure.message}"
     return settled(failed(job, replace(failure, message=where), now), now)

@@ -171,6 +171,19 @@ def test_a_frozen_node_that_thaws_has_its_leftovers_ended() -> None:
     assert world.job("a").remnants == ()
 
 
+def test_what_a_frozen_node_did_not_answer_is_asked_again_when_it_thaws() -> None:
+    world = cluster()
+    world.running("a")
+    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = True
+    world.handle(JobCancelled(JOB))
+    world.pass_time(LEASE_S + 1)
+    world.deliver()
+    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = False
+    world.pass_time(2)
+    assert [type(command) for command in world.deliver()] == [StopTask, DeleteStore]
+    assert world.job("a").settled
+
+
 def test_losing_another_rank_after_rank_0_has_registered_its_result_costs_nothing() -> None:
     world = cluster()
     world.running("a", workers=2)

@@ -1,0 +1,304 @@
+"""Jobs through a real scheduler, with nodes whose work the test plays."""
+
+import pytest
+
+from headrace.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ProgramNotAllowed,
+    RequestIdReused,
+    ResourceExhausted,
+    Unavailable,
+)
+from headrace.parameters.v1 import stores_pb2
+from headrace.scheduler.v1 import jobs_pb2
+from headrace.training.v1 import workers_pb2
+from headrace.types.v1 import task_pb2
+from tests.services.scheduler.fake_nodes import FakeNode, Nodes
+from tests.services.scheduler.scheduler_server import PROJECT, Scheduler, train_spec
+
+TASK = f"{PROJECT}/tasks/a-1-train-0"
+STORE = f"{PROJECT}/stores/a"
+
+
+def run(node: FakeNode, task: str, **values: object) -> None:
+    node.wait_for(lambda node: task in node.tasks)
+    node.set_task(task, task_pb2.TASK_STATE_RUNNING, **values)
+
+
+def succeed(node: FakeNode, task: str, version: str = "") -> None:
+    result = task_pb2.TaskResult(version=version, metrics={"accuracy": 0.98})
+    node.set_task(task, task_pb2.TASK_STATE_SUCCEEDED, result=result)
+
+
+def test_a_training_job_runs_from_its_request_to_its_result(scheduler: Scheduler, nodes: Nodes) -> None:
+    shards = [nodes.parameters(f"parameters-{index}") for index in range(2)]
+    workers = [nodes.training(f"training-{index}") for index in range(2)]
+    created = scheduler.train("a", workers=2, shards=2)
+    assert (created.name, created.state) == (f"{PROJECT}/jobs/a", jobs_pb2.JOB_STATE_STARTING)
+    for rank, worker in enumerate(workers):
+        progress = task_pb2.Progress(step=5, total_steps=100, stage="training", metrics={"samples_per_s": 10})
+        run(worker, f"{PROJECT}/tasks/a-1-train-{rank}", progress=progress)
+    running = scheduler.wait_for_job("a", lambda job: job.progress.metrics["samples_per_s"] == 20)
+    assert {placement.resource for placement in running.placements} == {
+        STORE,
+        TASK,
+        f"{PROJECT}/tasks/a-1-train-1",
+    }
+    start = workers[1].starts[f"{PROJECT}/tasks/a-1-train-1"]
+    assert isinstance(start, workers_pb2.StartTaskRequest)
+    assert (start.rank, start.world_size, start.epoch, start.store, start.job) == (
+        1,
+        2,
+        1,
+        STORE,
+        created.name,
+    )
+    assert list(start.shards) == [shard.address for shard in shards]
+    assert start.options == created.train.options
+    for rank, worker in enumerate(workers):
+        succeed(worker, f"{PROJECT}/tasks/a-1-train-{rank}", f"{PROJECT}/models/digits/versions/1")
+    done = scheduler.wait_for_state("a", "SUCCEEDED")
+    assert done.result.version == f"{PROJECT}/models/digits/versions/1"
+    assert done.end_time.ToSeconds() >= done.start_time.ToSeconds() > 0
+    for node in (*shards, *workers):
+        node.wait_for(lambda node: not node.stores and not node.tasks)
+    assert scheduler.get("a").state == jobs_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_defaults_are_filled_in(scheduler: Scheduler) -> None:
+    spec = train_spec()
+    spec.ClearField("workers")
+    spec.ClearField("shards")
+    request = jobs_pb2.CreateJobRequest(parent=PROJECT, job=jobs_pb2.Job(train=spec))
+    job = scheduler.jobs.CreateJob(request)
+    assert (job.train.workers, job.train.shards, job.pool, job.max_attempts) == (1, 1, "pools/default", 5)
+    assert job.train.optimizer.adamw.learning_rate == 1e-3
+    assert job.train.consistency == stores_pb2.CONSISTENCY_BSP
+    assert job.name.startswith(f"{PROJECT}/jobs/train-")
+
+
+def test_an_optimize_job_is_given_the_version_its_alias_means(scheduler: Scheduler, nodes: Nodes) -> None:
+    node = nodes.optimization()
+    job = jobs_pb2.Job(optimize=jobs_pb2.OptimizeSpec(version=f"{PROJECT}/models/digits@latest"))
+    scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job_id="o", job=job))
+    task = f"{PROJECT}/tasks/o-1-optimize-0"
+    run(node, task)
+    start = node.starts[task]
+    assert not isinstance(start, workers_pb2.StartTaskRequest)
+    assert start.version == f"{PROJECT}/models/digits/versions/3"
+    succeed(node, task, f"{PROJECT}/models/digits/versions/4")
+    assert scheduler.wait_for_state("o", "SUCCEEDED").result.version.endswith("/4")
+
+
+def test_optimizing_a_version_that_is_not_there_fails_at_once(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.optimization()
+    job = jobs_pb2.Job(optimize=jobs_pb2.OptimizeSpec(version=f"{PROJECT}/models/digits/versions/9"))
+    scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job_id="o", job=job))
+    failed = scheduler.wait_for_state("o", "FAILED")
+    assert (failed.attempt, failed.failure.reason) == (1, "NOT_FOUND")
+    assert "versions/9 does not exist" in failed.failure.message
+
+
+def test_a_task_that_fails_ends_the_job_with_its_failure(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    workers = [nodes.training(f"training-{index}") for index in range(2)]
+    scheduler.train("a", workers=2)
+    for rank, worker in enumerate(workers):
+        run(worker, f"{PROJECT}/tasks/a-1-train-{rank}")
+    failure = task_pb2.Failure(reason="PROGRAM_FAILED", message="model() raised", detail="Traceback")
+    workers[1].set_task(f"{PROJECT}/tasks/a-1-train-1", task_pb2.TASK_STATE_FAILED, failure=failure)
+    assert scheduler.wait_for_state("a", "FAILED").failure == failure
+    assert f"stop {TASK}" in workers[0].calls
+
+
+def test_a_start_that_a_node_refuses_for_good_fails_the_job(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    nodes.training().refuse_with = ProgramNotAllowed("the program is not on the allow-list")
+    scheduler.train("a")
+    failed = scheduler.wait_for_state("a", "FAILED")
+    assert (failed.failure.reason, failed.attempt) == ("PROGRAM_NOT_ALLOWED", 1)
+
+
+def test_a_start_that_fails_for_now_is_tried_again(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    worker = nodes.training()
+    worker.refuse_with = Unavailable("not now")
+    scheduler.train("a")
+    scheduler.wait_for_job("a", lambda job: job.attempt >= 1 and job.state == jobs_pb2.JOB_STATE_QUEUED)
+    worker.refuse_with = None
+    worker.wait_for(lambda node: any(name.startswith(f"{PROJECT}/tasks/a-") for name in node.tasks))
+
+
+def test_a_lost_node_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(
+    scheduler: Scheduler, nodes: Nodes
+) -> None:
+    shard = nodes.parameters()
+    worker = nodes.training()
+    scheduler.train("a")
+    checkpoint = task_pb2.Checkpoint(step=40, snapshots=[f"{PROJECT}/artifacts/{'0' * 64}"])
+    run(worker, TASK, checkpoint=checkpoint)
+    scheduler.wait_for_job("a", lambda job: job.checkpoint == checkpoint)
+    nodes.kill("training-0")
+    lost = scheduler.wait_for_job("a", lambda job: "training-0 was lost" in job.message)
+    assert lost.state == jobs_pb2.JOB_STATE_QUEUED
+    other = nodes.training("training-1")
+    task = f"{PROJECT}/tasks/a-2-train-0"
+    run(other, task)
+    start = other.starts[task]
+    assert isinstance(start, workers_pb2.StartTaskRequest)
+    assert start.start_step == 40
+    assert (shard.stores[STORE].epoch, shard.stores[STORE].snapshot) == (2, checkpoint.snapshots[0])
+
+
+def test_a_node_that_hangs_holds_up_nobody_else(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters("parameters-0", slots=4)
+    slow, fast = nodes.training("slow"), nodes.training("fast")
+    slow.hang.clear()
+    scheduler.train("a", workers=2)
+    fast.wait_for(lambda node: bool(node.tasks))
+    assert scheduler.get("a").state == jobs_pb2.JOB_STATE_STARTING
+    slow.hang.set()
+    slow.wait_for(lambda node: bool(node.tasks))
+
+
+def test_cancelling_stops_the_tasks_and_frees_the_stores(scheduler: Scheduler, nodes: Nodes) -> None:
+    shard, worker = nodes.parameters(), nodes.training()
+    scheduler.train("a")
+    run(worker, TASK)
+    cancel = jobs_pb2.CancelJobRequest(name=f"{PROJECT}/jobs/a")
+    assert scheduler.jobs.CancelJob(cancel).state == jobs_pb2.JOB_STATE_CANCELLING
+    scheduler.wait_for_state("a", "CANCELLED")
+    shard.wait_for(lambda node: not node.stores)
+    assert scheduler.jobs.CancelJob(cancel).state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+def test_deleting_is_for_final_jobs(scheduler: Scheduler) -> None:
+    scheduler.train("a")
+    delete = jobs_pb2.DeleteJobRequest(name=f"{PROJECT}/jobs/a")
+    with pytest.raises(FailedPrecondition):
+        scheduler.jobs.DeleteJob(delete)
+    scheduler.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=delete.name))
+    scheduler.jobs.DeleteJob(delete)
+    with pytest.raises(NotFound):
+        scheduler.get("a")
+    with pytest.raises(NotFound):
+        scheduler.jobs.DeleteJob(delete)
+    assert scheduler.train("a").state == jobs_pb2.JOB_STATE_QUEUED
+
+
+def test_a_request_that_comes_twice_makes_one_job(scheduler: Scheduler) -> None:
+    first = scheduler.train(request_id="r1")
+    assert scheduler.train(request_id="r1") == first
+    assert len(scheduler.jobs.ListJobs(jobs_pb2.ListJobsRequest(parent=PROJECT)).jobs) == 1
+    with pytest.raises(RequestIdReused):
+        scheduler.train(request_id="r1", workers=2)
+
+
+def test_a_name_is_taken_even_when_its_job_is_over(scheduler: Scheduler) -> None:
+    scheduler.train("a")
+    with pytest.raises(AlreadyExists):
+        scheduler.train("a")
+    scheduler.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=f"{PROJECT}/jobs/a"))
+    with pytest.raises(AlreadyExists):
+        scheduler.train("a")
+
+
+def test_jobs_are_listed_newest_first_in_pages(scheduler: Scheduler) -> None:
+    for number in range(5):
+        scheduler.train(f"job{number}")
+    seen, token = [], ""
+    while True:
+        request = jobs_pb2.ListJobsRequest(parent=PROJECT, page_size=2, page_token=token)
+        page = scheduler.jobs.ListJobs(request)
+        seen += [job.name.rsplit("/", 1)[1] for job in page.jobs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [f"job{number}" for number in reversed(range(5))]
+    assert not scheduler.jobs.ListJobs(jobs_pb2.ListJobsRequest(parent="projects/other")).jobs
+
+
+def test_a_job_that_waits_is_told_why(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    nodes.training()
+    scheduler.train("a", workers=2)
+    explained = scheduler.jobs.ExplainJob(jobs_pb2.ExplainJobRequest(name=f"{PROJECT}/jobs/a"))
+    assert explained.summary == (
+        "waits: needs 2 free training nodes, 1 is free; start one more with `headrace up --workers 2`"
+    )
+    last = explained.conditions[-1]
+    assert (last.id, last.satisfied, last.needed, last.available) == ("training nodes", False, 2, 1)
+
+
+def test_a_watch_that_knows_the_newest_revision_waits_for_the_next(scheduler: Scheduler) -> None:
+    job = scheduler.train("a")
+    watch = scheduler.jobs.WatchJob(
+        jobs_pb2.WatchJobRequest(name=job.name, after_revision=job.revision), timeout=10
+    )
+    scheduler.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=job.name))
+    states = [response.job.state for response in watch]
+    assert states == [jobs_pb2.JOB_STATE_CANCELLED]
+    final = scheduler.get("a")
+    again = jobs_pb2.WatchJobRequest(name=job.name, after_revision=final.revision)
+    assert not list(scheduler.jobs.WatchJob(again, timeout=10))
+
+
+def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> None:
+    scheduler.train("a")
+    request = jobs_pb2.WatchJobRequest(name=f"{PROJECT}/jobs/a")
+    watches = [scheduler.jobs.WatchJob(request, timeout=20) for _ in range(8)]
+    for watch in watches:
+        next(watch)
+    with pytest.raises(ResourceExhausted, match="as many callers watch"):
+        next(scheduler.jobs.WatchJob(request, timeout=20))
+    for watch in watches:
+        watch.cancel()
+    scheduler.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=f"{PROJECT}/jobs/a"))
+    scheduler.wait_for_state("a", "CANCELLED")
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("job.train.options.steps", {"options": workers_pb2.TrainingOptions(batch_size=1)}),
+        (
+            "job.train.options.batch_size",
+            {"options": workers_pb2.TrainingOptions(steps=1, batch_size=1), "workers": 2},
+        ),
+        ("job.train.workers", {"workers": 2000}),
+        ("job.train.model", {"model": "digits"}),
+        ("job.train.model", {"model": "projects/other/models/digits"}),
+        ("job.train.optimizer.sgd.learning_rate", {"optimizer": {"sgd": {"learning_rate": float("nan")}}}),
+        ("job.train.optimizer.adamw.learning_rate", {"optimizer": {"adamw": {"learning_rate": 0}}}),
+        ("job.train.optimizer.sgd.momentum", {"optimizer": {"sgd": {"learning_rate": 1, "momentum": 1}}}),
+        ("job.train.program", {"program": {}}),
+        ("job.train.program.module", {"program": {"module": "digits"}}),
+    ],
+)
+def test_a_job_that_could_never_run_is_refused(
+    scheduler: Scheduler, field: str, change: dict[str, object]
+) -> None:
+    spec = train_spec()
+    for name in change:
+        spec.ClearField(name)  # type: ignore[arg-type]  # names of fields
+    spec.MergeFrom(jobs_pb2.TrainSpec(**change))  # type: ignore[arg-type]  # fields by name
+    with pytest.raises(InvalidArgument) as error:
+        scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job=jobs_pb2.Job(train=spec)))
+    assert error.value.field == field
+
+
+def test_other_bad_requests_are_refused(scheduler: Scheduler) -> None:
+    with pytest.raises(InvalidArgument, match="no specification"):
+        scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT))
+    with pytest.raises(InvalidArgument, match="longer than 40"):
+        scheduler.train("x" * 41)
+    with pytest.raises(InvalidArgument, match="max_attempts"):
+        scheduler.train(max_attempts=101)
+    with pytest.raises(NotFound, match="pools/gpu"):
+        scheduler.train(pool="pools/gpu")
+    job = jobs_pb2.Job(optimize=jobs_pb2.OptimizeSpec(version=f"{PROJECT}/models/digits"))
+    with pytest.raises(InvalidArgument, match="name a version"):
+        scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job=job))
