@@ -1,7 +1,7 @@
 """The layer that admits a bounded number of calls, and none while the server drains."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from headrace.errors import ServerDraining, TooManyCalls
@@ -11,10 +11,17 @@ RETRY_AFTER_S = 1.0  # a restart or a burst takes about this long; callers add j
 
 
 class Admission:
-    """Counts the calls inside."""
+    """Counts the calls inside.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: How many may be.
+        probes: Rpcs, `/package.Service/Method`, that ask how the server is: admitted always and not counted, for a server
+            that is full or draining shall say so itself.
+    """
+
+    def __init__(self, limit: int, probes: Collection[str] = ()) -> None:
         self._limit = limit
+        self._probes = frozenset(probes)
         self._inside: set[Call] = set()
         self._draining = False
         self._changed = threading.Condition()
@@ -27,6 +34,9 @@ class Admission:
             TooManyCalls: As many as may be are inside.
             ServerDraining: The door is closed.
         """
+        if call.method in self._probes:
+            yield
+            return
         self._enter(call)
         try:
             yield

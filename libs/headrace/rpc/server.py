@@ -1,8 +1,9 @@
 """A gRPC server as every headrace service wants it: bounded, observable, describing itself, leaving in good order."""
 
 import functools
+import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,6 +45,7 @@ class Server(grpc.Server):
         pools: Descriptor pools, beside the default one, of services that are served here.
         authenticate: Who calls.
         metrics: Where the rpc metrics are registered; nowhere else if None.
+        probes: Rpcs that are answered even when the server is full or draining: see `Admission`.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Server(grpc.Server):
         pools: Sequence[DescriptorPool] = (),
         authenticate: Authenticate = local_user,
         metrics: CollectorRegistry | None = None,
+        probes: Collection[str] = (),
     ) -> None:
         self._address = address
         self._pools = pools
-        self._admission = Admission(max_concurrent_rpcs)
+        self._admission = Admission(max_concurrent_rpcs, probes)
         self._health = Health(max_watchers=SPARE_THREADS // 2)
         self._services: list[str] = []
         threads = max_concurrent_rpcs + SPARE_THREADS
@@ -107,13 +110,11 @@ class Server(grpc.Server):
         Raises:
             AddressUnavailable: Something else listens there, or the host is not of this machine.
         """
+        _check_free(address)
         try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise AddressUnavailable(
-                f"cannot listen on {address}: another process does, or the host is not of this machine"
-            ) from error
-        return port
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:  # somebody was faster
+            raise AddressUnavailable(f"cannot listen on {address}") from error
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
         """Listen at one more address, with TLS."""
@@ -152,6 +153,20 @@ class Server(grpc.Server):
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Block until the server has stopped or `timeout` seconds have passed; return whether it timed out."""
         return self._server.wait_for_termination(timeout)
+
+
+def _check_free(address: str) -> None:
+    """Bind once ourselves: gRPC does not say why it cannot, and writes lines of its own to standard error."""
+    host, port = split_address(address)
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as gRPC does: a closed port is free at once
+            probe.bind(place)
+    except OSError as error:
+        raise AddressUnavailable(f"cannot listen on {address}: {error.strerror}") from error
 
 
 def _only_service(file: Any) -> str:
