@@ -3,9 +3,9 @@
     channel = open_channel("127.0.0.1:8471")
     model = ModelsStub(channel).GetModel(request)      # 30 s deadline unless `timeout=` says otherwise
 
-gRPC itself repeats a call that ended UNAVAILABLE, if its rpc declares `idempotency_level` and is unary: a
-stream of requests is repeated by whoever can produce it again. It learns which rpcs those are from the stubs that are
-imported when the channel is opened, so import the stubs first.
+gRPC itself repeats a call that ended UNAVAILABLE, if its rpc is unary and declares `idempotency_level`; a stream is
+begun again by whoever produces or reads it. It learns which rpcs those are from the stubs that are imported when the
+channel is opened, so import the stubs first.
 """
 
 import json
@@ -93,16 +93,19 @@ def _service_config() -> dict[str, Any]:
         {"service": service.full_name, "method": method.name}
         for service in _imported_services()
         for method in service.methods
-        # Not a response stream: with a retry policy, grpcio 1.85.1 never ends one whose server was killed before it sent
-        # its first message, not even at the deadline. Who reads a stream begins it again himself.
-        if is_repeatable(method) and not method.server_streaming
+        if is_repeatable(method)
     ]
     return {"methodConfig": [{"name": repeatable, "retryPolicy": RETRY_POLICY}]} if repeatable else {}
 
 
 def is_repeatable(method: MethodDescriptor) -> bool:
-    """Tell whether gRPC may repeat the rpc: it declares that a second call does no harm, and takes one request."""
-    return method.GetOptions().idempotency_level in REPEATABLE and not method.client_streaming
+    """Tell whether gRPC may repeat the rpc: it is unary and declares that a second call does no harm.
+
+    A response stream is not repeated: with a retry policy, grpcio 1.85.1 never ends one whose server was killed before
+    it sent its first message, not even at the deadline.
+    """
+    unary = not (method.client_streaming or method.server_streaming)
+    return unary and method.GetOptions().idempotency_level in REPEATABLE
 
 
 def _imported_services() -> Iterator[ServiceDescriptor]:

@@ -85,21 +85,22 @@ class Health(HealthServicer):  # type: ignore[misc]  # the package ships no type
             self._end_watch()
 
     def _statuses_of(self, service: str) -> Iterator[Status]:
-        call = current_call()
         sent: Status | None = None
-        while not call.ended:
-            with self._changed:
-                status = self._now(service)
-                if status == sent:
-                    if self._leaving:
-                        return
-                    self._changed.wait()
-                    continue
+        while (status := self._next(service, sent)) is not None:
             yield status
             sent = status
 
+    def _next(self, service: str, sent: Status | None) -> Status | None:
+        """Wait for a status other than `sent`; return None when the watch is over."""
+        call = current_call()
+        with self._changed:
+            self._changed.wait_for(lambda: call.ended or self._leaving or self._now(service) != sent)
+            status = self._now(service)
+            return None if call.ended or status == sent else status
+
     def _now(self, service: str) -> Status:
-        return self._statuses.get(service, HealthCheckResponse.SERVICE_UNKNOWN)
+        unknown: Status = HealthCheckResponse.SERVICE_UNKNOWN
+        return self._statuses.get(service, unknown)
 
     def _begin_watch(self) -> None:
         with self._changed:

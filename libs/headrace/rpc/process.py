@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import NoReturn, Self
 
 import structlog
@@ -49,13 +49,11 @@ class Process:
         self._closers = ExitStack()
         self._exited = threading.Event()
         self._threads_left = False
-        self._signalled = False
 
     def __enter__(self) -> Self:
         settings = self._settings
         setup_logs(self._service, level=settings.log_level, log_format=settings.log_format)
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        self._follow_signals()
         if settings.stop_on_stdin_eof:
             threading.Thread(target=self._follow_stdin, daemon=True, name="follow-stdin").start()
         if settings.traces:
@@ -93,6 +91,7 @@ class Process:
         *register: Callable[[Server], object],
         rules: Mapping[str, Rule] | None = None,
         pools: Sequence[DescriptorPool] = (),
+        probes: Collection[str] = (),
         on_listening: Callable[[str], object] | None = None,
     ) -> None:
         """Serve until a signal or `stop`, then drain.
@@ -101,9 +100,10 @@ class Process:
             register: Each adds one servicer to the server.
             rules: Access rules for services whose protos declare none.
             pools: Descriptor pools, beside the default one, of services that are served here.
+            probes: Rpcs that are answered even when the server is full or draining.
             on_listening: Called with the real address once calls are answered.
         """
-        server = self._server(rules, pools)
+        server = self._server(rules, pools, probes)
         for add in register:
             add(server)
         try:
@@ -118,7 +118,9 @@ class Process:
         self.stopping.wait()
         self._drain(server)
 
-    def _server(self, rules: Mapping[str, Rule] | None, pools: Sequence[DescriptorPool]) -> Server:
+    def _server(
+        self, rules: Mapping[str, Rule] | None, pools: Sequence[DescriptorPool], probes: Collection[str]
+    ) -> Server:
         return Server(
             self._settings.address,
             max_concurrent_rpcs=self._settings.max_concurrent_rpcs,
@@ -126,6 +128,7 @@ class Process:
             rules=rules,
             pools=pools,
             metrics=self.metrics,
+            probes=probes,
         )
 
     def _drain(self, server: Server) -> None:
@@ -155,12 +158,24 @@ class Process:
         log.error("setting_unusable", variable=variable, value=value, error=str(error))
         sys.exit(1)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own interface
-        if self._signalled:
-            os._exit(128 + number)
-        self._signalled = True
-        # In a thread: the main thread may be inside of `stopping.wait` and hold the lock that `set` needs.
-        threading.Thread(target=self.stop, name="stop").start()
+    def _follow_signals(self) -> None:
+        """Act on signals in a thread of their own.
+
+        A handler in Python runs in the main thread when that next runs at all: a signal that arrives just before the
+        main thread begins to wait would be kept until the wait is over. The byte in this pipe comes at once.
+        """
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing)
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)  # only so that the default, the end, does not happen
+
+        def follow() -> None:
+            _next_of(SIGNALS, reading)
+            self.stop()
+            os._exit(128 + _next_of(SIGNALS, reading))
+
+        threading.Thread(target=follow, daemon=True, name="follow-signals").start()
 
     def _follow_stdin(self) -> None:
         while os.read(sys.stdin.fileno(), 1 << 12):
@@ -183,6 +198,12 @@ class Process:
             self._closers.close()
         finally:
             log.info("stopped", service=self._service)
+
+
+def _next_of(numbers: Collection[int], pipe: int) -> int:
+    while (received := os.read(pipe, 1)[0]) not in numbers:
+        pass
+    return received
 
 
 def _write_address(path: Path, address: str) -> None:
