@@ -135,6 +135,7 @@ class SchedulerProcess:
         }
         self._environment = {f"HEADRACE_SCHEDULER_{name}": value for name, value in settings.items()}
         self._process: subprocess.Popen[str] | None = None
+        self.address = address
         self.log: list[dict[str, Any]] = []
 
     def start(self) -> None:
@@ -152,7 +153,9 @@ class SchedulerProcess:
     def _read(self, process: "subprocess.Popen[str]", listening: threading.Event) -> None:
         assert process.stderr
         for line in process.stderr:
-            event = json.loads(line)
+            event = (
+                json.loads(line) if line.startswith("{") else {"event": line, "level": "error"}
+            )  # a traceback
             self.log.append(event)
             if event["event"] == "listening":
                 listening.set()
