@@ -8,13 +8,13 @@ import torch
 
 from headrace.config import load_or_exit
 from headrace.node import Agent
+from headrace.parameters.malloc import keep_freed_memory
 from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1 import nodes_pb2
-from headrace_parameters.malloc import keep_freed_memory
 from headrace_parameters.metrics import ParameterMetrics
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.settings import Settings

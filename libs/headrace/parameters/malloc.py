@@ -1,8 +1,9 @@
 """Tell glibc's allocator to keep freed memory.
 
-A push is many buffers of about a megabyte, each allocated and freed once. By default glibc asks the kernel for every one of them and
-gives it back, and each of its pages is then zeroed and mapped anew: more work than all copying of the values.
-`python -m benchmarks.parameters transfer` measures what this is worth.
+Values travel in buffers that are allocated and freed with every step. glibc maps large ones anew each time, and the kernel must zero
+every page of them: for shards of tens of megabytes that is as much work as moving the values. A process that does little else
+than that, a parameter service or a worker, calls `keep_freed_memory` first of all.
+`python -m benchmarks.parameters transfer` measures what it is worth.
 """
 
 import ctypes
