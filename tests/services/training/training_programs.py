@@ -1,0 +1,61 @@
+"""Programs that training workers run in tests; the module is on the allow-list of the workers."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headrace.program import Examples, Goal, Split
+
+Array = npt.NDArray[Any]
+
+
+class Small:
+    """Tell whether four numbers have a positive sum."""
+
+    goal = Goal("accuracy", "max")
+
+    def model(self) -> torch.nn.Module:
+        return torch.nn.Linear(4, 2)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+    def data(self, split: Split) -> Examples:
+        generator = np.random.default_rng({"train": 1, "validation": 2, "test": 3}[split])
+        rows = generator.normal(size=(50, 4)).astype(np.float32)
+        return Examples({"input": rows}, (rows.sum(1) > 0).astype(np.int64))
+
+    def metrics(self, outputs: Array, targets: Array) -> Mapping[str, float]:
+        return {"accuracy": float((outputs.argmax(1) == targets).mean())}
+
+
+class Slow(Small):
+    """Takes its time for every step, so that a test can come in between."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        threading.Event().wait(0.05)
+        return super().loss(outputs, targets)
+
+
+class Raising(Small):
+    """Raises in the third step."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self._calls += 1
+        if self._calls == 3:
+            raise KeyError("row 17 has no label")
+        return super().loss(outputs, targets)
+
+
+class Exploding(Small):
+    """Has a loss that is not a number."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().loss(outputs, targets) * float("nan")
