@@ -92,8 +92,8 @@ def end_span(span: Span | None, code: str) -> None:
         return
     from opentelemetry.trace import StatusCode
 
-    span.set_attribute("rpc.system", "grpc")
-    span.set_attribute("rpc.grpc.status", code)
+    span.set_attribute("rpc.system.name", "grpc")
+    span.set_attribute("rpc.response.status_code", code)
     if code != "OK":
         span.set_status(StatusCode.ERROR, code)
     span.end()

@@ -1,13 +1,16 @@
 """The one authorization point, through a real server."""
 
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import Default, DescriptorPool
+from google.protobuf.descriptor_pool import DescriptorPool
 
+import headrace
 from headrace import errors
 from headrace.registry.v1 import artifacts_pb2, artifacts_pb2_grpc, models_pb2, models_pb2_grpc
 from headrace.rpc.authorization import Principal, Role, Rule, current_principal, undeclared_methods
@@ -152,4 +155,14 @@ def test_undeclared_methods_are_found() -> None:
     file.service.add(name="Bare").method.add(name="Do", input_type=".bare.Empty", output_type=".bare.Empty")
     pool.Add(file)
     assert undeclared_methods([pool.FindServiceByName("bare.Bare")]) == ["bare.Bare.Do"]
-    assert undeclared_methods([Default().FindServiceByName("headrace.registry.v1.Models")]) == []
+
+
+def test_every_rpc_of_ours_declares_who_may_call_it() -> None:
+    stubs = [
+        name for _, name, _ in pkgutil.walk_packages(headrace.__path__, "headrace.") if name.endswith("_pb2")
+    ]
+    files = [importlib.import_module(name).DESCRIPTOR for name in stubs]
+    services = [service for file in files for service in file.services_by_name.values()]
+    ours = [service for service in services if service.full_name.startswith("headrace.")]
+    assert len(ours) >= 10
+    assert undeclared_methods(ours) == []

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ from prometheus_client import CollectorRegistry
 
 from headrace import errors
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
+from headrace.rpc.layers import current_call
 from headrace.rpc.server import Server
 from headrace.telemetry.logs import setup_logs
 from headrace.telemetry.metrics import new_registry, serve_metrics
 from headrace.telemetry.traces import setup_traces
 from headrace.testing import handler, serve
+from headrace.training.v1 import workers_pb2_grpc
+from headrace.types.v1 import task_pb2
 
 log = structlog.get_logger()
 
@@ -142,7 +146,7 @@ def test_a_trace_crosses_two_servers(tmp_path: Path) -> None:
         "SERVER",
     ]
     assert {span["name"] for span in spans} == {"headrace.registry.v1.Models/GetModel"}
-    assert {span["attributes"]["rpc.grpc.status"] for span in spans} == {"NOT_FOUND"}
+    assert {span["attributes"]["rpc.response.status_code"] for span in spans} == {"NOT_FOUND"}
     assert {span["status"]["status_code"] for span in spans} == {"ERROR"}
 
 
@@ -154,3 +158,32 @@ def test_log_lines_carry_the_trace(logs: Callable[[], list[dict[str, object]]], 
     (line,) = [line for line in logs() if line["event"] == "model_read"]
     trace_ids = {span["context"]["trace_id"] for span in spans_in(tmp_path / "spans.jsonl")}
     assert trace_ids == {f"0x{line['trace_id']}"}
+
+
+def test_a_stream_whose_caller_leaves_ends_its_span_as_cancelled(
+    logs: Callable[[], list[dict[str, object]]], tmp_path: Path
+) -> None:
+    """In the context it began in: OpenTelemetry logs an error otherwise."""
+    left = threading.Event()
+
+    def watch(request: object, context: grpc.ServicerContext) -> Iterator[task_pb2.WatchTaskResponse]:
+        current_call().on_end(left.set)
+        yield task_pb2.WatchTaskResponse()
+        assert left.wait(10)
+        yield task_pb2.WatchTaskResponse()
+
+    registry = CollectorRegistry()
+    close = setup_traces("probe", f"file:{tmp_path}/spans.jsonl")
+    with serve(handler("headrace.training.v1.Workers/WatchTask", watch), metrics=registry) as channel:
+        request = task_pb2.WatchTaskRequest(name="projects/default/tasks/t")
+        stream = workers_pb2_grpc.WorkersStub(channel).WatchTask(request)
+        next(stream)
+        stream.cancel()
+        assert left.wait(10)
+        assert channel.server.drain(10)
+    close()
+    spans = spans_in(tmp_path / "spans.jsonl")
+    assert [span["attributes"]["rpc.response.status_code"] for span in spans] == ["CANCELLED"] * 2
+    labels = {"method": "headrace.training.v1.Workers/WatchTask", "code": "CANCELLED"}
+    assert registry.get_sample_value("headrace_rpc_handled_total", labels) == 1
+    assert [line for line in logs() if line["level"] == "error"] == []
