@@ -24,6 +24,7 @@ from sqlalchemy import (
     Double,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     delete,
@@ -83,12 +84,7 @@ class RememberedRequests:
         key = {"method": method, "project": project, "request_id": request_id}
         self._lock(connection, key)
         digest = hashlib.sha256(body).digest()
-        columns = self._table.c
-        found = connection.execute(
-            select(columns.body_sha256, columns.answer).where(
-                *(columns[name] == value for name, value in key.items())
-            )
-        ).one_or_none()
+        found = self._find(connection, key)
         if found is not None:
             if found.body_sha256 != digest:
                 raise reused(method, request_id)
@@ -98,6 +94,11 @@ class RememberedRequests:
             insert(self._table).values(**key, body_sha256=digest, answer=answer, created_at=now)
         )
         return answer
+
+    def _find(self, connection: Connection, key: dict[str, str]) -> Row[Any] | None:
+        columns = self._table.c
+        same = (columns[name] == value for name, value in key.items())
+        return connection.execute(select(columns.body_sha256, columns.answer).where(*same)).one_or_none()
 
     def prune(self, connection: Connection, *, now: float, keep_s: float = KEEP_S) -> int:
         """Forget answers older than `keep_s`; return how many."""
