@@ -24,7 +24,6 @@ from sqlalchemy import (
     Double,
     LargeBinary,
     MetaData,
-    Row,
     String,
     Table,
     delete,
@@ -86,19 +85,21 @@ class RememberedRequests:
         digest = hashlib.sha256(body).digest()
         found = self._find(connection, key)
         if found is not None:
-            if found.body_sha256 != digest:
+            if found[0] != digest:
                 raise reused(method, request_id)
-            return bytes(found.answer)
+            return found[1]
         answer = produce()
         connection.execute(
             insert(self._table).values(**key, body_sha256=digest, answer=answer, created_at=now)
         )
         return answer
 
-    def _find(self, connection: Connection, key: dict[str, str]) -> Row[Any] | None:
+    def _find(self, connection: Connection, key: dict[str, str]) -> tuple[bytes, bytes] | None:
+        """Return digest of the body, and answer."""
         columns = self._table.c
         same = (columns[name] == value for name, value in key.items())
-        return connection.execute(select(columns.body_sha256, columns.answer).where(*same)).one_or_none()
+        row = connection.execute(select(columns.body_sha256, columns.answer).where(*same)).one_or_none()
+        return None if row is None else (bytes(row.body_sha256), bytes(row.answer))
 
     def prune(self, connection: Connection, *, now: float, keep_s: float = KEEP_S) -> int:
         """Forget answers older than `keep_s`; return how many."""
