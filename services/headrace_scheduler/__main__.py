@@ -11,6 +11,7 @@ from headrace.scheduler.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from headrace.scheduler.v1.deployments_pb2_grpc import add_DeploymentsServicer_to_server
 from headrace.scheduler.v1.jobs_pb2_grpc import add_JobsServicer_to_server
 from headrace.scheduler.v1.nodes_pb2_grpc import add_NodesServicer_to_server
+from headrace_scheduler import metrics
 from headrace_scheduler.cluster_servicer import ClusterServicer
 from headrace_scheduler.deployments_servicer import DeploymentsServicer
 from headrace_scheduler.engine import Engine
@@ -29,6 +30,7 @@ def main() -> None:
         engine = Engine(
             database, lease_s=settings.lease_s, registry_address=settings.registry_address, now=time.time
         )
+        metrics.register(process.metrics, engine)
         engine.start()
         process.closing(engine.close)
         registry = open_channel(settings.registry_address) if settings.registry_address else None

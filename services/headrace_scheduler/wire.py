@@ -127,7 +127,7 @@ def node_message(tables: Tables, node: nodes.Node) -> cluster_pb2.Node:
         kind=nodes_pb2.NodeKind.Value(f"NODE_KIND_{node.kind}"),
         pool=node.pool,
         address=node.address,
-        state=_node_state(node),
+        state=cluster_pb2.NodeState.Value(f"NODE_STATE_{node.state}"),
         slots=node.slots,
         work=sorted(work),
         models=sorted(models),
@@ -136,12 +136,6 @@ def node_message(tables: Tables, node: nodes.Node) -> cluster_pb2.Node:
         heartbeat_time=timestamp(node.heard),
         labels=node.labels,
     )
-
-
-def _node_state(node: nodes.Node) -> cluster_pb2.NodeState.ValueType:
-    if node.lost:
-        return cluster_pb2.NODE_STATE_LOST
-    return cluster_pb2.NODE_STATE_DRAINING if node.drained or node.leaving else cluster_pb2.NODE_STATE_READY
 
 
 def read_hello(hello: nodes_pb2.Hello) -> nodes.Node:

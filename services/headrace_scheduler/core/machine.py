@@ -201,7 +201,8 @@ class Machine:
 
     def _needed(self) -> Iterator[Command]:
         for job in self.tables.jobs.values():
-            yield from work.commands_for(self.tables, job)
+            if job.members or job.remnants:  # most jobs of a long queue have nothing anywhere
+                yield from work.commands_for(self.tables, job)
         for host in self.tables.hosted.values():
             yield from serving.commands_for(self.tables, host)
         for node in self.tables.nodes.values():

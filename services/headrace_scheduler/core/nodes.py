@@ -16,6 +16,14 @@ class NodeKind(StrEnum):
     INFERENCE = "INFERENCE"
 
 
+class NodeState(StrEnum):
+    """How a node is doing."""
+
+    READY = "READY"
+    DRAINING = "DRAINING"
+    LOST = "LOST"
+
+
 @dataclass(frozen=True)
 class Pool:
     """A named set of nodes; `create_time` in seconds since the epoch, as all times here."""
@@ -57,6 +65,13 @@ class Node:
     leaving: bool = False
     active_tasks: frozenset[str] = frozenset()  # not final, in its last report
     models: tuple[ServedModel, ...] = ()
+
+    @property
+    def state(self) -> NodeState:
+        """As the proto says."""
+        if self.lost:
+            return NodeState.LOST
+        return NodeState.DRAINING if self.drained or self.leaving else NodeState.READY
 
     def silence(self, now: float, lease_s: float) -> str:
         """Say why it cannot be given work just now, although nobody drained it; empty if it can."""

@@ -32,7 +32,8 @@ def reconcile(tables: Tables, now: float, lease_s: float) -> None:
     for deployment in sorted(tables.deployments.values(), key=lambda deployment: deployment.sequence):
         hosts = hosts_of(tables, deployment)
         _trim(tables, deployment, hosts)
-        _extend(tables, deployment, deployment.replicas - len(hosts), now, lease_s)
+        if len(hosts) < deployment.replicas:
+            _extend(tables, deployment, deployment.replicas - len(hosts), now, lease_s)
         tables.put_deployment(_with_state(tables, deployment))
 
 
@@ -68,7 +69,7 @@ def _extend(tables: Tables, deployment: Deployment, missing: int, now: float, le
         and _has_room(tables, node, deployment)
     ]
     candidates.sort(key=lambda node: (len(_models_on(tables, node)), node.name))
-    for node in candidates[: max(missing, 0)]:
+    for node in candidates[:missing]:
         host = Hosted(node.name, deployment.model, deployment.name, node.incarnation)
         tables.hosted.put(host.key, host)
 

@@ -3,7 +3,7 @@
 The journal says what must be written to the database before anyone is answered, and undoes the event if that fails.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -39,6 +39,10 @@ class Table(Mapping[str, Row]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def values(self) -> ValuesView[Row]:
+        """Return a view of the rows: the dictionary's own, which every event walks through, and not the Mapping's slow one."""
+        return self._rows.values()
 
     def put(self, key: str, row: Row) -> None:
         """Add or replace a row."""

@@ -9,6 +9,7 @@ import pytest
 from headrace.errors import (
     AlreadyExists,
     FailedPrecondition,
+    HeadraceError,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -103,6 +104,21 @@ def test_a_drained_node_gets_no_work_until_it_is_resumed(scheduler: Scheduler, n
     worker.wait_for(lambda node: bool(node.tasks))
 
 
+def test_a_node_frozen_in_the_middle_of_a_call_gives_its_work_back_with_its_lease(
+    scheduler: Scheduler, nodes: Nodes
+) -> None:
+    nodes.parameters()
+    frozen = nodes.training("training-0")
+    frozen.hang.clear()
+    scheduler.train("a")
+    frozen.wait_for(lambda node: bool(node.calls))
+    other = nodes.training("training-1")
+    assert frozen.agent
+    frozen.agent.close()
+    other.wait_for(lambda node: f"{PROJECT}/tasks/a-2-train-0" in node.tasks)
+    frozen.hang.set()
+
+
 def test_every_report_is_answered_and_silence_ends_the_lease(scheduler: Scheduler) -> None:
     node = RawNode(scheduler)
     assert next(node.call).welcome.lease.ToTimedelta().total_seconds() == LEASE_S
@@ -132,6 +148,18 @@ def test_a_new_process_takes_over_and_the_old_one_cannot_come_back(scheduler: Sc
     with pytest.raises(StaleEpoch, match="newer process"):
         next(thawed.call)
     new.call.cancel()
+
+
+def test_a_second_call_of_the_same_process_replaces_the_first(scheduler: Scheduler) -> None:
+    first = RawNode(scheduler)
+    next(first.call)
+    second = RawNode(scheduler)
+    next(second.call)
+    with pytest.raises(HeadraceError):
+        first.report()
+    second.report()
+    assert get(scheduler, "raw").state == cluster_pb2.NODE_STATE_READY
+    second.call.cancel()
 
 
 def test_a_node_that_leaves_is_lost_with_its_call(scheduler: Scheduler, nodes: Nodes) -> None:

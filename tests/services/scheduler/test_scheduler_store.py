@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy import Engine as Database
 
 from headrace.database import migrate, open_engine, writing
 from headrace.errors import NotFound, StorageFull
 from headrace.scheduler.v1 import jobs_pb2
-from headrace_scheduler import schema
+from headrace_scheduler import metrics, schema
 from headrace_scheduler.core.events import JobSubmitted, NodeDrained
 from headrace_scheduler.core.jobs import JobState, Progress
 from headrace_scheduler.core.machine import REVISION_GAP, Changes, Machine
@@ -140,3 +141,12 @@ def test_an_event_that_cannot_be_written_has_not_happened(database: Database, en
     pages[0] = 1 << 30
     engine.submit(submitted)
     assert engine.job(f"{PROJECT}/jobs/a").state is JobState.QUEUED
+
+
+def test_jobs_are_counted_by_state_for_prometheus(engine: Engine) -> None:
+    registry = CollectorRegistry()
+    metrics.register(registry, engine)
+    for name in ("a", "b"):
+        engine.submit(JobSubmitted(new_job("default", name, jobs_pb2.Job(train=train_spec()), time.time())))
+    labels = {"kind": "train", "state": "QUEUED"}
+    assert registry.get_sample_value("headrace_scheduler_jobs", labels) == 2
