@@ -62,10 +62,12 @@ def _join(process: Process, settings: Settings, table: StoreTable, address: str)
 
     def leave() -> None:
         process.stopping.wait()
+        table.drain()  # first, and quick: workers that wait shall look for another process
         agent.leaving()
-        table.drain()
 
-    threading.Thread(target=leave, name="leave", daemon=True).start()
+    leaving = threading.Thread(target=leave, name="leave", daemon=True)
+    leaving.start()
+    process.closing(leaving.join)  # before the agent closes
 
 
 def _forget(tasks: Sequence[str]) -> None:
