@@ -105,6 +105,7 @@ class Demo:
             workers=self.sizes.workers,
             shards=self.sizes.shards,
             checkpoint_every_steps=max(1, recipe.steps // 10),
+            evaluate_every_steps=max(1, recipe.steps // 4),
         )
         return client.wait(job, on_change=self.on_job, timeout_s=JOB_TIMEOUT_S)
 
