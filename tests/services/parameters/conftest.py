@@ -8,9 +8,12 @@ import pytest
 
 from headrace.parameters.client import ShardedStore
 from tests.services.parameters.parameter_server import (
+    LAYOUT,
     NAME,
     FolderOfArtifacts,
     ParameterServer,
+    create_request,
+    flat,
     parameter_server,
 )
 
@@ -45,3 +48,11 @@ def connect() -> Iterator[Connect]:
             )
 
         yield open_store
+
+
+def ready_store(server: ParameterServer, connect: Connect, **request: object) -> ShardedStore:
+    """Make a store of one shard with zeros in it."""
+    server.stores.create(create_request(**request))  # type: ignore[arg-type]  # named by each test
+    store = connect(server)
+    store.initialize(LAYOUT, flat(0))
+    return store
