@@ -78,7 +78,9 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     args = hoist(arguments)
     try:
-        return int(build()(args, prog_name="headrace", standalone_mode=False) or 0)
+        code = int(build()(args, prog_name="headrace", standalone_mode=False) or 0)
+        sys.stdout.flush()  # here a reader that has gone is no surprise; at exit it would be
+        return code
     except HeadraceError as error:
         return _fail(FAILED, *error_lines(error, _address(args)))
     except typer.TyperException as error:

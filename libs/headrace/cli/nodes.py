@@ -34,7 +34,8 @@ def drain(context: typer.Context, node: NodeName, as_json: AsJson = False) -> No
     if as_json:
         screen.show_json(found)
     else:
-        screen.say(f"{node} gets no new work; it still has {len(found.work) + len(found.models)} pieces")
+        left = len(found.work) + len(found.models)
+        screen.say(f"{node} gets no new work; what it has goes on: {left or 'nothing'}")
 
 
 def resume(context: typer.Context, node: NodeName, as_json: AsJson = False) -> None:

@@ -49,7 +49,10 @@ def show(table: Table) -> None:
     if not table.rows:
         say(table.empty or "nothing")
         return
-    out().print(drawn(table), soft_wrap=False)
+    with out().capture() as captured:
+        out().print(drawn(table), soft_wrap=False)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def drawn(table: Table) -> Any:
@@ -71,12 +74,12 @@ def as_data(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def show_json(value: Message | Sequence[Message] | dict[str, Any]) -> None:
-    """Print JSON, indented: an object, or an array of objects."""
+def show_json(value: Message | Sequence[Message] | dict[str, Any], *, indent: int | None = 2) -> None:
+    """Print JSON: an object, or an array of objects."""
     if isinstance(value, Message):
         data: Any = as_data(value)
     elif isinstance(value, dict):
         data = value
     else:
         data = [as_data(message) for message in value]
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json.dumps(data, indent=indent, ensure_ascii=False))

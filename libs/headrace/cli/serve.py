@@ -85,7 +85,7 @@ def predict(
         arrays = read_inputs(inputs, lambda: client.metadata(name, timeout_s=timeout).inputs)
         outputs = client.predict(name, arrays, timeout_s=timeout)
     if as_json:
-        screen.show_json({"deployment": name, "outputs": answer_json(outputs)})
+        screen.show_json({"deployment": name, "outputs": answer_json(outputs)}, indent=None)
         return
     for line in answer_lines(outputs):
         screen.say(line)

@@ -46,7 +46,9 @@ def find_program(text: str) -> Installed | Sources:
     path = Path(place).expanduser()
     if path.suffix == ".py":
         return _in_file(path, _at_most(1, rest, text))
-    if len(rest) == 2 or (place and path.is_dir() and (not rest or "/" in place)):
+    if len(rest) == 2 or (
+        place and path.is_dir() and (not rest or "/" in place or _has_module(path, rest[0]))
+    ):
         return _in_folder(path, _at_most(2, rest, text))
     if len(rest) == 1 and _DOTTED.fullmatch(place) and _DOTTED.fullmatch(rest[0]):
         return Installed(text)
@@ -90,14 +92,21 @@ def _modules(folder: Path) -> dict[str, Path]:
 
 
 def _module_file(folder: Path, module: str) -> Path:
-    base = folder.joinpath(*module.split("."))
-    for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+    for file in _module_files(folder, module):
         if file.is_file():
             return file
-    raise InvalidArgument(
-        f"{folder} holds no module {module}: there is no file {base.relative_to(folder)}.py in it",
-        field="program",
-    )
+    first, _ = _module_files(folder, module)
+    raise InvalidArgument(f"{folder} holds no module {module}: there is no file {first}", field="program")
+
+
+def _has_module(folder: Path, module: str) -> bool:
+    return any(file.is_file() for file in _module_files(folder, module))
+
+
+def _module_files(folder: Path, module: str) -> tuple[Path, Path]:
+    """Return where Python looks for a module."""
+    base = folder.joinpath(*module.split("."))
+    return base.with_name(f"{base.name}.py"), base / "__init__.py"
 
 
 def _import_path(folder: Path, module: str) -> str:

@@ -32,6 +32,18 @@ def test_a_running_job_is_one_line_with_stage_step_and_measures() -> None:
     assert progress(job) == "training 120/400, loss 0.2134, accuracy 0.95, 1,234 samples/s"
 
 
+def test_a_line_leaves_out_sizes_and_latencies_of_single_candidates() -> None:
+    metrics = {"error": 0.5, "int8.error": 0.25, "int8.batch1.p50_ms": 1.0, "int8.size_bytes": 9.0}
+
+    assert values.headline(metrics) == ["error 0.5", "int8.error 0.25"]
+
+
+def test_a_message_that_begins_with_the_state_is_not_said_twice() -> None:
+    assert progress(training(state=jobs_pb2.JOB_STATE_QUEUED, message="queued")) == "queued"
+    assert progress(training(state=jobs_pb2.JOB_STATE_FAILED, message="failed: no")) == "failed: no"
+    assert progress(training(state=jobs_pb2.JOB_STATE_QUEUED)) == "queued"
+
+
 def test_a_waiting_job_is_one_line_with_what_it_waits_for() -> None:
     assert progress(training(state=jobs_pb2.JOB_STATE_QUEUED, message="waits for 2 training nodes")) == (
         "queued: waits for 2 training nodes"

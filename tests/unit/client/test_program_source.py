@@ -67,6 +67,16 @@ def test_a_folder_is_searched_for_its_one_program(tmp_path: Path) -> None:
     assert find_program(f"{tmp_path}:nets:Other") == Sources(tmp_path, "nets:Other")
 
 
+def test_two_words_mean_a_folder_only_if_it_has_that_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "vision" / "nets.py", "Net")
+    monkeypatch.chdir(tmp_path)
+
+    assert find_program("vision:nets") == Sources(Path("vision"), "nets:Net")
+    assert find_program("vision:Net") == Installed("vision:Net")
+
+
 def test_a_package_keeps_its_name_because_its_archive_does(tmp_path: Path) -> None:
     package = tmp_path / "vision"
     write(package / "nets.py", "Net")

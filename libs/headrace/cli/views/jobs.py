@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.cli.views.table import Table
-from headrace.cli.views.values import NOTHING, between, measures, moment, word
+from headrace.cli.views.values import NOTHING, between, headline, measures, moment, word
 from headrace.client.naming import short
 from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState
 
@@ -33,7 +33,7 @@ def steps(job: Job) -> str:
 def outcome(job: Job) -> str:
     """Return the result of a final job in a few words, else what was last said about it."""
     if job.HasField("result"):
-        return ", ".join([short(job.result.version), *measures(job.result.metrics)])
+        return ", ".join([short(job.result.version), *headline(job.result.metrics)])
     if job.HasField("failure"):
         return f"{job.failure.reason}: {job.failure.message}"
     return job.message
@@ -42,9 +42,10 @@ def outcome(job: Job) -> str:
 def progress(job: Job) -> str:
     """Return one line about how the job is doing: "training 120/400, loss 0.2134, 1,234 samples/s"."""
     if not job.progress.total_steps:
-        return ": ".join(part for part in (state(job), job.message) if part)
+        said = job.message.startswith(state(job))
+        return job.message if said else ": ".join(filter(None, [state(job), job.message]))
     stage = job.progress.stage or state(job)
-    return ", ".join([f"{stage} {steps(job)}", *measures(job.progress.metrics)])
+    return ", ".join([f"{stage} {steps(job)}", *headline(job.progress.metrics)])
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
@@ -81,6 +82,7 @@ def job_facts(job: Job) -> Table:
         ("started", moment(job.start_time)),
         ("ended", moment(job.end_time)),
         ("checkpoint", f"step {job.checkpoint.step}" if job.HasField("checkpoint") else ""),
+        *(("measure", text) for text in measures(job.result.metrics)),
         *(("placed", f"{short(place.resource)} on {short(place.node)}") for place in job.placements),
         *(("log", line) for line in job.failure.detail.splitlines()),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.cli.views.table import Table
-from headrace.cli.views.values import NOTHING, measures, moment, size, word
+from headrace.cli.views.values import NOTHING, headline, measures, moment, size, word
 from headrace.client.naming import short
 from headrace.registry.v1.models_pb2 import FileRole, Model, Version
 
@@ -29,7 +29,7 @@ def versions_table(model: Model, versions: Sequence[Version]) -> Table:
             ", ".join(pointing.get(version.name, ())) or NOTHING,
             short(version.source_version) if version.source_version else NOTHING,
             version.serving_file or NOTHING,
-            ", ".join(measures(version.metrics)) or NOTHING,
+            ", ".join(headline(version.metrics)) or NOTHING,
             moment(version.create_time),
         ]
         for version in versions
@@ -47,7 +47,7 @@ def version_facts(version: Version) -> Table:
         ("made by", version.job),
         ("program", program.module or program.archive.object),
         ("serves", version.serving_file),
-        ("measures", ", ".join(measures(version.metrics))),
+        *(("measure", text) for text in measures(version.metrics)),
         ("created", moment(version.create_time)),
         *((key, value) for key, value in sorted(version.labels.items())),
     ]

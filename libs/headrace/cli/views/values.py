@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 NOTHING = "-"
+_DETAILS = ("_ms", "_bytes")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -30,6 +31,13 @@ def measure(name: str, value: float) -> str:
     if name == "samples_per_s":
         return f"{count(value)} samples/s"
     return f"{name.replace('_', ' ')} {value:.4g}"
+
+
+def headline(metrics: Mapping[str, float]) -> list[str]:
+    """Return the measures that fit on a line: without sizes and latencies of single candidates ("int8.batch1.p50_ms")."""
+    return measures(
+        {key: value for key, value in metrics.items() if not ("." in key and key.endswith(_DETAILS))}
+    )
 
 
 def measures(metrics: Mapping[str, float]) -> list[str]:
