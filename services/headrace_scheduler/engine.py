@@ -16,7 +16,7 @@ from headrace_scheduler import schema
 from headrace_scheduler.core import explain
 from headrace_scheduler.core.deployments import Deployment
 from headrace_scheduler.core.events import CommandDone, Event, JobCancelled, JobDeleted, JobSubmitted, Ticked
-from headrace_scheduler.core.jobs import Job
+from headrace_scheduler.core.jobs import Job, JobState
 from headrace_scheduler.core.machine import Machine, Outcome
 from headrace_scheduler.core.tables import Tables
 from headrace_scheduler.executor import Executor
@@ -163,11 +163,13 @@ class Engine:
                 self._store.delete_job(self.job(name).name)
 
     def explain(self, name: str) -> tuple[str, list[explain.Condition]]:
-        """Say why a job waits, in one line and by condition."""
+        """Say why a job waits, in one line and by condition; there are none for a job that does not wait."""
         job = self.job(name)
         with self._changed:
             now, machine = self.now(), self._machine
             summary = explain.summary(machine.tables, job, now, machine.lease_s)
+            if job.state is not JobState.QUEUED:
+                return summary, []
             return summary, explain.conditions(machine.tables, job, now, machine.lease_s)
 
     def follow(
@@ -236,25 +238,31 @@ class Engine:
 
     def _command_done(self, done: CommandDone) -> None:
         """Take an answer in, and do not let go of it: a command without an answer would never be repeated."""
-        while not self._stopping.is_set():
-            try:
-                self.submit(done)
-            except HeadraceError as error:
-                log.warning("answer_not_recorded", reason=error.reason, error=error.message)
-                self._stopping.wait(RETRY_S)
-            else:
-                return
+        while not _tried(lambda: self.submit(done)) and not self._stopping.wait(RETRY_S):
+            pass
 
     def _run_clock(self) -> None:
         pruned = self.now()
         while not self._stopping.wait(TICK_S):
-            try:
-                self.submit(Ticked())
-                if self.now() - pruned > PRUNE_EVERY_S:
-                    self._store.prune(self.now())
-                    pruned = self.now()
-            except HeadraceError as error:
-                log.warning("tick_failed", reason=error.reason, error=error.message)
+            if not _tried(lambda: self.submit(Ticked())):
+                self._stopping.wait(RETRY_S)
+            if self.now() - pruned > PRUNE_EVERY_S:
+                pruned = self.now()
+                _tried(lambda: self._store.prune(self.now()))
+
+
+def _tried(action: Callable[[], object]) -> bool:
+    """Do what nobody waits for, and return whether it worked."""
+    try:
+        action()
+    except HeadraceError as error:
+        log.warning("background_work_refused", reason=error.reason, error=error.message)
+    except Exception:
+        # The top of a thread without which nothing moves: the event is undone and tried again, and everything else goes on.
+        log.exception("background_work_failed")
+    else:
+        return True
+    return False
 
 
 def _log(outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask
 from headrace_scheduler.core.events import JobCancelled, JobDeleted, TaskState
 from headrace_scheduler.core.jobs import JobState, Progress
 from headrace_scheduler.core.nodes import NodeKind
-from tests.unit.scheduler.world import LEASE_S, PROJECT, cluster
+from tests.unit.scheduler.world import PROJECT, cluster
 
 JOB = f"{PROJECT}/jobs/a"
 
@@ -115,84 +115,6 @@ def test_attempts_run_out() -> None:
     assert job.failure.message.endswith("(attempt 2 of 2)")
 
 
-def test_a_lost_node_queues_the_job_again_from_its_newest_checkpoint() -> None:
-    world = cluster(training=3, parameters=3)
-    world.running("a", workers=2, shards=2)
-    world.checkpoint("a-1-train-0", step=20, shards=2)
-    world.checkpoint("a-1-train-0", step=40, shards=2)
-    world.nodes["training-1"].frozen = True
-    world.pass_time(LEASE_S + 1)
-    world.deliver()
-    world.pass_time(1)
-    commands = world.deliver()
-    stores = [command for command in commands if isinstance(command, CreateStore)]
-    starts = [command for command in commands if isinstance(command, StartTask)]
-    assert [(store.epoch, store.snapshot) for store in stores] == [
-        (2, f"{PROJECT}/artifacts/40-0"),
-        (2, f"{PROJECT}/artifacts/40-1"),
-    ]
-    assert {(start.epoch, start.start_step) for start in starts} == {(2, 40)}
-    assert {start.target.node for start in starts} == {"nodes/training-0", "nodes/training-2"}
-    assert "node training-1 was lost" not in world.job("a").message, "the message is of the last change"
-
-
-def test_a_job_without_attempts_left_fails_with_node_lost() -> None:
-    world = cluster()
-    world.submit("a", attempts=1)
-    world.deliver()
-    world.nodes["training-0"].frozen = True
-    world.pass_time(LEASE_S + 1)
-    job = world.job("a")
-    assert job.state is JobState.FAILED
-    assert job.failure is not None
-    assert job.failure.reason == "NODE_LOST"
-    assert "training-0" in job.failure.message
-
-
-def test_a_node_restarted_within_its_lease_loses_its_work_at_that_moment() -> None:
-    world = cluster()
-    world.running("a")
-    world.restart("parameters-0")
-    assert world.job("a").state is JobState.QUEUED
-    assert "parameters-0 was restarted" in world.job("a").message
-
-
-def test_a_frozen_node_that_thaws_has_its_leftovers_ended() -> None:
-    world = cluster(training=2, parameters=2)
-    world.running("a")
-    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = True
-    world.pass_time(LEASE_S + 1)
-    world.deliver()
-    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = False
-    world.pass_time(2)
-    world.deliver()
-    assert world.nodes["training-0"].active == 0
-    assert world.nodes["parameters-0"].stores == {}
-    assert world.job("a").remnants == ()
-
-
-def test_what_a_frozen_node_did_not_answer_is_asked_again_when_it_thaws() -> None:
-    world = cluster()
-    world.running("a")
-    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = True
-    world.handle(JobCancelled(JOB))
-    world.pass_time(LEASE_S + 1)
-    world.deliver()
-    world.nodes["training-0"].frozen = world.nodes["parameters-0"].frozen = False
-    world.pass_time(2)
-    assert [type(command) for command in world.deliver()] == [StopTask, DeleteStore]
-    assert world.job("a").settled
-
-
-def test_losing_another_rank_after_rank_0_has_registered_its_result_costs_nothing() -> None:
-    world = cluster()
-    world.running("a", workers=2)
-    world.succeed("a-1-train-0", "projects/default/models/m/versions/1")
-    world.nodes["training-1"].frozen = True
-    world.pass_time(LEASE_S + 1)
-    assert world.job("a").state is JobState.SUCCEEDED
-
-
 def test_cancelling_a_queued_job_ends_it_at_once() -> None:
     world = cluster(training=0)
     world.submit("a")
@@ -209,58 +131,12 @@ def test_cancelling_a_running_job_stops_its_tasks_then_deletes_its_stores() -> N
     assert world.job("a").state is JobState.CANCELLED
 
 
-def test_a_cancelled_job_whose_node_is_frozen_ends_with_the_lease() -> None:
-    world = cluster()
-    world.running("a")
-    world.nodes["training-0"].frozen = True
-    world.handle(JobCancelled(JOB))
-    assert world.job("a").state is JobState.CANCELLING
-    world.pass_time(LEASE_S + 1)
-    assert world.job("a").state is JobState.CANCELLED
-
-
 def test_a_task_stopped_behind_the_schedulers_back_costs_an_attempt() -> None:
     world = cluster()
     world.running("a")
     world.change("a-1-train-0", state=TaskState.STOPPED)
     assert world.job("a").state is JobState.QUEUED
     assert "was stopped on nodes/training-0" in world.job("a").message
-
-
-def test_a_task_its_node_no_longer_knows_is_lost_after_a_lease() -> None:
-    world = cluster()
-    world.running("a")
-    world.nodes["training-0"].tasks.clear()
-    world.pass_time(LEASE_S - 1)
-    assert world.job("a").state is JobState.RUNNING
-    world.pass_time(2)
-    assert world.job("a").attempt == 1
-    assert world.job("a").state is JobState.QUEUED
-
-
-def test_a_task_of_no_job_is_stopped_but_one_started_by_hand_is_left_alone() -> None:
-    world = cluster(training=1)
-    node = world.nodes["training-0"]
-    node.slots = 2
-    node.perform(_start("ghost-3-train-0"))
-    node.perform(_start("by-hand"))
-    world.report("training-0")
-    assert [type(command) for command in world.deliver()] == [StopTask]
-    assert set(node.tasks) == {f"{PROJECT}/tasks/by-hand"}
-
-
-def test_a_task_started_by_hand_takes_its_slot() -> None:
-    world = cluster(training=1)
-    world.nodes["training-0"].perform(_start("by-hand"))
-    world.report("training-0")
-    assert world.submit("a").state is JobState.QUEUED
-
-
-def _start(task: str) -> StartTask:
-    world = cluster(training=1)
-    world.submit("x")
-    start = next(command for command in world.deliver() if isinstance(command, StartTask))
-    return StartTask(**{**vars(start), "task": f"{PROJECT}/tasks/{task}"})
 
 
 def test_an_optimize_job_resolves_its_version_once() -> None:

@@ -8,7 +8,8 @@ from headrace_scheduler.core.events import JobCancelled, NodeDrained, TaskState
 from headrace_scheduler.core.jobs import JobState
 from headrace_scheduler.core.nodes import NodeKind
 from headrace_scheduler.core.placement import Usage
-from tests.unit.scheduler.world import LEASE_S, PROJECT, SimulatedNode, World
+from tests.unit.scheduler.simulated_node import SimulatedNode
+from tests.unit.scheduler.world import LEASE_S, PROJECT, World
 
 KINDS = (NodeKind.TRAINING, NodeKind.PARAMETERS)
 REASONS = ("PROGRAM_FAILED", "TASK_CRASHED", "UNAVAILABLE")
@@ -154,7 +155,7 @@ class SchedulerHistory(RuleBasedStateMachine):
 
 
 SchedulerHistory.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

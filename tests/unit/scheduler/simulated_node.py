@@ -1,0 +1,78 @@
+"""One simulated process that does what the scheduler tells it, and fails the test when it is told too much."""
+
+from dataclasses import dataclass, field, replace
+
+from headrace_scheduler.core.commands import (
+    Command,
+    CreateStore,
+    DeleteStore,
+    LoadModel,
+    StartTask,
+    StopTask,
+    UnloadModel,
+)
+from headrace_scheduler.core.events import TaskReport, TaskState
+from headrace_scheduler.core.jobs import Failure
+from headrace_scheduler.core.nodes import NodeKind, ServedModel
+
+
+@dataclass
+class SimulatedNode:
+    """One process that does what it is told."""
+
+    name: str
+    kind: NodeKind
+    slots: int
+    incarnation: str
+    tasks: dict[str, TaskReport] = field(default_factory=dict)
+    stores: dict[str, int] = field(default_factory=dict)  # epoch by name: one shard of a store per process
+    models: dict[str, ServedModel] = field(default_factory=dict)
+    frozen: bool = False
+    started: list[str] = field(default_factory=list)
+
+    @property
+    def active(self) -> int:
+        return sum(not task.state.final for task in self.tasks.values())
+
+    def perform(self, command: Command) -> Failure | None:
+        match command:
+            case CreateStore() | DeleteStore():
+                return self._change_store(command)
+            case StartTask() | StopTask():
+                return self._change_task(command)
+            case LoadModel(model=model, version=version, file=file):
+                if version.endswith("/13"):
+                    return Failure("INVALID_ARGUMENT", "not an ONNX model")
+                self.models[model] = ServedModel(model, version, file, ready=True)
+            case UnloadModel(model=model):
+                self.models.pop(model, None)
+        return None
+
+    def _change_store(self, command: CreateStore | DeleteStore) -> Failure | None:
+        held = self.stores.get(command.store)
+        if isinstance(command, CreateStore):
+            if held is not None and held > command.epoch:
+                return Failure("STALE_EPOCH", "a newer attempt owns the store")
+            self.stores[command.store] = command.epoch
+            assert len(self.stores) <= self.slots, f"{self.name} holds more stores than it has slots"
+            return None
+        if held is None:
+            return Failure("NOT_FOUND", "it is not held")
+        if held > command.epoch:
+            return Failure("STALE_EPOCH", "a newer attempt owns the store")
+        del self.stores[command.store]
+        return None
+
+    def _change_task(self, command: StartTask | StopTask) -> Failure | None:
+        known = self.tasks.get(command.task)
+        if isinstance(command, StartTask):
+            if known is None:
+                assert command.task not in self.started, f"{command.task} is started a second time"
+                self.started.append(command.task)
+                self.tasks[command.task] = TaskReport(command.task, TaskState.STARTING, command.epoch)
+            assert self.active <= self.slots, f"{self.name} runs more tasks than it has slots"
+        elif known is None:
+            return Failure("NOT_FOUND", "it is not known")
+        elif not known.state.final:
+            self.tasks[command.task] = replace(known, state=TaskState.STOPPED)
+        return None
