@@ -43,7 +43,8 @@ def watch(context: typer.Context, job: JobName, as_json: AsJson = False) -> None
     from headrace.cli.waiting import watched
 
     with connected(context) as client:
-        watched(context, client, job, as_json=as_json)
+        found = client.job(job)  # a wait would bear with a scheduler that is not there, for a while
+        watched(context, client, found.name, as_json=as_json)
 
 
 def cancel(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:

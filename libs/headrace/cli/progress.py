@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0  # at most one line in that time, unless the state changes
 
+_NAME_WIDTH = len("optimize optimize-01234567")
+_BAR_WIDTH = 16
+_TIME_WIDTH = len("0:00:00")
+
 OnJob = Callable[[Job], None]
 
 
@@ -26,16 +30,23 @@ def job_display(console: Console) -> Iterator[OnJob]:
     if not console.is_terminal:
         yield PlainDisplay(console.print)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[doing]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
+    with _bars(console) as bars:
         yield _live(bars)
+
+
+def _bars(console: Console) -> Progress:
+    """Return the display: only its last column, what the job is doing, gives way on a narrow terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=_NAME_WIDTH)),
+        BarColumn(bar_width=None, table_column=Column(min_width=_BAR_WIDTH, max_width=_BAR_WIDTH)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=_TIME_WIDTH)),
+        TextColumn("{task.fields[doing]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        console=console,
+        expand=True,
+    )
 
 
 class PlainDisplay:

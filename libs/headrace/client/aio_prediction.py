@@ -66,6 +66,8 @@ class AsyncPredictor:
                     deployment, retries.remaining_s
                 )
             except Unavailable as error:
+                if not self._replicas.knows(deployment):  # a scheduler that never answered is not waited for
+                    raise
                 await asyncio.sleep(retries.pause_after(error))
                 continue
             try:

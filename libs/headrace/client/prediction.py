@@ -68,6 +68,8 @@ class Predictor:
             try:
                 address = self._replicas.pick(deployment) or self._resolve(deployment, retries.remaining_s)
             except Unavailable as error:
+                if not self._replicas.knows(deployment):  # a scheduler that never answered is not waited for
+                    raise
                 time.sleep(retries.pause_after(error))
                 continue
             try:

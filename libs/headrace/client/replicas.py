@@ -25,6 +25,7 @@ class Replicas:
             HeadraceError: Nowhere, and it never will be: the version cannot be served.
         """
         ready = tuple(replica.address for replica in deployment.serving if replica.ready)
+        self._ready[deployment.name] = ready
         if not ready and deployment.state == deployments.DEPLOYMENT_STATE_FAILED:
             raise failure(deployment.name, deployment.failure)
         if not ready:
@@ -33,8 +34,11 @@ class Replicas:
                 f"{deployment.name} has 0 of {wished} replicas ready; wait, or see why with "
                 f"`headrace deployments` and `headrace nodes`"
             )
-        self._ready[deployment.name] = ready
         return self._next(ready)
+
+    def knows(self, name: str) -> bool:
+        """Tell whether the scheduler has ever told of the deployment."""
+        return name in self._ready
 
     def pick(self, name: str) -> str | None:
         """Return the address of the replica whose turn it is; None if none is known."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 60
-_MAIN = [sys.executable, "-c", "from headrace.cli import main; main()"]
+_MAIN = [sys.executable, "-m", "headrace.cli"]
 
 
 @dataclass(frozen=True)

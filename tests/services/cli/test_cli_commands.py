@@ -171,10 +171,14 @@ def test_an_error_is_one_line(command: tuple[str, ...], line: str, run: Headrace
     assert line in said
 
 
-def test_where_nothing_listens_one_line_says_what_to_do(run: Headrace) -> None:
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "command", [("jobs",), ("job", "watch", "mine"), ("predict", "digits", "--input", "x=[1]"), TRAIN]
+)
+def test_where_nothing_listens_one_line_soon_says_what_to_do(command: tuple[str, ...], run: Headrace) -> None:
     address = f"127.0.0.1:{free_port()}"
 
-    assert run.error("jobs", "--address", address) == (
+    assert run.error(*command, "--address", address) == (
         f"error: no headrace answers at {address}; "
         f"start one with `headrace up`, or name another with --address host:port"
     )

@@ -50,8 +50,13 @@ def test_without_replicas_the_deployment_must_be_asked_again() -> None:
 
 
 def test_a_deployment_that_is_not_ready_is_unavailable() -> None:
+    replicas = Replicas()
+    assert not replicas.knows(NAME)
+
     with pytest.raises(Unavailable, match="has 0 of 1 replicas ready"):
-        Replicas().learn(deployment(state=pb.DEPLOYMENT_STATE_PROGRESSING))
+        replicas.learn(deployment(state=pb.DEPLOYMENT_STATE_PROGRESSING))
+
+    assert replicas.knows(NAME), "it is worth waiting for"
 
 
 def test_a_deployment_that_cannot_be_served_says_why() -> None:
