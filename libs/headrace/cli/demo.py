@@ -40,7 +40,7 @@ def demo(
     console = screen.err() if as_json else screen.out()
     console.print(f"data, logs and reports go to {folder}")
     with ExitStack() as running:
-        supervisor, result = _run(example, folder, console, running)
+        supervisor, result = _run(example, folder, console, running, keep=keep)
         if as_json:
             screen.show_json(result.as_json())
         else:
@@ -50,7 +50,9 @@ def demo(
                 supervisor.wait(threading.Event())
 
 
-def _run(example: str, folder: Path, console: Console, running: ExitStack) -> tuple[Supervisor, DemoResult]:
+def _run(
+    example: str, folder: Path, console: Console, running: ExitStack, *, keep: bool
+) -> tuple[Supervisor, DemoResult]:
     """Run the demo; its services stay up until `running` is left."""
     from headrace.cli.interruption import stopping
     from headrace.cli.progress import job_display
@@ -62,4 +64,8 @@ def _run(example: str, folder: Path, console: Console, running: ExitStack) -> tu
         supervisor = demo.start()
         with demo.timed("starting"):
             running.enter_context(stopping(supervisor))
-        return supervisor, demo.run(supervisor)
+        result = demo.run(supervisor)
+    if not keep:  # after a failure everything stays, to be looked at
+        supervisor.stop()
+        demo.clean()
+    return supervisor, result
