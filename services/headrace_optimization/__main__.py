@@ -1,15 +1,14 @@
 """The process of the optimization service: `python -m headrace_optimization`; `--help` lists its settings."""
 
-import threading
 import time
 
 from headrace.config import load_or_exit
-from headrace.node import Agent
+from headrace.node import join_with_tasks
 from headrace.optimization.v1.optimizer_pb2_grpc import add_OptimizerServicer_to_server
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
-from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
+from headrace.scheduler.v1.nodes_pb2 import NodeKind
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import TaskTable
@@ -17,9 +16,6 @@ from headrace_optimization.servicer import OptimizerServicer
 from headrace_optimization.settings import Settings
 
 CHILD = "headrace_optimization.child"
-TASKS_END_S = (
-    2.0  # a pipeline asks between passes whether to end; it can be run again, so nobody waits for it longer
-)
 
 
 def main() -> None:
@@ -37,7 +33,7 @@ def main() -> None:
         )
         process.serve(
             lambda server: add_OptimizerServicer_to_server(servicer, server),
-            on_listening=lambda address: _attach(settings, address, tasks, process),
+            on_listening=lambda address: _join(process, settings, tasks, address),
         )
 
 
@@ -51,27 +47,9 @@ def _launcher(settings: Settings) -> Launcher:
     return Launcher(CHILD, settings.data_dir, context)
 
 
-def _attach(settings: Settings, address: str, tasks: TaskService, process: Process) -> None:
-    """Join the scheduler, if one is named, for as long as the process lives."""
-    agent = Agent(
-        settings.scheduler_address,
-        settings.hello("optimization", NodeKind.NODE_KIND_OPTIMIZATION, address),
-        report=lambda: Report(tasks=tasks.tasks()),
-        forget=tasks.forget,
-    )
-    tasks.on_change(agent.changed)
-    agent.start()
-
-    def leave() -> None:
-        """End the pipelines while the server still drains, so that who watches them sees how they end."""
-        process.stopping.wait()
-        agent.leaving()
-        tasks.close(settings.drain_s)
-
-    leaving = threading.Thread(target=leave, name="leave")
-    leaving.start()
-    process.closing(agent.close)
-    process.closing(leaving.join)
+def _join(process: Process, settings: Settings, tasks: TaskService, address: str) -> None:
+    hello = settings.hello("optimization", NodeKind.NODE_KIND_OPTIMIZATION, address)
+    join_with_tasks(process, settings, hello, tasks)
 
 
 if __name__ == "__main__":

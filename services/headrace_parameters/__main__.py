@@ -1,13 +1,11 @@
 """`python -m headrace_parameters`: one process of the parameter service."""
 
-import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import torch
 
 from headrace.config import load_or_exit
-from headrace.node import Agent
+from headrace.node import Agent, join
 from headrace.parameters.malloc import keep_freed_memory
 from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
@@ -50,28 +48,18 @@ def _snapshots(process: Process, settings: Settings) -> Snapshots:
 
 
 def _join(process: Process, settings: Settings, table: StoreTable, address: str) -> None:
-    """Attach to the scheduler, if there is one, and say goodbye to it and to all waiting calls at the end."""
+    """Be a node, and say goodbye to the scheduler and to all waiting calls at the end."""
     agent = Agent(
         settings.scheduler_address,
         settings.hello("parameters", nodes_pb2.NODE_KIND_PARAMETERS, address),
         report=nodes_pb2.Report,  # a store is no task: the scheduler placed it and knows it
-        forget=_forget,
     )
-    agent.start()
-    process.closing(agent.close)
 
     def leave() -> None:
-        process.stopping.wait()
         table.drain()  # first, and quick: workers that wait shall look for another process
         agent.leaving()
 
-    leaving = threading.Thread(target=leave, name="leave", daemon=True)
-    leaving.start()
-    process.closing(leaving.join)  # before the agent closes
-
-
-def _forget(tasks: Sequence[str]) -> None:
-    """Take the names of tasks the scheduler has recorded: there are none on such a node."""
+    join(process, agent, leave)
 
 
 if __name__ == "__main__":

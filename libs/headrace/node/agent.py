@@ -4,7 +4,7 @@ with Agent(settings.scheduler_address, settings.hello("training", NODE_KIND_TRAI
            report=table.report, forget=table.forget) as agent:
     table.on_change(agent.changed)
     ...
-    agent.leaving()     # at SIGTERM, before the server drains
+    agent.leaving()     # at SIGTERM, before the server drains; `headrace.node.join` does it for a `Process`
 """
 
 import random
@@ -34,7 +34,7 @@ class Agent:
         scheduler_address: host:port; empty: the node is alone, and every method does nothing.
         hello: Who this process is.
         report: Called for each report, from the agent's threads; must not block.
-        forget: Called with names of final tasks that the scheduler has recorded.
+        forget: Called with names of final tasks that the scheduler has recorded; a node without tasks needs none.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Agent:
         hello: nodes_pb2.Hello,
         *,
         report: Callable[[], nodes_pb2.Report],
-        forget: Callable[[Sequence[str]], None],
+        forget: Callable[[Sequence[str]], object] = lambda _tasks: None,
     ) -> None:
         self.attached = threading.Event()  # set while the scheduler holds our lease
         self._address = scheduler_address

@@ -30,7 +30,7 @@ class Conversation:
         *,
         report: Callable[[], nodes_pb2.Report],
         welcomed: Callable[[float], None],
-        forget: Callable[[Sequence[str]], None],
+        forget: Callable[[Sequence[str]], object],
     ) -> None:
         self._stub = stub
         self._hello = hello
