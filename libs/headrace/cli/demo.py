@@ -34,12 +34,14 @@ def demo(
     from headrace.cli import screen
     from headrace.cli.interruption import end_on_sigterm
     from headrace.demo.tables import print_result
+    from headrace.local.folder import claimed
 
     end_on_sigterm()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     console = screen.err() if as_json else screen.out()
     console.print(f"data, logs and reports go to {folder}")
     with ExitStack() as running:
+        running.enter_context(claimed(folder))
         supervisor, result = _run(example, folder, console, running, keep=keep)
         if as_json:
             screen.show_json(result.as_json())

@@ -22,7 +22,9 @@ def up(
     port: Annotated[
         int,
         typer.Option(
-            help="Port of the scheduler; registry and first inference node take the next two.", max=65533
+            help="Port of the scheduler; registry and first inference node take the next two.",
+            min=0,
+            max=65533,
         ),
     ] = 8470,
     workers: Annotated[int, typer.Option(help="Training nodes.", min=1)] = 2,
@@ -36,19 +38,18 @@ def up(
     """
     from headrace.cli import screen
     from headrace.cli.interruption import end_on_sigterm, stopping
+    from headrace.local.folder import claimed
     from headrace.local.plan import Sizes, plan
     from headrace.local.supervisor import Supervisor
 
     end_on_sigterm()
     specs = plan(data_dir / "services", Sizes(workers, shards, optimizers, replicas), port=port)
     refuse_taken_ports(specs)
-    screen.say(f"starting {len(specs)} processes; their logs are in {data_dir / 'logs'}")
-    with (
-        suppress(KeyboardInterrupt),
-        stopping(Supervisor(specs, data_dir / "logs", screen.say)) as supervisor,
-    ):
-        screen.say(_ready(specs))
-        supervisor.wait(threading.Event())
+    with suppress(KeyboardInterrupt), claimed(data_dir):
+        screen.say(f"starting {len(specs)} processes; their logs are in {data_dir / 'logs'}")
+        with stopping(Supervisor(specs, data_dir / "logs", screen.say)) as supervisor:
+            screen.say(_ready(specs))
+            supervisor.wait(threading.Event())
     screen.say("stopped")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headrace.errors import FailedPrecondition, Unavailable
 from headrace.local.child import Child, Exit, ProcessSpec
+from headrace.local.folder import make
 from headrace.local.restarts import RestartPolicy
 from headrace.rpc.healthcheck import serving
 
@@ -40,7 +41,7 @@ class Supervisor:
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        make(self._logs)
         try:
             self._start_all()
         except BaseException:
