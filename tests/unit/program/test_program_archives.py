@@ -123,7 +123,12 @@ def test_a_member_larger_than_allowed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"not gzip", gzip.compress(b"no tar"), gzip.compress(b"")],
-    ids=["empty", "no gzip", "no tar", "an empty gzip"],  # a gzip file holds the time, so its bytes are no name
+    ids=[
+        "empty",
+        "no gzip",
+        "no tar",
+        "an empty gzip",
+    ],  # a gzip file holds the time, so its bytes are no name
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(InvalidArgument):
