@@ -16,7 +16,6 @@ from headrace.registry.v1 import models_pb2_grpc
 from headrace_registry import wire
 from headrace_registry.core import models, versions
 from headrace_registry.core.repository import Database, Repository, Request
-from headrace_registry.core.rules import check_request_id
 
 Context = grpc.ServicerContext
 Answer = TypeVar("Answer", bound=Message)
@@ -155,7 +154,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         seen = Request(
             method=type(request).__name__.removesuffix("Request"),
             project=project,
-            request_id=check_request_id(request.request_id),
+            request_id=request.request_id,
             body=request.SerializeToString(deterministic=True),
         )
         with self._database.writing() as repository:

@@ -32,13 +32,14 @@ from sqlalchemy import (
     text,
 )
 
-from headrace.rpc.replays import reused
+from headrace.errors import InvalidArgument, RequestIdReused
 
 KEEP_S = 24 * 3600.0  # a caller that repeats a request after a day is not the same attempt any more
+MAX_REQUEST_ID = 128  # characters, as the protos promise: a UUID has 36
 
 
 class RememberedRequests:
-    """The table of first answers. `headrace.rpc.replays.Replays` is its twin in memory."""
+    """The table of first answers."""
 
     TABLE = "remembered_requests"
 
@@ -76,8 +77,10 @@ class RememberedRequests:
             request_id: The caller's; empty means that this request is not repeated, so nothing is remembered.
             body: The serialized request.
         Raises:
-            RequestIdReused: The id came before with another body.
+            InvalidArgument: The id cannot be one.
+            RequestIdReused: It came before with another body.
         """
+        check_request_id(request_id)
         if not request_id:
             return produce()
         key = {"method": method, "project": project, "request_id": request_id}
@@ -86,7 +89,7 @@ class RememberedRequests:
         found = self._find(connection, key)
         if found is not None:
             if found[0] != digest:
-                raise reused(method, request_id)
+                raise _reused(method, request_id)
             return found[1]
         answer = produce()
         connection.execute(
@@ -111,3 +114,24 @@ class RememberedRequests:
         if connection.dialect.name == "postgresql":
             number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], signed=True)
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+def check_request_id(request_id: str) -> None:
+    """Check an idempotency key; empty means none.
+
+    Raises:
+        InvalidArgument: It is too long, or holds the character NUL, which not every database can keep.
+    """
+    if len(request_id) > MAX_REQUEST_ID:
+        raise InvalidArgument(
+            f"request_id has {len(request_id)} characters; use at most {MAX_REQUEST_ID}", field="request_id"
+        )
+    if "\0" in request_id:
+        raise InvalidArgument("request_id holds a NUL character; leave it out", field="request_id")
+
+
+def _reused(method: str, request_id: str) -> RequestIdReused:
+    return RequestIdReused(
+        f"request_id {request_id!r} was used for another {method} request; give every new request an id of its own",
+        field="request_id",
+    )

@@ -12,7 +12,6 @@ MAX_DESCRIPTION = 4096  # characters
 MAX_FILES = 64  # an optimization run of every precision and its reports makes about ten
 MAX_LABELS = 64
 MAX_TEXT = 256  # characters of a label or of a metric's name
-MAX_REQUEST_ID = 128  # characters
 LATEST = "latest"  # the alias that is always there and needs no row
 
 _PATH = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,100}")  # not "..": a path becomes a file's name somewhere
@@ -26,15 +25,6 @@ def check_description(text: str) -> str:
             field="model.description",
         )
     return check_text(text, "model.description")
-
-
-def check_request_id(request_id: str) -> str:
-    """Return an idempotency key if it may stand; empty means none."""
-    if len(request_id) > MAX_REQUEST_ID:
-        raise InvalidArgument(
-            f"request_id has {len(request_id)} characters; use at most {MAX_REQUEST_ID}", field="request_id"
-        )
-    return check_text(request_id, "request_id")
 
 
 def check_text(text: str, field: str) -> str:

@@ -53,6 +53,11 @@ def test_a_request_that_comes_twice_makes_one_job(scheduler: Scheduler) -> None:
         scheduler.train(request_id="r1", workers=2)
 
 
+def test_a_request_id_is_bounded(scheduler: Scheduler) -> None:
+    with pytest.raises(InvalidArgument, match="request_id has 129 characters"):
+        scheduler.train(request_id="x" * 129)
+
+
 def test_a_name_is_taken_even_when_its_job_is_over(scheduler: Scheduler) -> None:
     scheduler.train("a")
     with pytest.raises(AlreadyExists):

@@ -1,4 +1,4 @@
-"""One contract for both memories of requests: the table in the database and its twin in RAM."""
+"""The memory of requests: what a repeated one gets."""
 
 import threading
 from collections.abc import Callable
@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import MetaData
 
 from headrace.database import RememberedRequests, open_engine, writing
-from headrace.errors import NotFound, RequestIdReused
-from headrace.rpc.replays import Replays
+from headrace.errors import InvalidArgument, NotFound, RequestIdReused
 
 
 class Remember(Protocol):
@@ -25,21 +24,9 @@ class Remember(Protocol):
     ) -> bytes: ...
 
 
-def in_memory(_: Path) -> Remember:
-    replays = Replays()
-
-    def remember(
-        request_id: str, body: bytes, produce: Callable[[], bytes], *, method: str = "m", project: str = "p"
-    ) -> bytes:
-        return replays.remember(
-            method=method, project=project, request_id=request_id, body=body, produce=produce
-        )
-
-    return remember
-
-
-def in_database(folder: Path) -> Remember:
-    engine = open_engine(f"sqlite:///{folder}/requests.db")
+@pytest.fixture
+def remember(tmp_path: Path) -> Remember:
+    engine = open_engine(f"sqlite:///{tmp_path}/requests.db")
     metadata = MetaData()
     requests = RememberedRequests(metadata)
     metadata.create_all(engine)
@@ -59,12 +46,6 @@ def in_database(folder: Path) -> Remember:
             )
 
     return remember
-
-
-@pytest.fixture(params=[in_memory, in_database])
-def remember(request: pytest.FixtureRequest, tmp_path: Path) -> Remember:
-    make: Callable[[Path], Remember] = request.param
-    return make(tmp_path)
 
 
 def never() -> bytes:
@@ -94,6 +75,14 @@ def test_without_an_id_nothing_is_remembered(remember: Remember) -> None:
     assert remember("", b"body", lambda: b"second") == b"second"
 
 
+@pytest.mark.parametrize("request_id", ["x" * 129, "\0"])
+def test_an_id_that_no_database_could_keep_is_refused(remember: Remember, request_id: str) -> None:
+    remember("x" * 128, b"body", lambda: b"first")
+    with pytest.raises(InvalidArgument) as caught:
+        remember(request_id, b"body", never)
+    assert caught.value.field == "request_id"
+
+
 def test_a_failed_request_may_be_tried_again(remember: Remember) -> None:
     def fail() -> bytes:
         raise NotFound("not yet")
@@ -121,18 +110,6 @@ def test_the_second_of_two_simultaneous_requests_waits_for_the_first(remember: R
     for thread in threads:
         thread.join(10)
     assert answers == [b"first", b"first"]
-
-
-def test_memory_keeps_only_the_newest_answers() -> None:
-    replays = Replays(limit=2)
-
-    def ask(request_id: str, produce: Callable[[], bytes]) -> bytes:
-        return replays.remember(method="m", project="p", request_id=request_id, body=b"", produce=produce)
-
-    for number in range(3):
-        ask(f"r{number}", lambda: b"old")
-    assert ask("r2", never) == b"old"
-    assert ask("r0", lambda: b"new") == b"new"
 
 
 def test_the_table_forgets_answers_by_age(tmp_path: Path) -> None:
