@@ -12,6 +12,7 @@ from headrace.errors import InvalidArgument
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000  # more is silently cut, as AIP-158 asks
+_MAX_NUMBER = 10**18  # of a key: as in `headrace.names`, it fits every database's integers
 
 Key = tuple[str | int | float, ...]
 Item = TypeVar("Item")
@@ -55,6 +56,28 @@ class PageRequest:
         after = _read_token(page_token, digest) if page_token else None
         return cls(min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), after, digest)
 
+    def after_text(self) -> str | None:
+        """Return the text after which the page begins, for a list whose key is one; None for the first page.
+
+        Raises:
+            InvalidArgument: The key is another; a token is only text that somebody sent.
+        """
+        match self.after:
+            case None:
+                return None
+            case (str(key),) if "\0" not in key:  # not every database can compare with NUL
+                return key
+        raise _foreign_token()
+
+    def after_number(self) -> int | None:
+        """Return the number after which the page begins; as `after_text`, but 0 to 10**18."""
+        match self.after:
+            case None:
+                return None
+            case (int(key),) if 0 <= key <= _MAX_NUMBER:
+                return key
+        raise _foreign_token()
+
     @property
     def limit(self) -> int:
         """How many rows to read: one more than the page holds, to know whether another follows."""
@@ -69,10 +92,17 @@ class PageRequest:
     def page_of_all(
         self, rows: Sequence[Item], key: Callable[[Item], Key], *, descending: bool = False
     ) -> Page[Item]:
-        """Cut a page out of the whole list `rows`, which is ordered by `key`."""
+        """Cut a page out of the whole list `rows`, which is ordered by `key`.
+
+        Raises:
+            InvalidArgument: The token's key is of another kind than the rows'.
+        """
         after = self.after
         if after is not None:
-            rows = [row for row in rows if (key(row) < after if descending else key(row) > after)]
+            try:
+                rows = [row for row in rows if (key(row) < after if descending else key(row) > after)]
+            except TypeError:
+                raise _foreign_token() from None
         return self.page(rows[: self.limit], key)
 
 
@@ -88,10 +118,14 @@ def _read_token(token: str, digest: str) -> Key:
     try:
         found, *key = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise _bad_token("is not one of this service") from None
+        raise _foreign_token() from None
     if found != digest or not key or not all(isinstance(part, str | int | float) for part in key):
         raise _bad_token("belongs to another list")
     return tuple(key)
+
+
+def _foreign_token() -> InvalidArgument:
+    return _bad_token("is not one of this service")
 
 
 def _bad_token(why: str) -> InvalidArgument:

@@ -49,8 +49,7 @@ class JobsServicer(jobs_pb2_grpc.JobsServicer):
         """List jobs, newest first."""
         project = ProjectName.parse(request.parent, field="parent").project
         wanted = PageRequest.parse(request.page_size, request.page_token, "ListJobs", request.parent)
-        before = int(wanted.after[0]) if wanted.after else None
-        rows = self._engine.list_jobs(project, before, wanted.limit)
+        rows = self._engine.list_jobs(project, wanted.after_number(), wanted.limit)
         page = wanted.page(rows, lambda job: (job.sequence,))
         return jobs_pb2.ListJobsResponse(
             jobs=[job_message(job) for job in page.items], next_page_token=page.next_page_token

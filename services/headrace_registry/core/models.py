@@ -7,7 +7,6 @@ from datetime import datetime
 from headrace.errors import AlreadyExists, EtagMismatch, FailedPrecondition, InvalidArgument, NotFound
 from headrace.names import ModelName, VersionName
 from headrace.paging import Page, PageRequest
-from headrace_registry.core.paging import text_key
 from headrace_registry.core.repository import Repository
 from headrace_registry.core.resources import Model
 from headrace_registry.core.rules import check_alias, check_description
@@ -36,7 +35,7 @@ def get_model(repository: Repository, name: ModelName) -> Model:
 
 def list_models(repository: Repository, project: str, request: PageRequest) -> Page[Model]:
     """Return a page of the project's models, by id."""
-    rows = repository.models(project, text_key(request), request.limit)
+    rows = repository.models(project, request.after_text(), request.limit)
     return request.page(rows, key=lambda model: (model.name.model,))
 
 

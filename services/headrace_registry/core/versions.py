@@ -7,7 +7,6 @@ from headrace.errors import FailedPrecondition, NotFound
 from headrace.names import AliasName, ArtifactName, ModelName, VersionName
 from headrace.paging import Page, PageRequest
 from headrace_registry.core.models import get_model
-from headrace_registry.core.paging import number_key
 from headrace_registry.core.repository import Repository
 from headrace_registry.core.resources import Draft, File, Model, Version
 from headrace_registry.core.rules import LATEST, check_draft
@@ -87,7 +86,7 @@ def list_versions(repository: Repository, model: ModelName, request: PageRequest
         NotFound: There is no such model.
     """
     get_model(repository, model)
-    rows = repository.versions(model, number_key(request), request.limit)
+    rows = repository.versions(model, request.after_number(), request.limit)
     return request.page(rows, key=lambda version: (version.name.number,))
 
 

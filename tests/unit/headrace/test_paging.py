@@ -58,3 +58,33 @@ def test_any_other_text_is_no_token(text: str) -> None:
 def test_a_token_that_decodes_to_something_else_is_refused(content: str) -> None:
     with pytest.raises(InvalidArgument):
         PageRequest.parse(1, base64.urlsafe_b64encode(content.encode()).decode(), "ListModels")
+
+
+def forged(*key: str | int | float) -> PageRequest:
+    """Ask with a token as anybody could write it: its digest is no secret."""
+    rows = PageRequest.parse(1, "", "m").page_of_all([key, key], lambda row: row)
+    return PageRequest.parse(1, rows.next_page_token, "m")
+
+
+def test_a_key_is_what_its_list_is_ordered_by() -> None:
+    assert PageRequest.parse(1, "", "m").after_text() is None
+    assert PageRequest.parse(1, "", "m").after_number() is None
+    assert forged("a").after_text() == "a"
+    assert forged(10**18).after_number() == 10**18
+
+
+@pytest.mark.parametrize("key", [(1,), ("a", "b"), ("a\0",)])
+def test_a_key_that_is_no_text_is_refused(key: tuple[str | int, ...]) -> None:
+    with pytest.raises(InvalidArgument, match="page_token is not one of this service"):
+        forged(*key).after_text()
+
+
+@pytest.mark.parametrize("key", [("1",), (1, 2), (-1,), (10**18 + 1,), (1.5,)])
+def test_a_key_that_is_no_number_is_refused(key: tuple[str | int | float, ...]) -> None:
+    with pytest.raises(InvalidArgument, match="page_token is not one of this service"):
+        forged(*key).after_number()
+
+
+def test_a_key_that_cannot_be_compared_with_the_rows_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="page_token is not one of this service"):
+        forged(1).page_of_all(["a", "b"], lambda row: (row,))
