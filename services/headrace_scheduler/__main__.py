@@ -3,6 +3,8 @@
 import threading
 import time
 
+import grpc
+
 from headrace.config import load_or_exit
 from headrace.database import migrate, open_engine
 from headrace.rpc.channel import open_channel
@@ -33,7 +35,7 @@ def main() -> None:
         metrics.register(process.metrics, engine)
         engine.start()
         process.closing(engine.close)
-        registry = open_channel(settings.registry_address) if settings.registry_address else None
+        registry = _registry(process, settings)
         watches = threading.BoundedSemaphore(settings.max_watches)
         nodes = NodesServicer(engine, lease_s=settings.lease_s, max_nodes=settings.max_nodes)
         process.serve(
@@ -46,6 +48,14 @@ def main() -> None:
             ),
             lambda server: add_NodesServicer_to_server(nodes, server),
         )
+
+
+def _registry(process: Process, settings: Settings) -> grpc.Channel | None:
+    if not settings.registry_address:
+        return None
+    channel = open_channel(settings.registry_address)
+    process.closing(channel.close)
+    return channel
 
 
 if __name__ == "__main__":
