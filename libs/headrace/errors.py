@@ -4,7 +4,7 @@
     ├── InvalidArgument               NonFiniteValues  ShapeMismatch  DtypeMismatch  DigestMismatch  RequestIdReused
     ├── NotFound
     ├── AlreadyExists
-    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  GateFailed  ProgramFailed
+    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed
     ├── Aborted                       EtagMismatch
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
@@ -144,12 +144,6 @@ class UploadOffsetMismatch(FailedPrecondition):
     """A chunk does not begin where the bytes received so far end; `metadata["offset"]` is where it must begin."""
 
     reason = "UPLOAD_OFFSET_MISMATCH"
-
-
-class GateFailed(FailedPrecondition):
-    """No candidate passed the gates it had to pass."""
-
-    reason = "GATE_FAILED"
 
 
 class ProgramFailed(FailedPrecondition):
