@@ -17,7 +17,7 @@ from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.report import report
-from headrace_inference.servicer import RULES, InferenceServicer
+from headrace_inference.servicer import PROBES, RULES, InferenceServicer
 from headrace_inference.session import Hardware, Session
 from headrace_inference.settings import Settings
 
@@ -32,6 +32,7 @@ def main() -> None:
             lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),
             rules=RULES,
             pools=[POOL],
+            probes=PROBES,
             on_listening=lambda address: _join(process, settings, models, address),
         )
 
@@ -67,13 +68,15 @@ def _join(process: Process, settings: Settings, models: Models, address: str) ->
     )
     models.on_change(agent.changed)
     agent.start()
-    process.closing(agent.close)
 
     def leave() -> None:
         process.stopping.wait()
         agent.leaving()
 
-    threading.Thread(target=leave, name="leave", daemon=True).start()
+    leaving = threading.Thread(target=leave, name="leave", daemon=True)
+    leaving.start()
+    process.closing(agent.close)
+    process.closing(leaving.join)  # before the agent closes
 
 
 def _forget(tasks: Sequence[str]) -> None:

@@ -35,6 +35,9 @@ RULES: Mapping[str, Rule] = {
     **{_SERVICE + rpc: Rule(Role.EDITOR) for rpc in ("RepositoryModelLoad", "RepositoryModelUnload")},
 }
 
+# Answered even when the server is full or draining.
+PROBES = tuple(_SERVICE + rpc for rpc in ("ServerLive", "ServerReady"))
+
 # Extensions of tensors that would make the answer mean something else, if they were passed over in silence.
 _UNSUPPORTED = ("shared_memory_region", "classification")
 

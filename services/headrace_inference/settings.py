@@ -43,12 +43,14 @@ class Settings(NodeSettings):
     max_queue_size: int = Field(
         128, ge=1, le=4096, description="Requests that wait for one model; one more is refused."
     )
+    # One worker, because while it is busy the next batch grows: two batches at a time are two smaller ones, and slower.
+    # Half of the cores, because the other half speaks gRPC: `python -m benchmarks.inference workers`.
     workers: int = Field(1, ge=1, le=256, description="Batches of one model that run at the same time.")
     threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=lambda: max(1, len(os.sched_getaffinity(0)) // 2),
         ge=1,
         le=256,
-        description="Threads that share the work of one batch.",
+        description="Threads that share the work of one batch; by default half of the cores.",
     )
     providers: list[str] = Field(
         ["CPUExecutionProvider"],

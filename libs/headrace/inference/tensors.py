@@ -71,14 +71,12 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
         DtypeMismatch: The protocol cannot carry such elements.
     """
     dtype = np.dtype(dtype)
+    datatype = _DATATYPES.get(dtype) or _DATATYPES.get(dtype.newbyteorder("="))
     if dtype.kind in "SU":
         return "BYTES"
-    try:
-        return _DATATYPES[dtype.newbyteorder("=")]
-    except KeyError:
-        raise DtypeMismatch(
-            f"dtype {dtype} has no datatype; convert to one of {', '.join(DATATYPES)}"
-        ) from None
+    if datatype is None:
+        raise DtypeMismatch(f"dtype {dtype} has no datatype; convert to one of {', '.join(DATATYPES)}")
+    return datatype
 
 
 def has_typed_form(datatype: str) -> bool:

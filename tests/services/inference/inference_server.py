@@ -27,7 +27,7 @@ from headrace_inference.core.catalog import Catalog
 from headrace_inference.loader import Loader, Model, Session
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
-from headrace_inference.servicer import RULES, InferenceServicer
+from headrace_inference.servicer import PROBES, RULES, InferenceServicer
 from tests.services.registry.registry_server import serve_registry
 
 WAIT_S = 20  # a bound for tests that would otherwise hang
@@ -89,6 +89,7 @@ def serve_inference(
     open_session: Callable[[bytes], Session] = open_session,
     batching: Batching = Batching(),  # noqa: B008 - frozen
     slots: int = 50,
+    is_ready: Callable[[], bool] = lambda: True,
     **server: Any,
 ) -> Iterator[InferenceServer]:
     """Serve inference with a registry whose data lie in `folder`; `server` is for `headrace.testing.serve`."""
@@ -98,11 +99,12 @@ def serve_inference(
         catalog: Catalog[Model] = Catalog(slots, 1 << 30)
         loader = Loader(registry, open_session, batching, metrics)
         models = Models(catalog, loader, metrics, drain_s=WAIT_S)
-        servicer = InferenceServicer(models, is_ready=lambda: True)
+        servicer = InferenceServicer(models, is_ready)
         with serve(
             lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),
             rules=RULES,
             pools=[POOL],
+            probes=PROBES,
             **server,
         ) as channel:
             yield InferenceServer(channel, registry, models, collector)

@@ -1,6 +1,8 @@
 """Requests of many callers share a run; none waits for nothing, none harms another. A gate takes the place of time."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 from onnx import helper
 from prometheus_client import generate_latest
 
-from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted
+from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted, ServerDraining
+from headrace.inference.client import InferenceClient
 from headrace.inference.messages import infer_request, outputs_of
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Key
@@ -168,3 +171,37 @@ def test_one_model_does_not_wait_for_another(server: InferenceServer, gate: Gate
     gate.let_through(2)
     assert scaled(slow) == 0
     assert outputs_of(other.result(WAIT_S))["y"].ravel().tolist() == [2, 3]
+
+
+def test_a_draining_server_answers_what_it_has_and_says_that_it_is_not_ready(
+    tmp_path: Path, gate: Gate
+) -> None:
+    draining = threading.Event()
+    with (
+        serve_inference(
+            tmp_path, open_session=gate.open_session, is_ready=lambda: not draining.is_set()
+        ) as server,
+        server.client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.publish("affine", onnx_models.affine(2))
+        client.load("affine")
+        assert client.server_ready()
+        gate.close()
+        running = run_one(server, gate)
+        draining.set()
+        drained = pool.submit(server.channel.server.drain, WAIT_S)
+        until(lambda: _refuses(client))
+        assert client.server_live()
+        assert not client.server_ready()
+        gate.let_through()
+        assert scaled(running) == 0
+        assert drained.result(WAIT_S)
+
+
+def _refuses(client: InferenceClient) -> bool:
+    try:
+        client.index()
+    except ServerDraining:
+        return True
+    return False

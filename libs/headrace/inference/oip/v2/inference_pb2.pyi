@@ -972,7 +972,7 @@ class RepositoryModelUnloadRequest(_message.Message):
     """The name it is served under."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelRepositoryParameter]:
-        """None is known."""
+        """"unload_dependents", which some clients always send, is taken and means nothing: no model depends on another."""
 
     def __init__(
         self,
