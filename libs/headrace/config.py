@@ -182,7 +182,7 @@ def load_or_exit(cls: type[Settings]) -> Settings:
 
 
 def describe(cls: type[ServiceSettings]) -> str:
-    """Print every setting as `VARIABLE = default`, what it means, and its bounds, in the order of the class."""
+    """Return every setting as `VARIABLE = default`, what it means, and its bounds, in the order of the class."""
     return "".join(_describe(cls, name, field) for name, field in cls.model_fields.items())
 
 

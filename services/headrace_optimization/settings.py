@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.node import NodeSettings
+from headrace.tasks.settings import TaskNodeSettings
 
 
-class Settings(NodeSettings):
+class Settings(TaskNodeSettings):
     """What the optimization service can be told."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_OPTIMIZATION_")
@@ -23,17 +23,7 @@ class Settings(NodeSettings):
     slots: int = Field(
         1, ge=1, le=1024, description="Pipelines it runs at a time, each in a process of its own."
     )
-    data_dir: Path = Field(
-        Path("data/optimization"), description="Folder of running pipelines' files and of their logs."
-    )
-    allowed_programs: list[str] = Field(
-        ["headrace_examples"],
-        description="Modules and packages whose programs may run, separated by commas; a package stands for all below it.",
-    )
-    allow_archives: bool = Field(
-        False,
-        description="Whether programs uploaded as source archives may run: anyone's code, as this user.",
-    )
+    data_dir: Path = Path("data/optimization")
     threads: int = Field(
         1, ge=1, le=256, description="Threads a pipeline computes with; latencies are measured with as many."
     )

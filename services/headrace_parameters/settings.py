@@ -13,10 +13,8 @@ class Settings(NodeSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_PARAMETERS_")
 
-    address: str = Field("127.0.0.1:8473", description="host:port to serve gRPC on; port 0 takes a free one.")
-    metrics_address: str = Field(
-        "127.0.0.1:9473", description='host:port of the Prometheus endpoint; "" turns it off.'
-    )
+    address: str = "127.0.0.1:8473"
+    metrics_address: str = "127.0.0.1:9473"
     slots: int = Field(16, ge=1, le=1024, description="Stores it holds at a time, one shard of each.")
     max_concurrent_rpcs: int = Field(
         256,

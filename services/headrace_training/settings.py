@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.node import NodeSettings
+from headrace.tasks.settings import TaskNodeSettings
 
 
-class Settings(NodeSettings):
+class Settings(TaskNodeSettings):
     """Settings of one training worker."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_TRAINING_")
@@ -17,17 +17,7 @@ class Settings(NodeSettings):
     metrics_address: str = "127.0.0.1:9474"
     registry_address: str = "127.0.0.1:8471"
     slots: int = Field(1, ge=1, le=1024, description="Ranks it runs at a time, each in a process of its own.")
-    data_dir: Path = Field(
-        Path("data/training"), description="Folder of the running ranks' files and of their logs."
-    )
-    allowed_programs: list[str] = Field(
-        ["headrace_examples"],
-        description="Modules and packages whose programs may run, separated by commas; a package stands for all below it.",
-    )
-    allow_archives: bool = Field(
-        False,
-        description="Whether programs uploaded as source archives may run: anyone's code, as this user.",
-    )
+    data_dir: Path = Path("data/training")
     step_timeout_s: float = Field(
         600,
         gt=0,

@@ -58,7 +58,7 @@ class Attempts:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds the transfer has left; never 0, which would mean no deadline to nobody."""
+        """Seconds the transfer has left, as the deadline of a call: always more than 0."""
         return max(self._end - self.clock(), 0.001)
 
     def reached(self, done: int) -> None:

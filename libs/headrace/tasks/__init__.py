@@ -6,11 +6,12 @@
     process.py    one task as a subprocess, seen from the service
     child.py      the same, seen from inside: `run_task(Request, work)`
     frames.py     how the two talk over pipes
+    settings.py   which programs a node may run, and where
     log.py        what the subprocess prints, in a file of bounded size
 
 A service needs three lines beside its own StartTask:
 
-    launch = Launcher("headrace_training.rank", settings.data_dir, context={...})
+    launch = Launcher("headrace_training.child", settings.data_dir, context={...})
     tasks = TaskService(TaskTable(settings.slots), launch, clock=time.time)
     class WorkersServicer(TaskServicer, ...):
         def StartTask(self, request, context): return self.tasks.start(request.name, request.epoch, request)
