@@ -8,15 +8,19 @@ from google.rpc import error_details_pb2, status_pb2
 from headrace.errors import DOMAIN, Cancelled, DeadlineExceeded, HeadraceError, Unavailable, error_class
 
 STATUS_METADATA = "grpc-status-details-bin"
+# A message repeats what the caller sent. It travels three times in the trailers, percent-encoded in one of them, and gRPC
+# replaces the status by RESOURCE_EXHAUSTED where trailers pass 8 KiB.
+MAX_MESSAGE_BYTES = 1024
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
     """Put an error into a status with `ErrorInfo`, and `BadRequest` and `RetryInfo` where the error has them."""
-    status = status_pb2.Status(code=error.code, message=error.message)
+    message = _shortened(error.message)
+    status = status_pb2.Status(code=error.code, message=message)
     status.details.append(_packed(_error_info(error)))
     if error.field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message, reason=error.reason
+            field=error.field, description=message, reason=error.reason
         )
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
     if error.retry_after_s is not None:
@@ -25,6 +29,13 @@ def to_status(error: HeadraceError) -> status_pb2.Status:
         )
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status
+
+
+def _shortened(message: str) -> str:
+    encoded = message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return f"{encoded[: MAX_MESSAGE_BYTES - 3].decode(errors='ignore')}..."
 
 
 def _error_info(error: HeadraceError) -> error_details_pb2.ErrorInfo:

@@ -156,6 +156,15 @@ def test_what_cannot_be_answered_is_refused_with_the_value_and_what_would_do(
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "🜁"])
+def test_an_error_about_a_very_long_name_keeps_its_code(client: InferenceClient, letter: str) -> None:
+    """Trailers have a limit in gRPC, and a message names what the caller sent."""
+    with pytest.raises(NotFound, match=r"\.\.\.$"):
+        client.infer(letter * 100_000, {"x": ones()})
+    with pytest.raises(InvalidArgument, match=r"\.\.\.$"):
+        client.infer("affine", {letter * 100_000: ones()})
+
+
 def raw(
     datatype: str = "FP32", shape: tuple[int, ...] = (1, 3), data: tuple[bytes, ...] = (b"\0" * 12,)
 ) -> pb.ModelInferRequest:
