@@ -18,9 +18,8 @@ from headrace_inference.core.batching import Arrays
 from headrace_inference.core.signature import Signature, Tensor
 
 CPU = "CPUExecutionProvider"
-SILENT = (
-    4  # onnxruntime's log level "fatal": what it has to say comes as an exception, and goes to the caller
-)
+# The level "fatal" of onnxruntime: what it has to say comes as an exception, and goes to the caller.
+SILENT = 4
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 
 _DATATYPES: Mapping[str, str] = {

@@ -12,9 +12,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.errors import HeadraceError, InvalidArgument, StorageFull, Unavailable
 
-BUSY_TIMEOUT_MS = (
-    10_000  # longest wait for another writer of the same SQLite file; a write takes milliseconds
-)
+# Longest wait for another writer of the same SQLite file; a write takes milliseconds.
+BUSY_TIMEOUT_MS = 10_000
 POSTGRESQL_DISK_FULL = "53100"
 
 

@@ -11,12 +11,10 @@ from headrace.errors import HeadraceError, Unavailable
 from headrace.scheduler.v1 import nodes_pb2, nodes_pb2_grpc
 
 WELCOME_S = 5.0  # the first answer; what follows must come within one lease
-LONGEST_CALL_S = (
-    86400.0  # every call has a deadline: after a day the node attaches anew, with its incarnation
-)
-QUICKEST_REPORT_S = (
-    0.05  # changes closer together than this make one report: 20 a second from one node are enough
-)
+# Every call has a deadline: after a day the node attaches anew, with its incarnation.
+LONGEST_CALL_S = 86400.0
+# Changes closer together than this make one report: 20 a second from one node are enough.
+QUICKEST_REPORT_S = 0.05
 REPORTS_PER_LEASE = 3
 
 

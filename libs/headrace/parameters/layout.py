@@ -18,9 +18,8 @@ from headrace.errors import InvalidArgument, ShapeMismatch
 
 Floats = npt.NDArray[np.float32]
 
-MAX_VALUES = (
-    1 << 40
-)  # 4 TiB of float32: far more than any machine holds, far less than what overflows a product
+# 4 TiB of float32: far more than any machine holds, far less than what overflows a product.
+MAX_VALUES = 1 << 40
 
 
 @dataclass(frozen=True)

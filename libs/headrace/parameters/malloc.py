@@ -13,9 +13,8 @@ _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 
-_KEEP_BYTES = (
-    1 << 30
-)  # freed memory at the end of the heap that is kept: more than one step of a large shard uses
+# Freed memory at the end of the heap that is kept: more than one step of a large shard uses.
+_KEEP_BYTES = 1 << 30
 _GROW_BYTES = 64 << 20  # by how much the heap grows at least
 
 

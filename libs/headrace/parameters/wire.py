@@ -10,9 +10,8 @@ from headrace.errors import ShapeMismatch
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.v1 import parameters_pb2, stores_pb2
 
-CHUNK_VALUES = (
-    1 << 18
-)  # 1 MiB: large enough that the cost per message is small, far below every message limit
+# 1 MiB: large enough that the cost per message is small, far below every message limit.
+CHUNK_VALUES = 1 << 18
 
 Carrier = TypeVar(
     "Carrier",

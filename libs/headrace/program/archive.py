@@ -35,9 +35,8 @@ def pack(path: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, file in sorted(files.items()):
-            member = tarfile.TarInfo(
-                name
-            )  # owner, mode and time stay at their defaults: they are not content
+            # Owner, mode and time stay at their defaults: they are not content.
+            member = tarfile.TarInfo(name)
             member.size = file.stat().st_size
             with file.open("rb") as source:
                 tar.addfile(member, source)

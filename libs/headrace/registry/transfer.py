@@ -18,9 +18,8 @@ from headrace.errors import (
 from headrace.registry.v1.artifacts_pb2 import DownloadRequest, GetUploadRequest, UploadRequest
 from headrace.registry.v1.artifacts_pb2_grpc import ArtifactsStub
 
-CHUNK = (
-    1 << 20
-)  # bytes: large enough to amortise a message, small enough that a broken connection loses little
+# Bytes: large enough to amortise a message, small enough that a broken connection loses little.
+CHUNK = 1 << 20
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 TRANSIENT = (Unavailable, TooManyCalls)

@@ -1,6 +1,5 @@
 """A gRPC server as every headrace service wants it: bounded, observable, describing itself, leaving in good order."""
 
-import functools
 import socket
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -161,9 +160,8 @@ def _check_free(address: str) -> None:
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as gRPC does: a closed port is free at once
+            # As gRPC does: a closed port is free at once.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except OSError as error:
         raise AddressUnavailable(f"cannot listen on {address}: {error.strerror}") from error
@@ -174,7 +172,6 @@ def _only_service(file: Any) -> str:
     return str(service.full_name)
 
 
-@functools.cache
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence

@@ -41,12 +41,8 @@ def setup_logs(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(shared, pretty=pretty, colors=stream.isatty()))
     logging.basicConfig(handlers=[handler], level=threshold, force=True)
-    for library in (
-        "alembic",
-        "grpc",
-        "sqlalchemy",
-        "urllib3",
-    ):  # their debug lines are not about our service
+    # Their debug lines are not about our service.
+    for library in ("alembic", "grpc", "sqlalchemy", "urllib3"):
         logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
 
 

@@ -10,10 +10,8 @@ from headrace.optimization.report import Latency
 from headrace_optimization.passes.session import Arrays, run_model, take
 
 WARM_UP_ROUNDS = 5
-LEAST_ROUNDS, MOST_ROUNDS = (
-    30,
-    1000,
-)  # 30 for a median worth the name; 1000 for ten values beyond the 99th percentile
+LEAST_ROUNDS = 30  # for a median worth the name
+MOST_ROUNDS = 1000  # for ten values beyond the 99th percentile
 SECONDS_PER_BATCH_SIZE = 1.0
 
 

@@ -105,10 +105,8 @@ def _draw_drop_gate(axes: Axes, report: Report) -> None:
         f"gate: at most {report.options.gates.max_metric_drop:g} worse than fp32",
         (0.015, limit),
         xycoords=axes.get_yaxis_transform(),
-        xytext=(
-            0,
-            -4 if larger_is_better else 4,
-        ),  # points: within what it refuses, where nothing served can be
+        # Points: within what it refuses, where nothing served can be.
+        xytext=(0, -4 if larger_is_better else 4),
         textcoords="offset points",
         va="top" if larger_is_better else "bottom",
         **GATE_TEXT,

@@ -30,9 +30,8 @@ from headrace_optimization.passes.session import Arrays, batches, count_examples
 REDUCE_RANGE = True
 
 CALIBRATION_BATCH = 32
-CALIBRATION_SEED = (
-    0  # a data set may be sorted; the sample must not be its first class, nor differ between two runs
-)
+# A data set may be sorted; the sample must not be its first class, nor differ between two runs.
+CALIBRATION_SEED = 0
 
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 MATRIX_PRODUCTS = {"MatMul", "Gemm"}

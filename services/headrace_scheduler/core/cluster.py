@@ -13,9 +13,8 @@ from headrace_scheduler.core.nodes import Node
 from headrace_scheduler.core.tables import Tables
 
 REMEMBERED_INCARNATIONS = 8  # a thawed process older than eight restarts of its node is not expected
-FORGET_LOST_S = (
-    3600.0  # a node that has been lost for an hour is no longer listed, unless somebody drained it
-)
+# A node that has been lost for an hour is no longer listed, unless somebody drained it.
+FORGET_LOST_S = 3600.0
 
 
 def attached(tables: Tables, node: Node, now: float) -> None:

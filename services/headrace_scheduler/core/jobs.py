@@ -146,9 +146,8 @@ class Job:
     remnants: tuple[Member, ...] = ()  # what former attempts may still have on nodes
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
     checkpoint: Checkpoint | None = None  # the newest
-    resume: Checkpoint | None = (
-        None  # where this attempt began: fixed, so that a repeated StartTask says the same
-    )
+    # Where this attempt began: fixed, so that a repeated StartTask says the same.
+    resume: Checkpoint | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
     result: Result | None = None
