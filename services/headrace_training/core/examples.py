@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ import torch
 from headrace.errors import ProgramFailed
 from headrace.program import Examples, Program, Split
 from headrace_training.core.order import Indices
+
+Kind = TypeVar("Kind")
 
 _EVALUATION_BATCH = 256  # examples at a time: enough to keep the cores busy, little memory
 
@@ -21,13 +24,22 @@ class Batch:
     targets: torch.Tensor
 
 
+def make_model(program: Program) -> torch.nn.Module:
+    """Return the program's model.
+
+    Raises:
+        ProgramFailed: It is none of torch's.
+    """
+    return _expect(program.model(), torch.nn.Module, "model()", "a torch.nn.Module")
+
+
 def load(program: Program, split: Split) -> Examples:
     """Return a split of the program's data.
 
     Raises:
-        ProgramFailed: It is empty, or its arrays have different lengths.
+        ProgramFailed: It is no `Examples` or empty, or its arrays have different lengths.
     """
-    examples = program.data(split)
+    examples = _expect(program.data(split), Examples, f"data({split!r})", "headrace.program.Examples")
     count = len(examples)
     if not count or not examples.inputs:
         raise ProgramFailed(
@@ -51,7 +63,7 @@ def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> d
     """Measure the model in evaluation mode on all examples, and put it back into training mode.
 
     Raises:
-        ProgramFailed: The goal's metric is not among the measures.
+        ProgramFailed: The measures are no numbers by name, or the goal's is not among them.
     """
     module.eval()
     with torch.no_grad():
@@ -60,12 +72,27 @@ def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> d
             for indices in np.array_split(np.arange(len(examples)), -(-len(examples) // _EVALUATION_BATCH))
         ]
     module.train()
+    measured = program.metrics(np.concatenate(outputs), examples.targets)
     metrics = {
-        name: float(value)
-        for name, value in program.metrics(np.concatenate(outputs), examples.targets).items()
+        name: _number(name, value)
+        for name, value in _expect(measured, dict, "metrics()", "a dict of numbers").items()
     }
     if program.goal.metric not in metrics:
         raise ProgramFailed(
             f"metrics() returns {', '.join(metrics) or 'nothing'}, but the goal is {program.goal.metric!r}; return that too"
         )
     return metrics
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # what the user's code returned may be anything
+    except (TypeError, ValueError):
+        raise ProgramFailed(f"metrics() returned {value!r} as {name!r}; return a number") from None
+
+
+def _expect(value: object, kind: type[Kind], call: str, wanted: str) -> Kind:
+    """Check what the user's code returned, which no type checker has seen."""
+    if not isinstance(value, kind):
+        raise ProgramFailed(f"{call} returned a {type(value).__name__}; return {wanted}")
+    return value

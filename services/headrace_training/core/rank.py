@@ -83,7 +83,7 @@ class Rank:
         self._train = examples.load(program, "train")
         self._validation = examples.load(program, "validation") if run.rank == 0 else None
         torch.manual_seed(run.seed)
-        self.model = FlatModel(program.model())
+        self.model = FlatModel(examples.make_model(program))
         self._order = DataOrder(len(self._train), run.batch_size, run.seed)
         self._throughput = Throughput(clock)
         self.metrics: dict[str, float] = {}
@@ -128,11 +128,10 @@ class Rank:
     def _backward(self, step: int, batch: examples.Batch) -> float:
         """Add the gradient of the batch's mean loss to the model's, and return the loss."""
         outputs = self.model.module(**batch.inputs)
-        loss = self._program.loss(outputs, batch.targets)
-        if loss.ndim or not loss.requires_grad:
+        loss: object = self._program.loss(outputs, batch.targets)  # no type checker has seen the user's code
+        if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
             raise ProgramFailed(
-                f"loss() returned shape {list(loss.shape)}, requires_grad {loss.requires_grad}; return the mean over the "
-                f"batch, a scalar computed from the outputs"
+                f"loss() returned {_describe(loss)}; return the mean over the batch, a scalar computed from the outputs"
             )
         value = loss.item()
         if not torch.isfinite(loss):
@@ -154,3 +153,9 @@ class Rank:
     def _evaluate(self) -> None:
         assert self._validation is not None, "only rank 0 evaluates"
         self.metrics |= examples.evaluate(self._program, self.model.module, self._validation)
+
+
+def _describe(loss: object) -> str:
+    if isinstance(loss, torch.Tensor):
+        return f"shape {list(loss.shape)}, requires_grad {loss.requires_grad}"
+    return f"a {type(loss).__name__}"

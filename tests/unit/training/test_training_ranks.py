@@ -197,6 +197,31 @@ class DoubleModel(Small):
         return super().model().double()
 
 
+class LossAsNumber(Small):
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return 1.0  # type: ignore[return-value]  # a user's mistake
+
+
+class NoModel(Small):
+    def model(self) -> torch.nn.Module:
+        return None  # type: ignore[return-value]  # a user's mistake
+
+
+class MetricsMissing(Small):
+    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
+        return None  # type: ignore[return-value]  # a user's mistake
+
+
+class MetricAsText(Small):
+    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
+        return {"accuracy": "high"}  # type: ignore[dict-item]  # a user's mistake
+
+
+class NoExamples(Small):
+    def data(self, split: Split) -> Examples:
+        return None  # type: ignore[return-value]  # a user's mistake
+
+
 class FrozenModel(Small):
     def model(self) -> torch.nn.Module:
         return super().model().requires_grad_(requires_grad=False)
@@ -208,6 +233,15 @@ class FrozenModel(Small):
         (LossOfNan(), NonFiniteValues, "loss is nan in step 0"),
         (GradientOfInfinity(), NonFiniteValues, "gradient is not finite in step 0"),
         (LossPerSample(), ProgramFailed, r"shape \[16\].*a scalar"),
+        (LossAsNumber(), ProgramFailed, r"loss\(\) returned a float; return the mean"),
+        (NoModel(), ProgramFailed, r"model\(\) returned a NoneType; return a torch.nn.Module"),
+        (
+            NoExamples(),
+            ProgramFailed,
+            r"data\('train'\) returned a NoneType; return headrace.program.Examples",
+        ),
+        (MetricsMissing(), ProgramFailed, r"metrics\(\) returned a NoneType; return a dict of numbers"),
+        (MetricAsText(), ProgramFailed, r"metrics\(\) returned 'high' as 'accuracy'; return a number"),
         (WrongGoal(), ProgramFailed, "returns recall, but the goal is 'accuracy'"),
         (NoData(), ProgramFailed, r"data\('train'\) has 0 examples"),
         (OddData(), ProgramFailed, "3 of input 'input' and 2 targets"),
