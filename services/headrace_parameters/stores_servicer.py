@@ -3,13 +3,13 @@
 from google.protobuf import empty_pb2
 from grpc import ServicerContext
 
-from headrace.names import ArtifactName, ProjectName, StoreName
+from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace_parameters.live import LiveStore
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.table import StoreTable
-from headrace_parameters.translate import config_from_proto, store_to_proto
+from headrace_parameters.translate import check_snapshot, config_from_proto, store_to_proto
 
 
 class StoresServicer(stores_pb2_grpc.StoresServicer):
@@ -63,7 +63,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
     def Restore(self, request: stores_pb2.RestoreRequest, context: ServicerContext) -> stores_pb2.Store:
         """Put a snapshot back."""
         store = self._fenced(request.name, request.epoch)
-        ArtifactName.parse(request.artifact, field="artifact")
+        check_snapshot(request.artifact, store.config.name, "artifact")
         state = self._snapshots.load(request.artifact)
         self._table.reserve(store, state.layout)
         store.restore(state)

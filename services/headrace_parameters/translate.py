@@ -22,10 +22,11 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
             f"consistency is {request.consistency}; use CONSISTENCY_BSP or CONSISTENCY_ASYNC",
             field="consistency",
         )
+    name = StoreName.parse(request.name)
     if request.snapshot:
-        ArtifactName.parse(request.snapshot, field="snapshot")
+        check_snapshot(request.snapshot, name, "snapshot")
     return StoreConfig(
-        name=StoreName.parse(request.name),
+        name=name,
         epoch=request.epoch,
         shard_index=request.shard_index,
         shard_count=request.shard_count,
@@ -34,6 +35,15 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         optimizer=_optimizer_from_proto(request.optimizer),
         snapshot=request.snapshot,
     )
+
+
+def check_snapshot(artifact: str, store: StoreName, field: str) -> None:
+    """Raise InvalidArgument unless `artifact` is of the store's project, the only one the caller was let into."""
+    if ArtifactName.parse(artifact, field=field).project != store.project:
+        raise InvalidArgument(
+            f"{field} {artifact} is not of project {store.project!r}, as the store is; restore within one project",
+            field=field,
+        )
 
 
 def _optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from headrace.errors import InvalidArgument
 from headrace.names import (
     AliasName,
+    ArtifactName,
     JobName,
     ModelName,
     PoolName,
@@ -75,7 +76,7 @@ def complete(wished: jobs_pb2.Job, project: str) -> jobs_pb2.Job:
 
 
 def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
-    _check_program(train.program)
+    _check_program(train.program, project)
     _check_project(str(ModelName.parse(train.model, field="job.train.model")), project, "job.train.model")
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
     train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
@@ -88,7 +89,7 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     _check_options(train.options, train.workers)
 
 
-def _check_program(program: Program) -> None:
+def _check_program(program: Program, project: str) -> None:
     source = program.WhichOneof("source")
     entry = program.archive.object if source == "archive" else program.module
     if source is None:
@@ -98,6 +99,9 @@ def _check_program(program: Program) -> None:
     module, colon, attribute = entry.partition(":")
     if not (module and colon and attribute):
         raise _bad(f"job.train.program.{source}", entry, "write package.module:attribute")
+    if source == "archive":
+        field = "job.train.program.archive.artifact"
+        _check_project(str(ArtifactName.parse(program.archive.artifact, field=field)), project, field)
 
 
 def _check_project(name: str, project: str, field: str) -> None:

@@ -221,6 +221,18 @@ def test_a_snapshot_leaves_no_file_behind(
             NotFound,
             "does not exist",
         ),
+        (
+            lambda server: server.stores.restore(NAME, f"projects/other/artifacts/{'0' * 64}", epoch=1),
+            InvalidArgument,
+            "is not of project 'default'",
+        ),
+        (
+            lambda server: server.stores.create(
+                create_request(epoch=2, snapshot=f"projects/other/artifacts/{'0' * 64}")
+            ),
+            InvalidArgument,
+            "is not of project 'default'",
+        ),
         (lambda server: _snapshot(server, epoch=1), FailedPrecondition, "no values to save yet"),
         (lambda server: _snapshot(server, epoch=0), StaleEpoch, "the caller to 0"),
     ],

@@ -125,6 +125,14 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
         ("job.train.optimizer.sgd.momentum", {"optimizer": {"sgd": {"learning_rate": 1, "momentum": 1}}}),
         ("job.train.program", {"program": {}}),
         ("job.train.program.module", {"program": {"module": "digits"}}),
+        (
+            "job.train.program.archive.artifact",
+            {"program": {"archive": {"artifact": "projects/default/artifacts/zz", "object": "a:B"}}},
+        ),
+        (
+            "job.train.program.archive.artifact",
+            {"program": {"archive": {"artifact": f"projects/other/artifacts/{'0' * 64}", "object": "a:B"}}},
+        ),
     ],
 )
 def test_a_job_that_could_never_run_is_refused(
