@@ -46,7 +46,13 @@ def _turn(tables: Tables, job: Job, now: float, lease_s: float) -> Condition:
     ]
     if not could_ever_fit(tables, job, now, lease_s):
         ahead = []  # its turn does not matter: the conditions after this one say what is missing
-    return Condition("turn", not ahead, 0, 0, tuple(f"behind {name}" for name in ahead[:10]))
+    return Condition("turn", not ahead, 0, 0, _behind(ahead))
+
+
+def _behind(ahead: list[str]) -> tuple[str, ...]:
+    if len(ahead) > 1:
+        return (f"behind {len(ahead)} jobs, {ahead[0]} first",)
+    return tuple(f"behind {name}" for name in ahead)
 
 
 def _nodes(tables: Tables, job: Job, demand: Demand, usage: Usage, now: float, lease_s: float) -> Condition:
@@ -97,5 +103,8 @@ def _missing(tables: Tables, job: Job, failing: Condition) -> str:
     kind = failing.id if failing.needed > 1 else failing.id.removesuffix("s")
     verb = "is" if failing.available == 1 else "are"
     total = len(in_pool(tables, job, demand)) + missing
+    reasons = f" ({', '.join(failing.reasons)})" if failing.reasons else ""
     remedy = f"start {'one' if missing == 1 else missing} more with `headrace up --{_NAMES[demand.kind][1]} {total}`"
-    return f"waits: needs {failing.needed} free {kind}, {failing.available} {verb} free; {remedy}"
+    if any(reason.endswith(" draining") for reason in failing.reasons):
+        remedy = f"resume what is draining with `headrace node resume`, or {remedy}"
+    return f"waits: needs {failing.needed} free {kind}, {failing.available} {verb} free{reasons}; {remedy}"

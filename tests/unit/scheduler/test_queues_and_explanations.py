@@ -89,7 +89,8 @@ def test_the_explanation_counts_what_is_missing_and_says_why() -> None:
     world.start("elsewhere", NodeKind.OPTIMIZATION)
     world.submit("b", workers=2)
     assert explain(world, "b") == (
-        "waits: needs 2 free training nodes, 1 is free; start one more with `headrace up --workers 3`"
+        f"waits: needs 2 free training nodes, 1 is free (1 busy with {PROJECT}/jobs/a); "
+        "start one more with `headrace up --workers 3`"
     )
     found = {
         condition.id: condition
@@ -98,6 +99,25 @@ def test_the_explanation_counts_what_is_missing_and_says_why() -> None:
     assert list(found) == ["pause after a failed attempt", "turn", "parameter nodes", "training nodes"]
     assert found["training nodes"].reasons == (f"1 busy with {PROJECT}/jobs/a",)
     assert found["parameter nodes"].satisfied
+
+
+def test_the_explanation_of_a_long_queue_stays_one_short_line() -> None:
+    world = cluster(training=1)
+    world.running("a")
+    for index in range(20):
+        world.submit(f"b{index}")
+    assert explain(world, "b19") == f"waits: behind 19 jobs, {PROJECT}/jobs/b0 first"
+
+
+def test_the_explanation_tells_to_resume_nodes_that_are_draining() -> None:
+    world = cluster(training=2)
+    for index in range(2):
+        world.handle(NodeDrained(f"nodes/training-{index}", drained=True))
+    world.submit("a")
+    assert explain(world, "a") == (
+        "waits: needs 1 free training node, 0 are free (2 draining); "
+        "resume what is draining with `headrace node resume`, or start one more with `headrace up --workers 3`"
+    )
 
 
 def test_a_job_that_does_not_wait_says_so() -> None:
