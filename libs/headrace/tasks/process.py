@@ -235,6 +235,6 @@ def _environment(environ: Mapping[str, str], work_dir: Path) -> dict[str, str]:
 def _say(status: int, log_path: Path) -> str:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        hint = "; was the machine out of memory?" if -status == signal.SIGKILL else ""
-        return f"the task's process was killed by {name}{hint} Its log is {log_path}"
+        hint = " (was the machine out of memory?)" if -status == signal.SIGKILL else ""
+        return f"the task's process was killed by {name}{hint}; its log is {log_path}"
     return f"the task's process ended with status {status} and no result; its log is {log_path}"
