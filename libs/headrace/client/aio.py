@@ -14,13 +14,13 @@ from headrace.client.aio_prediction import AsyncPredictor
 from headrace.client.following import follow_async
 from headrace.client.naming import deployment_name, job_name, node_name
 from headrace.client.outcome import is_final, serving, succeeded
-from headrace.client.pages import PAGE_SIZE, pages_async
 from headrace.client.prediction import TIMEOUT_S
 from headrace.client.requests import OptimizeOptions, TrainOptions
 from headrace.client.sync import DEPLOY_TIMEOUT_S, Client
 from headrace.errors import AlreadyExists
 from headrace.names import ProjectName
 from headrace.rpc.channel import open_aio_channel
+from headrace.rpc.pages import PAGE_SIZE, pages_async
 from headrace.scheduler.v1 import cluster_pb2, deployments_pb2, jobs_pb2
 from headrace.scheduler.v1.cluster_pb2 import Node
 from headrace.scheduler.v1.cluster_pb2_grpc import ClusterStub

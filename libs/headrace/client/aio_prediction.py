@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.client.naming import short
 from headrace.client.replicas import Replicas
 from headrace.client.retries import Retries
-from headrace.errors import NotFound, Unavailable
+from headrace.errors import DeadlineExceeded, NotFound, Unavailable
 from headrace.scheduler.v1.deployments_pb2 import GetDeploymentRequest
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class AsyncPredictor:
             except (Unavailable, NotFound) as error:
                 self._replicas.drop(deployment, address)
                 await asyncio.sleep(retries.pause_after(error))
+            except DeadlineExceeded as error:
+                raise retries.cause(error) from None
 
     async def _resolve(self, deployment: str, timeout_s: float) -> str:
         request = GetDeploymentRequest(name=deployment)

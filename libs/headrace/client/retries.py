@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from headrace.errors import HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -28,6 +28,7 @@ class Retries:
         """Begin anew: the service answered."""
         self._end = self._clock() + self._patience_s
         self._pause_s = FIRST_PAUSE_S
+        self._last: HeadraceError | None = None
 
     @property
     def remaining_s(self) -> float:
@@ -40,8 +41,13 @@ class Retries:
         Raises:
             HeadraceError: `error`, when there is no time for another.
         """
+        self._last = error
         pause_s = self._pause_s
         if self._clock() + pause_s >= self._end:
             raise error
         self._pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return pause_s
+
+    def cause(self, error: DeadlineExceeded) -> HeadraceError:
+        """Return what kept the work from being done in time: the failure before, when the last try had only the rest of the time."""
+        return self._last or error

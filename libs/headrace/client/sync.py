@@ -12,7 +12,6 @@ from headrace.client.address import checked_address
 from headrace.client.following import follow
 from headrace.client.naming import deployment_name, job_name, model_name, node_name, version_name
 from headrace.client.outcome import is_final, serving, succeeded
-from headrace.client.pages import PAGE_SIZE, pages
 from headrace.client.prediction import TIMEOUT_S, Predictor
 from headrace.client.requests import OptimizeOptions, TrainOptions
 from headrace.client.source import Installed, find_program
@@ -21,6 +20,7 @@ from headrace.errors import AlreadyExists
 from headrace.names import ProjectName
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
+from headrace.rpc.pages import PAGE_SIZE, pages
 from headrace.scheduler.v1 import cluster_pb2, deployments_pb2, jobs_pb2
 from headrace.scheduler.v1.cluster_pb2 import Node
 from headrace.scheduler.v1.cluster_pb2_grpc import ClusterStub

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from headrace.errors import HeadraceError
+from headrace.errors import Cancelled, HeadraceError
 from headrace.rpc import context
 from headrace.rpc.status import from_rpc_error
 from headrace.rpc.tracing import client_span, end_span
@@ -79,11 +79,19 @@ class MappedCall(Iterator[Any]):
             return self._call.result(timeout)
         except grpc.RpcError as error:
             raise self._defaults.error(error, self._details) from error
+        except grpc.FutureCancelledError as error:  # no RpcError: the call was cancelled from this side
+            raise self._cancelled() from error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end and return what `result` would raise, if anything."""
-        error: BaseException | None = self._call.exception(timeout)
+        try:
+            error: BaseException | None = self._call.exception(timeout)
+        except grpc.FutureCancelledError:
+            return self._cancelled()
         return self._defaults.error(error, self._details) if isinstance(error, grpc.RpcError) else error
+
+    def _cancelled(self) -> Cancelled:
+        return Cancelled(f"the call of {self._details.method} was cancelled by its caller")
 
 
 class SyncCalls(

@@ -58,6 +58,24 @@ def test_a_call_past_its_deadline_says_how_long_it_waited() -> None:
         answer.set()
 
 
+def test_a_call_its_own_caller_cancels_ends_with_an_error_of_ours() -> None:
+    """grpc raises FutureCancelledError there, which is no RpcError."""
+    answer = threading.Event()
+
+    def hang(_: grpc.ServicerContext) -> models_pb2.Model:
+        answer.wait(10)
+        return models_pb2.Model()
+
+    with serve(models(hang), timeout_s=20) as channel:
+        request = models_pb2.GetModelRequest(name=MODEL)
+        call = models_pb2_grpc.ModelsStub(channel).GetModel.future(request)
+        call.cancel()
+        with pytest.raises(errors.Cancelled, match="GetModel was cancelled"):
+            call.result()
+        assert isinstance(call.exception(), errors.Cancelled)
+        answer.set()
+
+
 def test_an_unreachable_service_is_named_with_what_to_check() -> None:
     address = f"127.0.0.1:{free_port()}"
     with (
