@@ -9,6 +9,7 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, TypeVar
 
 import grpc
@@ -21,6 +22,7 @@ from headrace.parameters.shard import ShardClient
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
+from headrace.rpc.pages import pages
 
 Result = TypeVar("Result")
 
@@ -268,14 +270,10 @@ class StoresClient:
         return self._stub.GetStore(stores_pb2.GetStoreRequest(name=name), timeout=self._timeout_s)
 
     def list(self, project: str = "default") -> Iterator[stores_pb2.Store]:
-        """Return all stores of a project, by name."""
+        """Yield all stores of a project, by name."""
         request = stores_pb2.ListStoresRequest(parent=f"projects/{project}")
-        while True:
-            page = self._stub.ListStores(request, timeout=self._timeout_s)
+        for page in pages(partial(self._stub.ListStores, timeout=self._timeout_s), request):
             yield from page.stores
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def delete(self, name: str, *, epoch: int = 0) -> None:
         """Forget a store if its epoch is `epoch` or older; 0: whatever it is."""

@@ -13,6 +13,7 @@ import io
 import os
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -41,6 +42,7 @@ from headrace.registry.v1.models_pb2 import (
     Version,
 )
 from headrace.registry.v1.models_pb2_grpc import ModelsStub
+from headrace.rpc.pages import pages
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -140,22 +142,14 @@ class RegistryClient:
     def list_models(self, project: str) -> Iterator[Model]:
         """Yield the models of the project with this id, by name; pages are asked for as they are needed."""
         request = ListModelsRequest(parent=str(ProjectName(project)))
-        while True:
-            page = self._call(self._models.ListModels, request)
+        for page in pages(partial(self._call, self._models.ListModels), request):
             yield from page.models
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def list_versions(self, parent: str) -> Iterator[Version]:
         """Yield the versions of the model `parent`, newest first; pages are asked for as they are needed."""
         request = ListVersionsRequest(parent=parent)
-        while True:
-            page = self._call(self._models.ListVersions, request)
+        for page in pages(partial(self._call, self._models.ListVersions), request):
             yield from page.versions
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def set_alias(
         self, model: str, alias: str, version: str, *, etag: str = "", request_id: str | None = None
