@@ -1,12 +1,9 @@
 """The process of the inference service: `python -m headrace_inference`; `--help` lists its settings."""
 
-import threading
-from collections.abc import Sequence
-
 from headrace.config import load_or_exit
 from headrace.inference.oip.descriptor_pool import POOL
 from headrace.inference.oip.v2.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from headrace.node import Agent
+from headrace.node import Agent, join
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
@@ -59,28 +56,14 @@ def _registry(process: Process, settings: Settings) -> RegistryClient | None:
 
 
 def _join(process: Process, settings: Settings, models: Models, address: str) -> None:
-    """Attach to the scheduler, if there is one, and say goodbye to it before the last requests are answered."""
+    """Be a node, and say goodbye to the scheduler before the last requests are answered."""
     agent = Agent(
         settings.scheduler_address,
         settings.hello("inference", NodeKind.NODE_KIND_INFERENCE, address),
         report=lambda: Report(models=report(models.listings())),
-        forget=_forget,
     )
     models.on_change(agent.changed)
-    agent.start()
-
-    def leave() -> None:
-        process.stopping.wait()
-        agent.leaving()
-
-    leaving = threading.Thread(target=leave, name="leave", daemon=True)
-    leaving.start()
-    process.closing(agent.close)
-    process.closing(leaving.join)  # before the agent closes
-
-
-def _forget(tasks: Sequence[str]) -> None:
-    """Take the names of tasks the scheduler has recorded: there are none on such a node."""
+    join(process, agent, leave=agent.leaving)
 
 
 if __name__ == "__main__":
