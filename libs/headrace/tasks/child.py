@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from google.protobuf.message import Message
 
 from headrace.errors import Cancelled, HeadraceError, ProgramFailed
+from headrace.tasks.bounds import MAX_MESSAGE, bounded
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
 from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
 
@@ -148,17 +149,23 @@ def _work(work: Work[Request], request: Request, context: Context, reporter: Rep
         return Task(result=work(request, context, reporter))
     except HeadraceError as error:
         traceback.print_exc()
-        return Task(failure=Failure(reason=error.reason, message=error.message, detail=_detail(error)))
+        return _failed(error.reason, error.message, error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the top of a task: whatever the program raises is its failure
         traceback.print_exc()
-        return Task(
-            failure=Failure(reason=ProgramFailed.reason, message=describe(error), detail=_detail(error))
-        )
+        return _failed(ProgramFailed.reason, describe(error), error)
+
+
+def _failed(reason: str, message: str, error: BaseException) -> Task:
+    # Cut here already: an exception with the whole data in its text must not be larger than a frame.
+    return Task(failure=bounded(Failure(reason=reason, message=message, detail=_detail(error))))
 
 
 def describe(error: BaseException) -> str:
     """Put an exception into one line: its type and its text."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error)[:MAX_MESSAGE].split())
+    except Exception:  # noqa: BLE001 - the program's own __str__ may raise anything
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

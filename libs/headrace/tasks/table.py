@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.errors import AlreadyExists, NotFound, ResourceExhausted, StaleEpoch
+from headrace.tasks.bounds import bound_event, bounded
 from headrace.types.v1.task_pb2 import Failure, Task, TaskState
 
 FINAL = frozenset({TaskState.TASK_STATE_SUCCEEDED, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_STOPPED})
@@ -70,6 +71,7 @@ class TaskTable:
         task = entry.task
         if task.state in FINAL:
             return
+        bound_event(event)
         if task.state == TaskState.TASK_STATE_STARTING:
             task.state = TaskState.TASK_STATE_RUNNING
         if event.HasField("progress"):
@@ -109,7 +111,9 @@ class TaskTable:
             task.state = TaskState.TASK_STATE_STOPPED
         else:
             task.state = TaskState.TASK_STATE_FAILED
-            task.failure.CopyFrom(entry.outcome.failure if entry.outcome.HasField("failure") else crash)
+            task.failure.CopyFrom(
+                entry.outcome.failure if entry.outcome.HasField("failure") else bounded(crash)
+            )
         task.end_time.CopyFrom(_timestamp(now))
         self._changed(task)
         self._drop_oldest_final()

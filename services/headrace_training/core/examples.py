@@ -9,6 +9,7 @@ import torch
 
 from headrace.errors import ProgramFailed
 from headrace.program import Examples, Program, Split
+from headrace.tasks.bounds import MAX_METRICS
 from headrace_training.core.order import Indices
 
 Kind = TypeVar("Kind")
@@ -73,10 +74,10 @@ def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> d
         ]
     module.train()
     measured = program.metrics(np.concatenate(outputs), examples.targets)
-    metrics = {
-        name: _number(name, value)
-        for name, value in _expect(measured, dict, "metrics()", "a dict of numbers").items()
-    }
+    named = _expect(measured, dict, "metrics()", "a dict of numbers")
+    if len(named) > MAX_METRICS:
+        raise ProgramFailed(f"metrics() returned {len(named)} numbers; return at most {MAX_METRICS}")
+    metrics = {str(name): _number(name, value) for name, value in named.items()}
     if program.goal.metric not in metrics:
         raise ProgramFailed(
             f"metrics() returns {', '.join(metrics) or 'nothing'}, but the goal is {program.goal.metric!r}; return that too"
@@ -84,7 +85,7 @@ def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> d
     return metrics
 
 
-def _number(name: str, value: object) -> float:
+def _number(name: object, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]  # what the user's code returned may be anything
     except (TypeError, ValueError):

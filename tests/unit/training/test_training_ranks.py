@@ -217,6 +217,11 @@ class MetricAsText(Small):
         return {"accuracy": "high"}  # type: ignore[dict-item]  # a user's mistake
 
 
+class ManyMetrics(Small):
+    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
+        return {str(number): 1.0 for number in range(101)}
+
+
 class NoExamples(Small):
     def data(self, split: Split) -> Examples:
         return None  # type: ignore[return-value]  # a user's mistake
@@ -241,6 +246,7 @@ class FrozenModel(Small):
             r"data\('train'\) returned a NoneType; return headrace.program.Examples",
         ),
         (MetricsMissing(), ProgramFailed, r"metrics\(\) returned a NoneType; return a dict of numbers"),
+        (ManyMetrics(), ProgramFailed, r"metrics\(\) returned 101 numbers; return at most 100"),
         (MetricAsText(), ProgramFailed, r"metrics\(\) returned 'high' as 'accuracy'; return a number"),
         (WrongGoal(), ProgramFailed, "returns recall, but the goal is 'accuracy'"),
         (NoData(), ProgramFailed, r"data\('train'\) has 0 examples"),
