@@ -1,5 +1,6 @@
 """The Parameters service on the wire."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -108,15 +109,24 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
 
     def _wait(self, store: LiveStore, min_version: int, context: ServicerContext) -> Published:
         context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
-        bound_s = min(context.time_remaining(), _LONGEST_WAIT_S)
         began = time.monotonic()
-        published = store.wait(min_version, bound_s - min(_LAST_WORDS_S, bound_s / 4), context.is_active)
+        published = store.wait(min_version, wait_bound_s(context.time_remaining()), context.is_active)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
 
     def _count_sent(self, pieces: list[Piece]) -> None:
         self._metrics.pulls.inc()
         self._metrics.sent_bytes.inc(sum(piece.values.nbytes for piece in pieces))
+
+
+def wait_bound_s(remaining_s: float) -> float:
+    """Return the seconds a call waits for its version: until shortly before its deadline.
+
+    Args:
+        remaining_s: Until the deadline; for a call without one, gRPC says more than any lock can wait.
+    """
+    bound_s = _LONGEST_WAIT_S if remaining_s > threading.TIMEOUT_MAX else remaining_s
+    return bound_s - min(_LAST_WORDS_S, bound_s / 4)
 
 
 Request = TypeVar(

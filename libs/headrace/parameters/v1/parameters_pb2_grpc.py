@@ -63,7 +63,8 @@ class ParametersServicer:
 
     def Initialize(self, request_iterator, context):
         """Gives a store its tensors and first values. The first call wins; a repeat by anyone returns what is there, so every
-        restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty.
+        restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty,
+        as does RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): the process has no memory left for such a model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +81,7 @@ class ParametersServicer:
 
     def Pull(self, request, context):
         """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
-        deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+        deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

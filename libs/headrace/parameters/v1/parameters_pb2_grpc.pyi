@@ -35,7 +35,8 @@ class ParametersStub:
     def __new__(cls, channel: _aio.Channel) -> ParametersAsyncStub: ...
     Initialize: _grpc.StreamUnaryMultiCallable[_parameters_pb2.InitializeRequest, _parameters_pb2.InitializeResponse]
     """Gives a store its tensors and first values. The first call wins; a repeat by anyone returns what is there, so every
-    restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty.
+    restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty,
+    as does RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): the process has no memory left for such a model.
     """
     Push: _grpc.StreamUnaryMultiCallable[_parameters_pb2.PushRequest, _parameters_pb2.PushResponse]
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
@@ -44,7 +45,7 @@ class ParametersStub:
     """
     Pull: _grpc.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
-    deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+    deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _grpc.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]
     """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
@@ -56,7 +57,8 @@ class ParametersAsyncStub(ParametersStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Initialize: _aio.StreamUnaryMultiCallable[_parameters_pb2.InitializeRequest, _parameters_pb2.InitializeResponse]  # type: ignore[assignment]
     """Gives a store its tensors and first values. The first call wins; a repeat by anyone returns what is there, so every
-    restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty.
+    restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty,
+    as does RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): the process has no memory left for such a model.
     """
     Push: _aio.StreamUnaryMultiCallable[_parameters_pb2.PushRequest, _parameters_pb2.PushResponse]  # type: ignore[assignment]
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
@@ -65,7 +67,7 @@ class ParametersAsyncStub(ParametersStub):
     """
     Pull: _aio.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]  # type: ignore[assignment]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
-    deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+    deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _aio.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]  # type: ignore[assignment]
     """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
@@ -80,7 +82,8 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_parameters_pb2.InitializeResponse, _abc.Awaitable[_parameters_pb2.InitializeResponse]]:
         """Gives a store its tensors and first values. The first call wins; a repeat by anyone returns what is there, so every
-        restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty.
+        restarted worker may call it. INVALID_ARGUMENT (NON_FINITE_VALUES, SHAPE_MISMATCH) leaves the store empty,
+        as does RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): the process has no memory left for such a model.
         """
 
     @_abc_1.abstractmethod
@@ -101,7 +104,7 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parameters_pb2.PullResponse], _abc.AsyncIterator[_parameters_pb2.PullResponse]]:
         """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
-        deadline, then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
+        deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
         """
 
     @_abc_1.abstractmethod
