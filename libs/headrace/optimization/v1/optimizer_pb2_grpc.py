@@ -102,7 +102,7 @@ class OptimizerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopTask(self, request, context):
-        """Ends a task. Returns at once, state STOPPING.
+        """Ends a task. Returns at once, state STOPPING; a final task stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

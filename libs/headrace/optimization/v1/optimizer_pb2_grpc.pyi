@@ -45,7 +45,7 @@ class OptimizerStub:
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]
     """Streams a task's changes until it is final."""
     StopTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]
-    """Ends a task. Returns at once, state STOPPING."""
+    """Ends a task. Returns at once, state STOPPING; a final task stays as it is."""
     ListPasses: _grpc.UnaryUnaryMultiCallable[_optimizer_pb2.ListPassesRequest, _optimizer_pb2.ListPassesResponse]
     """Lists the passes this node can run."""
 
@@ -65,7 +65,7 @@ class OptimizerAsyncStub(OptimizerStub):
     WatchTask: _aio.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """Streams a task's changes until it is final."""
     StopTask: _aio.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Ends a task. Returns at once, state STOPPING."""
+    """Ends a task. Returns at once, state STOPPING; a final task stays as it is."""
     ListPasses: _aio.UnaryUnaryMultiCallable[_optimizer_pb2.ListPassesRequest, _optimizer_pb2.ListPassesResponse]  # type: ignore[assignment]
     """Lists the passes this node can run."""
 
@@ -112,7 +112,7 @@ class OptimizerServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.StopTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Ends a task. Returns at once, state STOPPING."""
+        """Ends a task. Returns at once, state STOPPING; a final task stays as it is."""
 
     @_abc_1.abstractmethod
     def ListPasses(

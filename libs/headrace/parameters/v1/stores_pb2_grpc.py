@@ -75,7 +75,7 @@ class StoresServicer:
     def CreateStore(self, request, context):
         """Makes this process hold shard `shard_index` of a store, empty, or as a snapshot left it. Repeating the call with the same
         body returns the store as it is now. A greater epoch replaces the store; a smaller one is STALE_EPOCH; the same epoch with
-        another body is ALREADY_EXISTS.
+        another body is ALREADY_EXISTS. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when the process holds as many stores as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

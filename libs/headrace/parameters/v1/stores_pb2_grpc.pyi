@@ -37,7 +37,7 @@ class StoresStub:
     CreateStore: _grpc.UnaryUnaryMultiCallable[_stores_pb2.CreateStoreRequest, _stores_pb2.Store]
     """Makes this process hold shard `shard_index` of a store, empty, or as a snapshot left it. Repeating the call with the same
     body returns the store as it is now. A greater epoch replaces the store; a smaller one is STALE_EPOCH; the same epoch with
-    another body is ALREADY_EXISTS.
+    another body is ALREADY_EXISTS. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when the process holds as many stores as it may.
     """
     GetStore: _grpc.UnaryUnaryMultiCallable[_stores_pb2.GetStoreRequest, _stores_pb2.Store]
     """Returns one store. NOT_FOUND if this process does not hold it."""
@@ -62,7 +62,7 @@ class StoresAsyncStub(StoresStub):
     CreateStore: _aio.UnaryUnaryMultiCallable[_stores_pb2.CreateStoreRequest, _stores_pb2.Store]  # type: ignore[assignment]
     """Makes this process hold shard `shard_index` of a store, empty, or as a snapshot left it. Repeating the call with the same
     body returns the store as it is now. A greater epoch replaces the store; a smaller one is STALE_EPOCH; the same epoch with
-    another body is ALREADY_EXISTS.
+    another body is ALREADY_EXISTS. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when the process holds as many stores as it may.
     """
     GetStore: _aio.UnaryUnaryMultiCallable[_stores_pb2.GetStoreRequest, _stores_pb2.Store]  # type: ignore[assignment]
     """Returns one store. NOT_FOUND if this process does not hold it."""
@@ -90,7 +90,7 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_stores_pb2.Store, _abc.Awaitable[_stores_pb2.Store]]:
         """Makes this process hold shard `shard_index` of a store, empty, or as a snapshot left it. Repeating the call with the same
         body returns the store as it is now. A greater epoch replaces the store; a smaller one is STALE_EPOCH; the same epoch with
-        another body is ALREADY_EXISTS.
+        another body is ALREADY_EXISTS. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when the process holds as many stores as it may.
         """
 
     @_abc_1.abstractmethod

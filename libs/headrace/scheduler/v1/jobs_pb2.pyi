@@ -530,7 +530,7 @@ class ExplainJobResponse(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
-    """One line: "waits: needs 2 free training nodes, 1 is free; start one more with `headrace up --workers 3`"."""
+    """One line: "waits: needs 2 free training nodes, 1 is free (1 busy with projects/default/jobs/a); start one more with `headrace up --workers 3`"."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """Every condition of its placement, in the order they are checked."""
@@ -565,12 +565,12 @@ class Condition(_message.Message):
     satisfied: _builtins.bool
     """Whether it holds now."""
     needed: _builtins.int
-    """Nodes it needs."""
+    """Free slots it needs, for the shards of a store on different nodes; 0 for a condition that counts nothing."""
     available: _builtins.int
-    """Nodes that satisfy it."""
+    """Free slots there are."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why the other nodes do not: "1 busy with projects/default/jobs/a", "1 draining"."""
+        """Why it does not hold, or other nodes have no free slot: "1 busy with projects/default/jobs/a", "1 draining"."""
 
     def __init__(
         self,

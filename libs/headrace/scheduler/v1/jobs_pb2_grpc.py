@@ -120,7 +120,7 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainJob(self, request, context):
-        """Says why a job waits: the first condition that fails, and how many nodes fail each.
+        """Says why a job waits: the first condition that fails, and for each how many nodes fail it, and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

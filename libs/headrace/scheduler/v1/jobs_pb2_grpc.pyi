@@ -47,7 +47,7 @@ class JobsStub:
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Streams a job's changes until it is final."""
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ExplainJobRequest, _jobs_pb2.ExplainJobResponse]
-    """Says why a job waits: the first condition that fails, and how many nodes fail each."""
+    """Says why a job waits: the first condition that fails, and for each how many nodes fail it, and why."""
 
 @_typing.type_check_only
 class JobsAsyncStub(JobsStub):
@@ -67,7 +67,7 @@ class JobsAsyncStub(JobsStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams a job's changes until it is final."""
     ExplainJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ExplainJobRequest, _jobs_pb2.ExplainJobResponse]  # type: ignore[assignment]
-    """Says why a job waits: the first condition that fails, and how many nodes fail each."""
+    """Says why a job waits: the first condition that fails, and for each how many nodes fail it, and why."""
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
     """The one front door for work that takes time."""
@@ -126,6 +126,6 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ExplainJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ExplainJobResponse, _abc.Awaitable[_jobs_pb2.ExplainJobResponse]]:
-        """Says why a job waits: the first condition that fails, and how many nodes fail each."""
+        """Says why a job waits: the first condition that fails, and for each how many nodes fail it, and why."""
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

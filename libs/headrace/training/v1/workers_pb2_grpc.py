@@ -98,7 +98,7 @@ class WorkersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopTask(self, request, context):
-        """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING.
+        """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

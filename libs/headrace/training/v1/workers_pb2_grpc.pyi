@@ -46,7 +46,7 @@ class WorkersStub:
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]
     """Streams a task's changes until it is final."""
     StopTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]
-    """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING."""
+    """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is."""
 
 @_typing.type_check_only
 class WorkersAsyncStub(WorkersStub):
@@ -65,7 +65,7 @@ class WorkersAsyncStub(WorkersStub):
     WatchTask: _aio.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """Streams a task's changes until it is final."""
     StopTask: _aio.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING."""
+    """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is."""
 
 class WorkersServicer(metaclass=_abc_1.ABCMeta):
     """Runs ranks of training runs, each in a subprocess of its own."""
@@ -111,6 +111,6 @@ class WorkersServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.StopTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING."""
+        """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is."""
 
 def add_WorkersServicer_to_server(servicer: WorkersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
