@@ -47,7 +47,7 @@ class Settings(NodeSettings):
     # Half of the cores, because the other half speaks gRPC: `python -m benchmarks.inference workers`.
     workers: int = Field(1, ge=1, le=256, description="Batches of one model that run at the same time.")
     threads: int = Field(
-        default_factory=lambda: max(1, len(os.sched_getaffinity(0)) // 2),
+        default_factory=lambda: max(1, (os.cpu_count() or 1) // 2),
         ge=1,
         le=256,
         description="Threads that share the work of one batch; by default half of the cores.",

@@ -214,3 +214,35 @@ def test_an_error_that_nobody_foresaw_reaches_its_caller_and_frees_the_worker(
         with pytest.raises(ZeroDivisionError):
             engine.run({"x": np.ones(1)}, ("y",), None, lambda _: None)
     assert engine.drain(0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_callers_do_each_gets_his_own_answer_or_an_error_and_nothing_is_left(seed: int) -> None:
+    """Sixteen callers send good and bad rows, hang up at any moment and run out of time, on two workers."""
+
+    class Doubling:
+        def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+            if (inputs["x"] < 0).any():
+                raise InvalidArgument("negative")
+            return {"y": inputs["x"] * 2}
+
+    engine = Engine(Doubling(), Batching(2, 4, 8), joins=True, observer=Batches())
+
+    def caller(number: int) -> None:
+        random = np.random.default_rng([seed, number])
+        for turn in range(300):
+            value = float(number * 1000 + turn) * (-1 if random.random() < 0.1 else 1)
+            hang_ups: list[Callable[[], None]] = []
+            timeout_s = 1e-4 if random.random() < 0.2 else WAIT_S
+            try:
+                place = engine.enter({"x": np.array([value])}, ("y",), timeout_s, hang_ups.append)
+                if random.random() < 0.2:
+                    hang_ups[0]()
+                assert engine.finish(place)["y"].tolist() == [value * 2]
+            except (Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted):
+                continue
+
+    with ThreadPoolExecutor(16) as callers:
+        list(callers.map(caller, range(16)))
+    assert engine.waiting == 0
+    assert engine.drain(0)
