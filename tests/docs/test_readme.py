@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace.local.plan import free_port
 from headrace.rpc.healthcheck import serving
+from headrace.testing import free_port
 from headrace.testing.reflection import ReflectionClient, parse_grpcurl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.local.child import ProcessSpec
-from headrace.rpc.addresses import join_address
+from headrace.rpc.addresses import free_port, join_address
 
 SCHEDULER_PORT = 8470
 _HOST = "127.0.0.1"
@@ -25,13 +24,6 @@ class Sizes:
     shards: int = 2
     optimizers: int = 1
     replicas: int = 1
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def plan(

@@ -1,6 +1,7 @@
 """Tools for tests: a clock that is moved by hand, a real server on a free loopback port."""
 
+from headrace.rpc.addresses import free_port
 from headrace.testing.clock import FakeClock
-from headrace.testing.server import free_port, handler, serve
+from headrace.testing.server import handler, serve
 
 __all__ = ["FakeClock", "free_port", "handler", "serve"]

@@ -1,7 +1,6 @@
 """A real server for one test."""
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -75,10 +74,3 @@ def handler(method: str, behavior: Callable[[Any, grpc.ServicerContext], Any]) -
 
 def _arity(streaming: bool) -> str:
     return "stream" if streaming else "unary"
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

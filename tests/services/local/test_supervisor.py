@@ -13,10 +13,11 @@ import pytest
 
 from headrace.errors import FailedPrecondition
 from headrace.local.child import ProcessSpec
-from headrace.local.plan import Sizes, free_port, plan
+from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor
 from headrace.rpc.addresses import join_address
 from headrace.rpc.healthcheck import serving
+from headrace.testing import free_port
 
 
 def registry(folder: Path, **settings: str) -> ProcessSpec:
