@@ -9,7 +9,7 @@ from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace_parameters.live import LiveStore
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.table import StoreTable
-from headrace_parameters.translate import check_snapshot, config_from_proto, store_to_proto
+from headrace_parameters.wire import check_snapshot, config_from_proto, store_to_proto
 
 
 class StoresServicer(stores_pb2_grpc.StoresServicer):
