@@ -11,7 +11,7 @@ import typer
 
 from headrace.cli import about, demo, jobs, models, nodes, serve, train, up
 from headrace.cli.examples import epilog
-from headrace.cli.failures import FAILED, INTERRUPTED, error_lines, usage_line
+from headrace.cli.failures import FAILED, INTERRUPTED, error_lines, usage_line, world_line
 from headrace.cli.session import ADDRESS, Session, hoist
 from headrace.errors import HeadraceError
 
@@ -91,6 +91,8 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read us has gone (`headrace jobs | head`); a second error at exit would help nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        return _fail(FAILED, world_line(error))
 
 
 def _wrong_usage(error: typer.TyperException) -> int:

@@ -27,3 +27,9 @@ def usage_line(message: str, command: str) -> str:
     text = " ".join(message.split())
     text = text[:1].lower() + text[1:].rstrip(".")
     return f"error: {text}; see `{command} --help`"
+
+
+def world_line(error: OSError) -> str:
+    """Return the line to print when this machine refused something: a folder, a file, a full disk."""
+    what = f"cannot use {error.filename}" if error.filename else "this machine refused"
+    return f"error: {what}: {error.strerror or error}; make it usable, or choose another"

@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.cli.app import run
-from headrace.cli.failures import error_lines, usage_line
+from headrace.cli.failures import error_lines, usage_line, world_line
 from headrace.cli.options import read_config
 from headrace.cli.session import Session, hoist
 from headrace.errors import InvalidArgument, ProgramFailed, Unavailable
@@ -128,3 +128,11 @@ def test_a_program_config_is_json_where_it_can_be() -> None:
         "text": "a=b",
         "empty": "",
     }
+
+
+def test_what_the_machine_refuses_is_told_in_one_line() -> None:
+    refused = FileNotFoundError(2, "No such file or directory", "/proc/x")
+    assert world_line(refused) == (
+        "error: cannot use /proc/x: No such file or directory; make it usable, or choose another"
+    )
+    assert world_line(OSError("odd")) == "error: this machine refused: odd; make it usable, or choose another"
