@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+from headrace.optimization.options import read_options
 from headrace.optimization.report import Candidate
 from headrace.optimization.v1.optimizer_pb2 import StartTaskRequest
 from headrace.program.loading import load_program
@@ -15,7 +16,7 @@ from headrace_optimization.core import plan
 from headrace_optimization.core.result import task_metrics
 from headrace_optimization.pipeline import Source, optimize
 from headrace_optimization.registration import find_registered, register
-from headrace_optimization.wire import read_options, weights_of
+from headrace_optimization.wire import weights_of
 
 
 def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> TaskResult:

@@ -15,7 +15,7 @@ from headrace.names import (
     parse_model_reference,
     project_of,
 )
-from headrace.optimization.v1.optimizer_pb2 import OptimizationOptions
+from headrace.optimization.options import read_options
 from headrace.parameters.v1 import stores_pb2
 from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.v1.workers_pb2 import TrainingOptions
@@ -145,25 +145,10 @@ def _check_optimize(optimize: jobs_pb2.OptimizeSpec, project: str) -> None:
     if not isinstance(name, VersionName | AliasName):
         raise _bad("job.optimize.version", optimize.version, "name a version: …/versions/1 or …@latest")
     _check_project(str(name), project, "job.optimize.version")
-    for field, value, holds, rule in _optimization_rules(optimize.options):
-        if not holds:
-            raise _bad(f"job.optimize.options.{field}", value, f"it must be {rule}")
-
-
-def _optimization_rules(options: OptimizationOptions) -> Iterator[tuple[str, object, bool, str]]:
-    gates = options.gates
-    drop, speedup = gates.max_metric_drop, gates.min_speedup
-    yield "gates.max_metric_drop", drop, math.isfinite(drop) and drop >= 0, "finite and 0 or more"
-    if gates.HasField("min_speedup"):
-        yield (
-            "gates.min_speedup",
-            speedup,
-            math.isfinite(speedup) and speedup > 0,
-            "finite and greater than 0",
-        )
-    yield "precisions", list(options.precisions), all(p in (1, 2) for p in options.precisions), "FP32 or INT8"
-    yield "objective", options.objective, options.objective in (0, 1, 2), "LATENCY or SIZE"
-    yield "batch_sizes", list(options.batch_sizes), all(options.batch_sizes), "1 or more each"
+    try:
+        read_options(optimize.options)
+    except InvalidArgument as error:
+        raise InvalidArgument(error.message, field=f"job.optimize.{error.field}") from None
 
 
 def _within(value: int, most: int, field: str) -> int:

@@ -10,6 +10,7 @@ from headrace.errors import (
     RequestIdReused,
     ResourceExhausted,
 )
+from headrace.optimization.v1 import optimizer_pb2
 from headrace.parameters.v1 import stores_pb2
 from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.v1 import workers_pb2
@@ -56,6 +57,27 @@ def test_a_request_that_comes_twice_makes_one_job(scheduler: Scheduler) -> None:
 def test_a_request_id_is_bounded(scheduler: Scheduler) -> None:
     with pytest.raises(InvalidArgument, match="request_id has 129 characters"):
         scheduler.train(request_id="x" * 129)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (optimizer_pb2.OptimizationOptions(batch_sizes=[1025]), "batch_sizes"),
+        (optimizer_pb2.OptimizationOptions(batch_sizes=[8, 8]), "batch_sizes"),
+        (optimizer_pb2.OptimizationOptions(precisions=[optimizer_pb2.PRECISION_UNSPECIFIED]), "precisions"),
+        (optimizer_pb2.OptimizationOptions(objective=optimizer_pb2.Objective.ValueType(7)), "objective"),
+        (optimizer_pb2.OptimizationOptions(calibration_examples=100_001), "calibration_examples"),
+        (optimizer_pb2.OptimizationOptions(gates=optimizer_pb2.Gates(max_bytes=0)), "gates.max_bytes"),
+        (optimizer_pb2.OptimizationOptions(gates=optimizer_pb2.Gates(min_speedup=0)), "gates.min_speedup"),
+    ],
+)
+def test_an_optimization_that_no_node_would_take_is_refused_at_once(
+    scheduler: Scheduler, options: optimizer_pb2.OptimizationOptions, field: str
+) -> None:
+    spec = jobs_pb2.OptimizeSpec(version=f"{PROJECT}/models/digits/versions/1", options=options)
+    with pytest.raises(InvalidArgument) as refused:
+        scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job=jobs_pb2.Job(optimize=spec)))
+    assert refused.value.field == f"job.optimize.options.{field}"
 
 
 def test_a_name_is_taken_even_when_its_job_is_over(scheduler: Scheduler) -> None:

@@ -5,13 +5,14 @@ import math
 import pytest
 
 from headrace.errors import InvalidArgument
+from headrace.optimization.options import read_options
 from headrace.optimization.report import Gates, Options
 from headrace.optimization.v1.optimizer_pb2 import Gates as GatesMessage
 from headrace.optimization.v1.optimizer_pb2 import Objective, OptimizationOptions, Precision, StartTaskRequest
 from headrace.registry.v1.models_pb2 import File, FileRole, Version
 from headrace.types.v1.program_pb2 import Program
 from headrace_optimization.registration import work_key
-from headrace_optimization.wire import check_request, read_options, weights_of
+from headrace_optimization.wire import check_request, weights_of
 
 TASK, VERSION = "projects/default/tasks/t", "projects/default/models/m/versions/1"
 

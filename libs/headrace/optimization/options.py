@@ -1,10 +1,15 @@
-"""What a pipeline may be asked for: the defaults and the bounds."""
+"""What a pipeline may be asked for: the defaults and the bounds.
+
+Read by the service that runs it, and before that by the scheduler, which refuses what could never run.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from headrace.errors import InvalidArgument
 from headrace.optimization.report import Gates, Options
+from headrace.optimization.v1.optimizer_pb2 import Objective, OptimizationOptions, Precision
 
 MAX_METRIC_DROP = 0.01
 CALIBRATION_EXAMPLES = 256
@@ -15,8 +20,60 @@ LARGEST_BATCH_SIZE = 1024
 MOST_BATCH_SIZES = 8
 MOST_CALIBRATION_EXAMPLES = 100_000
 
+PrecisionName = Literal["fp32", "int8"]
+_PRECISIONS: dict[Precision.ValueType, PrecisionName] = {
+    Precision.PRECISION_FP32: "fp32",
+    Precision.PRECISION_INT8: "int8",
+}
+_OBJECTIVES: dict[int, Literal["latency", "size"]] = {
+    Objective.OBJECTIVE_UNSPECIFIED: "latency",
+    Objective.OBJECTIVE_LATENCY: "latency",
+    Objective.OBJECTIVE_SIZE: "size",
+}
 
-def check_options(options: Options) -> Options:
+
+def read_options(message: OptimizationOptions) -> Options:
+    """Fill in the defaults.
+
+    Raises:
+        InvalidArgument: Some value is unknown or out of bounds.
+    """
+    objective = _OBJECTIVES.get(message.objective)
+    if objective is None:
+        raise InvalidArgument(
+            f"objective {message.objective} is unknown; use {', '.join(Objective.keys())}",
+            field="options.objective",
+        )
+    options = Options(
+        precisions=_read_precisions(message),
+        gates=_read_gates(message),
+        objective=objective,
+        calibration_examples=message.calibration_examples or CALIBRATION_EXAMPLES,
+        batch_sizes=tuple(message.batch_sizes) or BATCH_SIZES,
+    )
+    return _check(options)
+
+
+def _read_precisions(message: OptimizationOptions) -> tuple[PrecisionName, ...]:
+    """Put fp32 first, which is always made, and each other once."""
+    for number in message.precisions:
+        if number not in _PRECISIONS:
+            known = ", ".join(Precision.Name(known) for known in _PRECISIONS)
+            raise InvalidArgument(f"precision {number} is unknown; use {known}", field="options.precisions")
+    asked = {_PRECISIONS[number] for number in message.precisions or [Precision.PRECISION_INT8]} | {"fp32"}
+    return tuple(name for name in _PRECISIONS.values() if name in asked)
+
+
+def _read_gates(message: OptimizationOptions) -> Gates:
+    gates = message.gates
+    return Gates(
+        max_metric_drop=gates.max_metric_drop if gates.HasField("max_metric_drop") else MAX_METRIC_DROP,
+        min_speedup=gates.min_speedup if gates.HasField("min_speedup") else None,
+        max_bytes=gates.max_bytes if gates.HasField("max_bytes") else None,
+    )
+
+
+def _check(options: Options) -> Options:
     """Return `options` if a pipeline can run with them.
 
     Raises:
