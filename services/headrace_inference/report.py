@@ -10,6 +10,7 @@ def report(listings: Iterable[Listing]) -> list[ServedModel]:
     """Describe the models to the scheduler, those that failed to load included."""
     return [
         ServedModel(
+            project=one.key.project,
             model=one.key.model,
             version=str(one.source.version),
             file=one.source.file,

@@ -10,6 +10,7 @@ from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
+from headrace.rpc.context import PROJECT_METADATA
 from headrace.scheduler.v1.jobs_pb2 import Job
 from headrace.training.v1 import workers_pb2, workers_pb2_grpc
 from headrace.types.v1.task_pb2 import StopTaskRequest
@@ -52,8 +53,9 @@ def perform(command: Command, channel: grpc.Channel) -> str:
         case LoadModel():
             _load(command, channel)
         case UnloadModel():
-            unload = inference_pb2.RepositoryModelUnloadRequest(model_name=command.model)
-            _inference(channel).RepositoryModelUnload(unload, timeout=SHORT_S)
+            metadata, model = _in_project(command.model)
+            unload = inference_pb2.RepositoryModelUnloadRequest(model_name=model)
+            _inference(channel).RepositoryModelUnload(unload, metadata=metadata, timeout=SHORT_S)
     return ""
 
 
@@ -129,10 +131,17 @@ def _resolve(command: ResolveVersion, channel: grpc.Channel) -> str:
 
 
 def _load(command: LoadModel, channel: grpc.Channel) -> None:
-    load = inference_pb2.RepositoryModelLoadRequest(model_name=command.model)
+    metadata, model = _in_project(command.model)
+    load = inference_pb2.RepositoryModelLoadRequest(model_name=model)
     load.parameters["version"].string_param = command.version
     load.parameters["file"].string_param = command.file
-    _inference(channel).RepositoryModelLoad(load, timeout=TRANSFER_S)
+    _inference(channel).RepositoryModelLoad(load, metadata=metadata, timeout=TRANSFER_S)
+
+
+def _in_project(model: str) -> tuple[tuple[tuple[str, str]], str]:
+    """Split `{project}/{model_name}`: the protocol has no place for the project but the caller's identity."""
+    project, _, name = model.partition("/")
+    return ((PROJECT_METADATA, project),), name
 
 
 def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[str, str]:

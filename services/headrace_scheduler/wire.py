@@ -179,7 +179,9 @@ def read_report(node: nodes.Node, report: nodes_pb2.Report) -> events.NodeReport
         incarnation=node.incarnation,
         tasks=tuple(_read_task(task) for task in report.tasks if task.state in _TASK_STATES),
         models=tuple(
-            nodes.ServedModel(model.model, model.version, model.file, model.ready, model.error)
+            nodes.ServedModel(
+                f"{model.project}/{model.model}", model.version, model.file, model.ready, model.error
+            )
             for model in report.models
         ),
         leaving=report.leaving,

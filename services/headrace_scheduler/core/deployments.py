@@ -45,8 +45,9 @@ class Deployment:
 
     @property
     def model(self) -> str:
-        """What clients of the Open Inference Protocol call it."""
-        return self.name.rsplit("/", 1)[1]
+        """What a node knows it by: `{project}/{model_name}`, the latter being what clients of the Open Inference Protocol say."""
+        _, project, _, deployment = self.name.split("/")
+        return f"{project}/{deployment}"
 
     @property
     def etag(self) -> str:

@@ -75,10 +75,10 @@ def _extend(tables: Tables, deployment: Deployment, missing: int, now: float, le
 
 
 def _has_room(tables: Tables, node: Node, deployment: Deployment) -> bool:
-    """Tell whether the node can take the model under its name; two projects may both have a deployment `digits`."""
+    """Tell whether the node can take the model: it is being unloaded there, or there is a slot for it."""
     there = tables.hosted.get(hosted_key(node.name, deployment.model))
     if there:
-        return there.deployment == deployment.name and not there.wanted
+        return not there.wanted
     others = _models_on(tables, node) - {deployment.model}
     return len(others) < node.slots
 

@@ -92,7 +92,9 @@ def test_a_node_tells_its_scheduler_which_models_it_serves(registry: ServedChann
         failed, served = report.models
         assert (failed.model, failed.version, failed.ready) == ("broken", broken, False)
         assert "onnxruntime cannot load the model" in failed.error
-        assert served == nodes_pb2.ServedModel(model="digits", version=version, file="model.onnx", ready=True)
+        assert served == nodes_pb2.ServedModel(
+            project="default", model="digits", version=version, file="model.onnx", ready=True
+        )
         process.send_signal(signal.SIGTERM)
         while not scheduler.report().leaving:
             pass

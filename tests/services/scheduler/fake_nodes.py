@@ -14,7 +14,7 @@ from headrace.node import Agent
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
-from headrace.rpc.authorization import Role, Rule
+from headrace.rpc.authorization import Role, Rule, current_principal
 from headrace.rpc.server import Server
 from headrace.scheduler.v1 import nodes_pb2
 from headrace.testing import serve
@@ -168,13 +168,14 @@ class FakeInference(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: inference_pb2.RepositoryModelLoadRequest, context: grpc.ServicerContext
     ) -> inference_pb2.RepositoryModelLoadResponse:
         node = self._node
+        project = current_principal().project
         node.called(f"load {request.model_name}")
         version, file = (request.parameters[key].string_param for key in ("version", "file"))
         if file == "broken.onnx":
             raise InvalidArgument("broken.onnx is not an ONNX model")
         with node.changed:
             node.models[request.model_name] = nodes_pb2.ServedModel(
-                model=request.model_name, version=version, file=file, ready=True
+                project=project, model=request.model_name, version=version, file=file, ready=True
             )
             node.changed.notify_all()
         assert node.agent

@@ -141,6 +141,15 @@ def test_a_request_that_comes_twice_makes_one_deployment(scheduler: Scheduler) -
     scheduler.deployments.DeleteDeployment(delete)
 
 
+def test_a_model_is_served_to_the_callers_of_its_project(scheduler: Scheduler, nodes: Nodes) -> None:
+    node = nodes.inference()
+    request = pb.CreateDeploymentRequest(parent="projects/other", deployment_id="digits")
+    request.deployment.version = "projects/other/models/digits@latest"
+    scheduler.deployments.CreateDeployment(request)
+    node.wait_for(lambda node: "digits" in node.models)
+    assert node.models["digits"].project == "other"
+
+
 def test_deployments_are_listed_by_name_in_pages(scheduler: Scheduler) -> None:
     for name in ("b", "a", "c"):
         create(scheduler, name=name)

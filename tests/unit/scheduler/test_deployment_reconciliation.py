@@ -111,6 +111,15 @@ def test_deleting_unloads_what_the_scheduler_placed_and_nothing_else() -> None:
     assert not world.machine.tables.hosted
 
 
+def test_two_projects_may_serve_models_of_one_name_on_one_node() -> None:
+    world = cluster(inference=1)
+    world.deploy("digits")
+    world.deploy("digits", project="projects/other")
+    world.deliver()
+    assert set(world.nodes["inference-0"].models) == {"default/digits", "other/digits"}
+    assert {row.state for row in world.machine.tables.deployments.values()} == {DeploymentState.READY}
+
+
 def test_a_drained_node_keeps_its_models_and_gets_no_new_ones() -> None:
     world = cluster(inference=1)
     world.deploy("digits")
@@ -118,7 +127,7 @@ def test_a_drained_node_keeps_its_models_and_gets_no_new_ones() -> None:
     world.handle(NodeDrained("nodes/inference-0", drained=True))
     world.deploy("text")
     world.deliver()
-    assert set(world.nodes["inference-0"].models) == {"digits"}
+    assert set(world.nodes["inference-0"].models) == {"default/digits"}
 
 
 def test_a_full_node_takes_no_more_models() -> None:

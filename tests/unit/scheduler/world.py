@@ -134,20 +134,20 @@ class World:
         self.handle(JobSubmitted(job))
         return self.job(job_id)
 
-    def deploy(self, name: str, version: int = 1, replicas: int = 1) -> Deployment:
+    def deploy(self, name: str, version: int = 1, replicas: int = 1, project: str = PROJECT) -> Deployment:
         deployment = Deployment(
-            name=f"{PROJECT}/deployments/{name}",
-            version=f"{PROJECT}/models/{name}@latest",
+            name=f"{project}/deployments/{name}",
+            version=f"{project}/models/{name}@latest",
             file="",
             replicas=replicas,
             pool="pools/default",
-            resolved_version=f"{PROJECT}/models/{name}/versions/{version}",
+            resolved_version=f"{project}/models/{name}/versions/{version}",
             resolved_file="int8.onnx",
             create_time=self.now,
             update_time=self.now,
         )
         self.handle(DeploymentCreated(deployment))
-        return self.deployment(name)
+        return self.machine.tables.deployments[deployment.name]
 
     # Nodes
 

@@ -182,7 +182,7 @@ class Node(_message.Message):
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. The deployments it serves, as `model_name`."""
+        """Output only. The deployments it serves, as `{project}/{model_name}`."""
 
     @_builtins.property
     def attach_time(self) -> _timestamp_pb2.Timestamp:

@@ -198,6 +198,7 @@ class ServedModel(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The `model_name` clients say."""
     version: _builtins.str
@@ -208,6 +209,8 @@ class ServedModel(_message.Message):
     """Whether it answers."""
     error: _builtins.str
     """Why it does not, if it failed to load."""
+    project: _builtins.str
+    """The project whose callers it answers; two projects may have models of the same name."""
     def __init__(
         self,
         *,
@@ -216,10 +219,11 @@ class ServedModel(_message.Message):
         file: _builtins.str = ...,
         ready: _builtins.bool = ...,
         error: _builtins.str = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "file", b"file", "model", b"model", "ready", b"ready", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "file", b"file", "model", b"model", "project", b"project", "ready", b"ready", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
