@@ -59,7 +59,7 @@ def test_a_call_past_its_deadline_says_how_long_it_waited() -> None:
 
 
 def test_a_call_its_own_caller_cancels_ends_with_an_error_of_ours() -> None:
-    """grpc raises FutureCancelledError there, which is no RpcError."""
+    """Grpc raises FutureCancelledError there, which is no RpcError."""
     answer = threading.Event()
 
     def hang(_: grpc.ServicerContext) -> models_pb2.Model:
