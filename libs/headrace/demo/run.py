@@ -50,9 +50,14 @@ class Demo:
     on_job: OnJob
     stages: list[Stage] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._services = self.folder / "services"
+        # The folder may be the one of a `headrace up`, which keeps its models in the same place.
+        self._found_services = self._services.exists()
+
     def start(self) -> Supervisor:
         """Return the supervisor of all services, not yet started; `run` needs it entered."""
-        specs = plan(self.folder / "services", self.sizes, port=0)
+        specs = plan(self._services, self.sizes, port=0)
         return Supervisor(specs, self.folder / "logs", self.on_stage)
 
     def run(self, supervisor: Supervisor) -> DemoResult:
@@ -80,8 +85,9 @@ class Demo:
             return self._result(trained, program, version, variants, addresses)
 
     def clean(self) -> None:
-        """Remove what the services kept; reports, models and logs stay."""
-        shutil.rmtree(self.folder / "services", ignore_errors=True)
+        """Remove what the services kept, if all of it is of this run; reports, models and logs stay."""
+        if not self._found_services:
+            shutil.rmtree(self._services, ignore_errors=True)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
