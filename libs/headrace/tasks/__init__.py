@@ -1,13 +1,14 @@
 """Work that takes time: a node's table of tasks, the subprocess that runs one, and the rpcs every task service shares.
 
-    table.py      what tasks there are and how they may change; pure
-    service.py    the table, its processes and its watchers behind one lock
-    servicer.py   GetTask, ListTasks, WatchTask, StopTask
-    process.py    one task as a subprocess, seen from the service
-    child.py      the same, seen from inside: `run_task(Request, work)`
-    frames.py     how the two talk over pipes
-    settings.py   which programs a node may run, and where
-    log.py        what the subprocess prints, in a file of bounded size
+    table.py        what tasks there are and how they may change; pure
+    service.py      the table, its processes and its watchers behind one lock
+    servicer.py     GetTask, ListTasks, WatchTask, StopTask
+    process.py      one task as a subprocess, seen from the service
+    descendants.py  what it started, wherever that went
+    child.py        the same, seen from inside: `run_task(Request, work)`
+    frames.py       how the two talk over pipes
+    settings.py     which programs a node may run, and where
+    log.py          what the subprocess prints, in a file of bounded size
 
 A service needs three lines beside its own StartTask:
 

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from headrace.errors import Cancelled, HeadraceError, ProgramFailed
 from headrace.tasks.bounds import MAX_MESSAGE, bounded
+from headrace.tasks.descendants import MARK, end_marked
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
 from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
 
@@ -136,10 +137,12 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _obey(control: BinaryIO, reporter: Reporter) -> None:
     """Pass STOP on; when the pipe ends the service is gone, and nobody waits for this task or could stop it: end it all."""
+    mark = os.environ.get(MARK, "")  # before the program can change it
     with contextlib.suppress(BrokenFrameError):
         while (frame := read_frame(control)) is not None:
             if frame == STOP:
                 reporter.request_stop()
+    end_marked(mark)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

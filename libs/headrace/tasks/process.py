@@ -1,7 +1,7 @@
 """One task as a subprocess, seen from the service that started it.
 
-The subprocess leads a session, and so a process group, of its own; whatever it starts ends with it. It sees a scrubbed environment, a
-working folder that is removed afterwards, and two pipes (see `frames`). It ends itself when the control pipe does, so even a
+The subprocess leads a session, and so a process group, of its own; whatever it starts ends with it, also what leaves the group
+(see `descendants`). It sees a scrubbed environment, a working folder that is removed afterwards, and two pipes (see `frames`). It ends itself when the control pipe does, so even a
 service that is killed leaves nothing behind.
 """
 
@@ -20,6 +20,7 @@ from typing import BinaryIO
 from google.protobuf.message import DecodeError
 
 from headrace.names import TaskName
+from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
 from headrace.tasks.log import BoundedLog, drop_old_logs
 from headrace.types.v1.task_pb2 import Failure, Task
@@ -42,7 +43,7 @@ ENVIRONMENT = frozenset(
 STOP_GRACE_S = 5.0  # from the polite request to SIGTERM: a few training steps and the last report
 KILL_GRACE_S = 3.0  # from SIGTERM to SIGKILL
 _DETAIL_LINES = 20
-_PIPE_END_S = 2.0  # how long a process that left the group may hold a pipe open after the task ended
+_PIPE_END_S = 2.0  # how long a process nobody could find may hold a pipe open after the task ended
 
 OnEvent = Callable[[Task], None]
 OnExit = Callable[[Failure], None]
@@ -98,7 +99,7 @@ class Launcher:
 
 
 class TaskProcess:
-    """A running task. `on_exit` is called exactly once, when no process of its group is left."""
+    """A running task. `on_exit` is called exactly once, when none of its processes is left."""
 
     def __init__(
         self,
@@ -117,8 +118,9 @@ class TaskProcess:
         self._told = threading.Event()  # the request has been sent: STOP must not come before it
         self._exited = threading.Event()
         self._stopping = False
+        self._mark = new_mark()
         work_dir.mkdir()
-        self._process, self._events = _spawn(command, work_dir)
+        self._process, self._events = _spawn(command, work_dir, self._mark)
         threading.Thread(target=self._run, args=(frames,), name=f"task-{self.pid}", daemon=True).start()
 
     @property
@@ -159,10 +161,11 @@ class TaskProcess:
         self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status, self._log_path), detail=detail))
 
     def _wait(self) -> int:
-        """Wait for the subprocess, end the rest of its group, and return its status."""
+        """Wait for the subprocess, end the rest of its group and who left it, and return its status."""
         # Not reaped yet, so its id cannot belong to a stranger while the group is signalled.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self._signal(signal.SIGKILL)
+        end_marked(self._mark)
         with self._lock:
             self._exited.set()
         return self._process.wait()
@@ -203,7 +206,7 @@ class TaskProcess:
                     os.killpg(self.pid, number)
 
 
-def _spawn(command: list[str], work_dir: Path) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _spawn(command: list[str], work_dir: Path, mark: str) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """Start `command <descriptor of the event pipe>`; return it with the end of that pipe to read."""
     read_end, write_end = os.pipe()
     try:
@@ -215,7 +218,7 @@ def _spawn(command: list[str], work_dir: Path) -> tuple[subprocess.Popen[bytes],
             pass_fds=(write_end,),
             start_new_session=True,
             cwd=work_dir,
-            env=_environment(os.environ, work_dir),
+            env=_environment(os.environ, work_dir) | {MARK: mark},
         )
     except OSError:
         os.close(read_end)

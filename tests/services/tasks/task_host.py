@@ -1,4 +1,4 @@
-"""A service that can be killed: starts the task `listen` of `task_program`, prints its state as it changes, waits forever."""
+"""A service that can be killed: starts a task of `task_program`, prints its state as it changes, waits forever."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ from headrace.tasks.table import TaskTable
 def main() -> None:
     tasks = TaskService(TaskTable(1), Launcher("task_program", Path(sys.argv[1])), time.time)
     request = Struct()
-    request["do"] = "listen"
+    request.update({"do": sys.argv[2], "wait": 1})
     tasks.start("projects/default/tasks/listen", 1, request)
     for task in tasks.watch("projects/default/tasks/listen", 0, lambda: True):
         if task.progress.step:

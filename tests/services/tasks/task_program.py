@@ -57,6 +57,17 @@ def _listen(request: Struct, context: Context, reporter: Reporter) -> TaskResult
     raise AssertionError
 
 
+def _leave_a_daemon(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Start a process in a session of its own, by a parent that ends at once: nothing but its environment tells whose it is."""
+    waits = "import threading; threading.Event().wait()"
+    starts = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {waits!r}], start_new_session=True, stdout=2).pid)"
+    pid = int(subprocess.run([sys.executable, "-c", starts], stdout=subprocess.PIPE, check=True).stdout)
+    reporter.progress(1, 2, "waiting", {"pid": os.getpid(), "child_pid": pid})
+    while request.fields["wait"].number_value and not reporter.stop_requested:
+        threading.Event().wait(0.02)
+    return TaskResult()
+
+
 def _ignore(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     reporter.progress(1, 2, "ignoring", {"pid": os.getpid()})
@@ -84,6 +95,7 @@ DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
     "exit": _exit,
     "die": _die,
     "listen": _listen,
+    "leave_a_daemon": _leave_a_daemon,
     "ignore": _ignore,
     "print": _print,
     "leave_a_thread": _leave_a_thread,

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from headrace.errors import ServerDraining
+from headrace.tasks.descendants import MARK
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import FINAL, TaskTable
@@ -158,6 +159,12 @@ def test_a_thread_left_running_does_not_keep_the_slot(tasks: TaskService, start:
     assert final(tasks, start("leave_a_thread")).state == TaskState.TASK_STATE_SUCCEEDED
 
 
+def test_a_daemon_a_program_leaves_behind_ends_with_the_task(tasks: TaskService, start: Start) -> None:
+    task = final(tasks, start("leave_a_daemon"))
+    assert task.state == TaskState.TASK_STATE_SUCCEEDED
+    wait_until_gone(int(task.progress.metrics["child_pid"]))
+
+
 def test_secrets_and_settings_do_not_reach_the_program(
     tasks: TaskService, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +172,7 @@ def test_secrets_and_settings_do_not_reach_the_program(
     monkeypatch.setenv("CLOUD_SECRET_KEY", "secret")
     seen = json.loads(final(tasks, start("environment")).result.version)
     assert "PATH" in seen["names"]
-    assert not [name for name in seen["names"] if name.startswith("HEADRACE") or "SECRET" in name]
+    assert [name for name in seen["names"] if name.startswith("HEADRACE") or "SECRET" in name] == [MARK]
     assert not Path(seen["folder"]).exists()
 
 
@@ -202,10 +209,13 @@ def test_a_listener_hears_of_every_change(tasks: TaskService, start: Start) -> N
     assert len(changes) >= 4  # started, running, result, final
 
 
-def test_a_killed_service_leaves_no_process_behind(tmp_path: Path) -> None:
-    """The control pipe ends with the service, and the task's process kills its own group."""
+@pytest.mark.parametrize("do", ["listen", "leave_a_daemon"])
+def test_a_killed_service_leaves_no_process_behind(do: str, tmp_path: Path) -> None:
+    """The control pipe ends with the service, and the task's process kills what it started and its own group."""
     host = subprocess.Popen(
-        [sys.executable, str(HERE / "task_host.py"), str(tmp_path)], stdout=subprocess.PIPE, env=os.environ
+        [sys.executable, str(HERE / "task_host.py"), str(tmp_path), do],
+        stdout=subprocess.PIPE,
+        env=os.environ,
     )
     assert host.stdout is not None
     pids = [int(pid) for pid in host.stdout.readline().split()]
