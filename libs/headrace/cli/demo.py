@@ -64,7 +64,7 @@ def _run(
     with job_display(console) as on_job:
         demo = Demo(example, folder, Sizes(), console.print, on_job)
         supervisor = demo.start()
-        with demo.timed("starting"):
+        with demo.stage("starting"):
             running.enter_context(stopping(supervisor))
         result = demo.run(supervisor)
     if not keep:  # after a failure everything stays, to be looked at

@@ -5,7 +5,6 @@ from __future__ import annotations
 from headrace.errors import HeadraceError, Unavailable
 
 FAILED = 1
-WRONG_USAGE = 2
 INTERRUPTED = 130  # as a shell says it of SIGINT
 
 

@@ -69,14 +69,14 @@ class Demo:
         addresses = {spec.name: spec.address for spec in supervisor.specs}
         with headrace.connect(addresses["scheduler"]) as client:
             program = load_attribute(RECIPES[self.example].program)
-            with self._stage("training"):
+            with self.stage("training"):
                 trained = self._train(client)
-            with self._stage("optimizing"):
+            with self.stage("optimizing"):
                 optimized = self._optimize(client, trained)
             version = client.version(optimized.result.version)
-            with self._stage("deploying"):
+            with self.stage("deploying"):
                 deployments = self._deploy(client, version)
-            with self._stage("measuring"):
+            with self.stage("measuring"):
                 report = self._download(client, version)
                 variants = [
                     self._measure(client, program, version, file, name, report)
@@ -90,15 +90,12 @@ class Demo:
             shutil.rmtree(self._services, ignore_errors=True)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce what happens inside the `with`, and count its time."""
         self.on_stage(name)
         started = time.monotonic()
         yield
         self.stages.append(Stage(name, time.monotonic() - started))
-
-    def timed(self, name: str) -> Any:
-        """Count what happens inside the `with` as a stage."""
-        return self._stage(name)
 
     def _train(self, client: Client) -> Job:
         recipe = RECIPES[self.example]
