@@ -37,6 +37,7 @@ def job_message(job: jobs.Job) -> jobs_pb2.Job:
             max_attempts=job.max_attempts,
             state=jobs_pb2.JobState.Value(f"JOB_STATE_{job.state}"),
             attempt=job.attempt,
+            excused_attempts=job.excused,
             progress=_progress_message(job.progress) if job.progress else None,
             checkpoint=_checkpoint_message(job.checkpoint) if job.checkpoint else None,
             placements=[

@@ -156,9 +156,11 @@ class TaskProcess:
             status = self._wait()
             for reader in readers:
                 reader.join(_PIPE_END_S)
-            detail = log.tail(_DETAIL_LINES)
+            last_words = log.tail(_DETAIL_LINES)
         shutil.rmtree(self._work_dir, ignore_errors=True)
-        self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status, self._log_path), detail=detail))
+        # The message is the same for the same end, so that the scheduler can tell a crash that repeats itself.
+        detail = "\n".join(filter(None, [last_words, f"the whole log is {self._log_path}"]))
+        self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status), detail=detail))
 
     def _wait(self) -> int:
         """Wait for the subprocess, end the rest of its group and who left it, and return its status."""
@@ -235,9 +237,9 @@ def _environment(environ: Mapping[str, str], work_dir: Path) -> dict[str, str]:
     return kept | {"TMPDIR": str(work_dir), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
-def _say(status: int, log_path: Path) -> str:
+def _say(status: int) -> str:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         hint = " (was the machine out of memory?)" if -status == signal.SIGKILL else ""
-        return f"the task's process was killed by {name}{hint}; its log is {log_path}"
-    return f"the task's process ended with status {status} and no result; its log is {log_path}"
+        return f"the task's process was killed by {name}{hint}"
+    return f"the task's process ended with status {status} and no result"

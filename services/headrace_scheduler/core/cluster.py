@@ -7,7 +7,7 @@ from headrace.errors import NotFound, StaleEpoch
 from headrace_scheduler.core import serving
 from headrace_scheduler.core.events import NodeDetached, NodeReported, TaskReport
 from headrace_scheduler.core.jobs import Failure, Job, Member, MemberState, job_of_task
-from headrace_scheduler.core.lifecycle import member_lost, members_on
+from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on
 from headrace_scheduler.core.lifecycle import reported as task_reported
 from headrace_scheduler.core.nodes import Node
 from headrace_scheduler.core.tables import Tables
@@ -90,7 +90,15 @@ def _lose(tables: Tables, name: str, why: str, now: float) -> None:
     _lose_work(tables, node, MemberState.LOST, why, now)
 
 
+def _excuse(tables: Tables, node: Node) -> None:
+    """Let the end of the node's process cost no job an attempt."""
+    for job, member in members_on(list(tables.jobs.values()), node.name, node.incarnation):
+        tables.put_job(leaving(tables.jobs[job.name], member))
+
+
 def _lose_work(tables: Tables, node: Node, state: MemberState, why: str, now: float) -> None:
+    if node.drained:  # whoever drained it meant to end it
+        _excuse(tables, node)
     for job, member in members_on(list(tables.jobs.values()), node.name, node.incarnation):
         failure = Failure("NODE_LOST", why)
         tables.put_job(member_lost(tables.jobs[job.name], member, state, failure, now))
@@ -128,6 +136,8 @@ def reported(tables: Tables, report: NodeReported, now: float, lease_s: float) -
         models=report.models,
     )
     tables.nodes.put(node.name, node)
+    if node.leaving:
+        _excuse(tables, node)
     _take_tasks(tables, node, report.tasks, now, lease_s)
     serving.reported(tables, node, now, lease_s)
     return [task.name for task in report.tasks if task.state.final and job_of_task(task.name)]

@@ -77,6 +77,7 @@ class Member:
     address: str
     state: MemberState = MemberState.PLACED
     since: float = 0.0
+    leaving: bool = False  # its process ends in good order: what that does to the attempt is nobody's failure
 
     def to(self, state: MemberState, now: float) -> "Member":
         """Return it in another state."""
@@ -142,6 +143,8 @@ class Job:
     sequence: int = 0  # place in the queue
     state: JobState = JobState.QUEUED
     attempt: int = 0
+    excused: int = 0  # attempts that ended because a node left in good order
+    crash: str = ""  # how the last attempt crashed, if it did before its first step
     members: tuple[Member, ...] = ()
     remnants: tuple[Member, ...] = ()  # what former attempts may still have on nodes
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
@@ -159,6 +162,11 @@ class Job:
     revision: int = 1
     progress: Progress | None = None
     rank_progress: Mapping[int, Progress] = field(default_factory=dict)
+
+    @property
+    def counted_attempts(self) -> int:
+        """How many of its `max_attempts` are used up, the one that runs included."""
+        return self.attempt - self.excused
 
     @property
     def tasks(self) -> tuple[Member, ...]:

@@ -39,6 +39,7 @@ COSTS_AN_ATTEMPT = frozenset(
         "UNKNOWN",
     }
 )
+CRASHES_ALWAYS = "as in the attempt before, and neither made a step; correct the program, or give its node what it lacks, and submit it again"
 
 
 def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
@@ -66,15 +67,32 @@ def failed(job: Job, failure: Failure, now: float) -> Job:
     """End the attempt, or the job, because something of it failed."""
     if not job.state.placed:
         return job  # it is ending already
-    if failure.reason in COSTS_AN_ATTEMPT and job.attempt < job.max_attempts:
-        return _queued_again(job, failure, now)
-    if failure.reason in COSTS_AN_ATTEMPT and job.max_attempts > 1:
-        failure = replace(failure, message=f"{failure.message} (attempt {job.attempt} of {job.max_attempts})")
+    if failure.reason not in COSTS_AN_ATTEMPT:
+        return _given_up(job, failure, now)
+    if any(member.leaving for member in job.members):
+        why = f"{failure.message}, because a node left in good order: not counted as one of its {job.max_attempts} attempts"
+        return _queued_again(replace(job, excused=job.excused + 1), failure, why, now)
+    if job.counted_attempts >= job.max_attempts:
+        which = f" (attempt {job.counted_attempts} of {job.max_attempts})" if job.max_attempts > 1 else ""
+        return _given_up(job, replace(failure, message=failure.message + which), now)
+    if job.crash and _crash(job, failure) == job.crash:
+        return _given_up(job, replace(failure, message=f"{failure.message}, {CRASHES_ALWAYS}"), now)
+    return _queued_again(job, failure, failure.message, now)
+
+
+def _given_up(job: Job, failure: Failure, now: float) -> Job:
     return ending(job, Verdict(JobState.FAILED, f"failed: {failure.message}", failure), now)
 
 
-def _queued_again(job: Job, failure: Failure, now: float) -> Job:
-    pause_s = min(FIRST_PAUSE_S * 2 ** (job.attempt - 1), LONGEST_PAUSE_S)
+def _crash(job: Job, failure: Failure) -> str:
+    """Say how the attempt crashed; empty if it did not, or not before its first step."""
+    start = job.resume.step if job.resume else 0
+    moved = any(progress.step > start for progress in job.rank_progress.values())
+    return failure.message if failure.reason == "TASK_CRASHED" and not moved else ""
+
+
+def _queued_again(job: Job, failure: Failure, why: str, now: float) -> Job:
+    pause_s = min(FIRST_PAUSE_S * 2 ** max(job.counted_attempts - 1, 0), LONGEST_PAUSE_S)
     left = tuple(member for member in job.members if not member.state.settled)
     return replace(
         job,
@@ -82,7 +100,8 @@ def _queued_again(job: Job, failure: Failure, now: float) -> Job:
         members=(),
         remnants=job.remnants + left,
         not_before=now + pause_s,
-        message=f"queued again: {failure.message}",
+        crash=_crash(job, failure),
+        message=f"queued again: {why}",
     )
 
 
@@ -213,6 +232,11 @@ def _fold(ranks: dict[int, Progress]) -> Progress | None:
         if "samples_per_s" in progress.metrics
     ]
     return replace(lead, metrics={**lead.metrics, "samples_per_s": sum(rates)}) if rates else lead
+
+
+def leaving(job: Job, member: Member) -> Job:
+    """Take note that the process of a member ends in good order."""
+    return job if member.leaving else job.with_member(replace(member, leaving=True))
 
 
 def members_on(jobs: Iterable[Job], node: str, incarnation: str) -> list[tuple[Job, Member]]:

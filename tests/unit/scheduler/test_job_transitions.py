@@ -1,13 +1,15 @@
 """Jobs in the core: what follows from each event."""
 
+from typing import Any
+
 import pytest
 
 from headrace.errors import AlreadyExists, FailedPrecondition, NotFound
 from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask
 from headrace_scheduler.core.events import JobCancelled, JobDeleted, TaskState
-from headrace_scheduler.core.jobs import JobState, Progress
+from headrace_scheduler.core.jobs import Failure, JobState, Progress
 from headrace_scheduler.core.nodes import NodeKind
-from tests.unit.scheduler.world import PROJECT, cluster
+from tests.unit.scheduler.world import PROJECT, World, cluster
 
 JOB = f"{PROJECT}/jobs/a"
 
@@ -113,6 +115,39 @@ def test_attempts_run_out() -> None:
     assert job.failure is not None
     assert job.failure.reason == "TASK_CRASHED"
     assert job.failure.message.endswith("(attempt 2 of 2)")
+
+
+def crash(world: World, attempt: int, status: int = 1, **change: Any) -> None:
+    failure = Failure("TASK_CRASHED", f"the task's process ended with status {status} and no result")
+    world.pass_time(10)
+    world.deliver()
+    world.change(f"a-{attempt}-train-0", state=TaskState.FAILED, failure=failure, **change)
+
+
+def test_a_program_that_crashes_twice_in_the_same_way_before_its_first_step_ends_the_job() -> None:
+    world = cluster()
+    world.submit("a")
+    crash(world, 1)
+    assert world.job("a").state is JobState.QUEUED
+    crash(world, 2, progress=Progress(0, 100, "loading"))
+    job = world.job("a")
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.reason == "TASK_CRASHED"
+    assert job.failure.message == (
+        "the task's process ended with status 1 and no result, as in the attempt before, and neither made a step; "
+        "correct the program, or give its node what it lacks, and submit it again"
+    )
+
+
+def test_crashes_in_two_ways_or_after_a_step_use_up_the_attempts() -> None:
+    world = cluster()
+    world.submit("a")
+    crash(world, 1, status=1)
+    crash(world, 2, status=2)
+    crash(world, 3, status=2, progress=Progress(1, 100, "training"))
+    crash(world, 4, status=2)
+    assert world.job("a").state is JobState.QUEUED
 
 
 def test_cancelling_a_queued_job_ends_it_at_once() -> None:

@@ -1,7 +1,7 @@
 """Nodes that are lost, restarted, frozen and thawed: what becomes of the jobs they worked for."""
 
 from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask
-from headrace_scheduler.core.events import JobCancelled
+from headrace_scheduler.core.events import JobCancelled, NodeDrained, TaskState
 from headrace_scheduler.core.jobs import JobState
 from tests.unit.scheduler.world import LEASE_S, PROJECT, cluster
 
@@ -105,6 +105,51 @@ def test_a_task_its_node_no_longer_knows_is_lost_after_a_lease() -> None:
     world.pass_time(2)
     assert world.job("a").attempt == 1
     assert world.job("a").state is JobState.QUEUED
+
+
+def test_nodes_that_leave_in_good_order_cost_a_job_no_attempt() -> None:
+    """A rolling restart of many nodes must not fail the jobs that run there."""
+    world = cluster(training=1)
+    world.submit("a", attempts=2)
+    for attempt in range(1, 6):
+        world.pass_time(1)
+        world.deliver()
+        world.run(f"a-{attempt}-train-0")
+        world.report("training-0", leaving=True)
+        world.change(f"a-{attempt}-train-0", state=TaskState.STOPPED)
+        assert world.job("a").state is JobState.QUEUED
+        assert world.job("a").message.endswith(
+            " because a node left in good order: not counted as one of its 2 attempts"
+        )
+        world.restart("training-0")
+    world.pass_time(1)
+    assert (world.job("a").attempt, world.job("a").excused) == (6, 5)
+
+
+def test_a_task_that_fails_because_the_node_of_its_store_leaves_costs_no_attempt() -> None:
+    world = cluster()
+    world.running("a")
+    world.report("parameters-0", leaving=True)
+    world.restart_scheduler()
+    world.fail("a-1-train-0", "UNAVAILABLE")
+    assert world.job("a").excused == 1
+
+
+def test_the_end_of_a_drained_node_costs_no_attempt() -> None:
+    world = cluster()
+    world.running("a")
+    world.handle(NodeDrained("nodes/training-0", drained=True))
+    world.restart("training-0")
+    assert world.job("a").excused == 1
+
+
+def test_a_program_that_raises_on_a_node_that_leaves_ends_the_job() -> None:
+    world = cluster()
+    world.running("a")
+    world.report("training-0", leaving=True)
+    world.fail("a-1-train-0", "PROGRAM_FAILED")
+    world.deliver()
+    assert world.job("a").state is JobState.FAILED
 
 
 def test_a_task_of_no_job_is_stopped_but_one_started_by_hand_is_left_alone() -> None:

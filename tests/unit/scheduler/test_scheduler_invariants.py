@@ -69,6 +69,13 @@ class SchedulerHistory(RuleBasedStateMachine):
     def restart_node(self, pick: int) -> None:
         self.world.restart(self._node(pick).name)
 
+    @rule(pick=st.integers(0, 4))
+    def leave_and_come_back(self, pick: int) -> None:
+        node = self._node(pick)
+        if self._holds_the_lease(node):
+            self.world.report(node.name, leaving=True)
+        self.world.restart(node.name)
+
     @rule(pick=st.integers(0, 4), frozen=st.booleans())
     def freeze_or_thaw(self, pick: int, frozen: bool) -> None:
         self._node(pick).frozen = frozen
@@ -111,7 +118,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         for number in range(1, self.submitted + 1):
             job = self.world.job(f"job{number}")  # a KeyError here is a lost job
             assert job.attempt >= self.attempts.get(job.name, 0)
-            assert job.attempt <= job.max_attempts
+            assert job.counted_attempts <= job.max_attempts
             self.attempts[job.name] = job.attempt
             if job.name in self.finals:
                 assert job.state is self.finals[job.name]

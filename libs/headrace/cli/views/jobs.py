@@ -75,7 +75,7 @@ def job_facts(job: Job) -> Table:
         ("of", job.train.model if job.HasField("train") else job.optimize.version),
         ("program", _program(job)),
         ("state", state(job)),
-        ("attempt", f"{job.attempt} of {job.max_attempts or 5}"),
+        ("attempt", f"{job.attempt} of {(job.max_attempts or 5) + job.excused_attempts}"),
         ("progress", progress(job)),
         ("outcome", outcome(job)),
         ("created", moment(job.create_time)),

@@ -92,12 +92,15 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    EXCUSED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}`."""
     pool: _builtins.str
     """The pool it runs in, `pools/{pool}`; empty means `pools/default`."""
     max_attempts: _builtins.int
-    """How often it may be started, 1 to 100; 0 means 5. A lost node costs an attempt; a program that raises ends the job at once."""
+    """How often it may be started, 1 to 100; 0 means 5. A lost node costs an attempt, one that leaves
+    in good order does not; a program that raises, or crashes twice in the same way before its first step, ends the job at once.
+    """
     state: Global___JobState.ValueType
     """Output only."""
     attempt: _builtins.int
@@ -106,6 +109,8 @@ class Job(_message.Message):
     """Output only. One line about the last change: "queued again: node training-1 was lost"."""
     revision: _builtins.int
     """Output only. Grows by at least one with each change."""
+    excused_attempts: _builtins.int
+    """Output only. How many attempts ended because a node left in good order: they do not count against max_attempts."""
     @_builtins.property
     def train(self) -> Global___TrainSpec:
         """Train a model."""
@@ -166,10 +171,11 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        excused_attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "optimize", b"optimize", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "excused_attempts", b"excused_attempts", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["train", "optimize"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
