@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from headrace.artifacts import LocalArtifacts
 from headrace.config import load_or_exit
+from headrace.database import claimed_by
 from headrace.registry.v1.artifacts_pb2_grpc import add_ArtifactsServicer_to_server
 from headrace.registry.v1.models_pb2_grpc import add_ModelsServicer_to_server
 from headrace.rpc.process import Process
@@ -23,6 +24,8 @@ def main() -> None:
     """Serve until a signal comes."""
     settings = load_or_exit(Settings)
     with Process("registry", settings) as process:
+        elsewhere = "choose another folder with HEADRACE_REGISTRY_DATA_DIR"
+        process.holding(claimed_by("registry", settings.database_url, elsewhere))
         store = LocalArtifacts(settings.data_dir / "artifacts")
         database = SqlDatabase(settings.database_url)
         process.closing(database.close)

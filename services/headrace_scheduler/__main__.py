@@ -6,7 +6,7 @@ import time
 import grpc
 
 from headrace.config import load_or_exit
-from headrace.database import migrate, open_engine
+from headrace.database import claimed_by, migrate, open_engine
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
@@ -26,6 +26,8 @@ def main() -> None:
     """Serve until a signal comes."""
     settings = load_or_exit(Settings)
     with Process("scheduler", settings) as process:
+        elsewhere = "choose another folder with HEADRACE_SCHEDULER_DATA_DIR"
+        process.holding(claimed_by("scheduler", settings.database_url, elsewhere))
         database = open_engine(settings.database_url)
         process.closing(database.dispose)
         migrate(database, "headrace_scheduler")

@@ -34,7 +34,7 @@ def demo(
     from headrace.cli import screen
     from headrace.cli.interruption import end_on_sigterm
     from headrace.demo.tables import print_result
-    from headrace.local.folder import claimed
+    from headrace.folder import claimed
 
     end_on_sigterm()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="headrace-demo-"))

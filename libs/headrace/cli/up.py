@@ -38,7 +38,7 @@ def up(
     """
     from headrace.cli import screen
     from headrace.cli.interruption import end_on_sigterm, stopping
-    from headrace.local.folder import claimed
+    from headrace.folder import claimed
     from headrace.local.plan import Sizes, plan
     from headrace.local.supervisor import Supervisor
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.errors import HeadraceError, InvalidArgument, StorageFull, Unavailable
+from headrace.folder import claimed
 
 # Longest wait for another writer of the same SQLite file; a write takes milliseconds.
 BUSY_TIMEOUT_MS = 10_000
@@ -67,6 +68,26 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at once: a transaction that read first might find that it cannot have it any more."""
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def claimed_by(owner: str, url: str, remedy: str) -> Iterator[None]:
+    """Keep a SQLite database for this process alone, which believes that it knows what is in it; PostgreSQL is shared as it is.
+
+    Args:
+        owner: What the process is, for the message: "scheduler".
+        url: As for `open_engine`.
+        remedy: How to choose another database, for the message.
+    Raises:
+        FailedPrecondition: Another process has it, or its folder cannot be written to.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        yield
+        return
+    file = Path(parsed.database)
+    with claimed(file.parent, f"{file.name}.lock", owner=owner, remedy=remedy):
+        yield
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headrace.errors import FailedPrecondition, Unavailable
+from headrace.folder import make
 from headrace.local.child import Child, Exit, ProcessSpec
-from headrace.local.folder import make
 from headrace.local.restarts import RestartPolicy
 from headrace.rpc.healthcheck import serving
 

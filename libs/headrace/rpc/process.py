@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -81,6 +81,10 @@ class Process:
     def closing(self, close: Callable[[], object]) -> None:
         """Call `close` when the process ends, after the server has drained; the last one registered goes first."""
         self._closers.callback(close)
+
+    def holding(self, claim: AbstractContextManager[None]) -> None:
+        """Enter `claim` now, and leave it when the process ends, as `closing` does."""
+        self._closers.enter_context(claim)
 
     def stop(self) -> None:
         """Begin to leave, as SIGTERM does."""

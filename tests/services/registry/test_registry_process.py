@@ -132,7 +132,7 @@ def test_sigterm_ends_it_in_good_order(registry: RegistryProcess) -> None:
     ("settings", "status", "words"),
     [
         ({"HEADRACE_REGISTRY_DATABASE": "mysql://there"}, 1, "neither sqlite"),
-        ({"HEADRACE_REGISTRY_DATA_DIR": "/dev/null/there"}, 1, "cannot keep artifacts in /dev/null/there"),
+        ({"HEADRACE_REGISTRY_DATA_DIR": "/dev/null/there"}, 1, "cannot write to /dev/null/there"),
         ({"HEADRACE_REGISTRY_MAX_ARTIFACT_BYTES": "0", "HEADRACE_REGISTRY_DRAIN_S": "-1"}, 2, "DRAIN_S"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.cli.app import run
 from headrace.errors import FailedPrecondition
-from headrace.local.folder import claimed
+from headrace.folder import claimed
 
 
 def test_a_folder_in_use_is_refused_and_is_free_again_afterwards(tmp_path: Path) -> None:
