@@ -148,7 +148,7 @@ def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[
     """Find out which version and which of its files a deployment means.
 
     Raises:
-        FailedPrecondition: There is no registry, or the version has nothing to serve.
+        FailedPrecondition: There is no registry, or the version has nothing to serve; only ONNX files can be.
         NotFound: There is no such version.
         Unavailable: The registry does not answer.
     """
@@ -159,11 +159,9 @@ def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[
     request = models_pb2.GetVersionRequest(name=wished)
     version = models_pb2_grpc.ModelsStub(channel).GetVersion(request, timeout=SHORT_S)
     found = file or version.serving_file
-    paths = [entry.path for entry in version.files]
-    if found not in paths:
-        wanted = f"no file {file!r}" if file else "no file to serve"
-        raise FailedPrecondition(
-            f"{version.name} has {wanted}, only {', '.join(paths) or 'none'}; optimize the model first, or name one of these",
-            field="deployment.file",
-        )
+    servable = [entry.path for entry in version.files if entry.role == models_pb2.FILE_ROLE_ONNX]
+    if found not in servable:
+        wanted = f"no ONNX file {file!r}" if file else "no file to serve"
+        remedy = f"name one of {', '.join(servable)}" if servable else "optimize the model first"
+        raise FailedPrecondition(f"{version.name} has {wanted}; {remedy}", field="deployment.file")
     return version.name, found

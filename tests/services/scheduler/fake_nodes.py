@@ -206,7 +206,9 @@ class FakeRegistry(models_pb2_grpc.ModelsServicer):
             name = f"{model}/versions/{3 if alias == 'latest' else 2}"
         if int(name.rsplit("/", 1)[1]) > 3:
             raise NotFound(f"{name} does not exist; list the versions to see which there are")
-        files = [models_pb2.File(path=path) for path in ("fp32.onnx", "int8.onnx", "broken.onnx")]
+        roles = dict.fromkeys(("fp32.onnx", "int8.onnx", "broken.onnx"), models_pb2.FILE_ROLE_ONNX)
+        roles |= {"report.png": models_pb2.FILE_ROLE_PLOT, "model.safetensors": models_pb2.FILE_ROLE_WEIGHTS}
+        files = [models_pb2.File(path=path, role=role) for path, role in roles.items()]
         return models_pb2.Version(name=name, files=files, serving_file="int8.onnx")
 
 
