@@ -13,7 +13,7 @@ from headrace.client.address import checked_address
 from headrace.client.aio_prediction import AsyncPredictor
 from headrace.client.following import follow_async
 from headrace.client.naming import deployment_name, job_name, node_name
-from headrace.client.outcome import is_final, serving, succeeded
+from headrace.client.outcome import is_final, serving, succeeded, waits
 from headrace.client.prediction import TIMEOUT_S
 from headrace.client.requests import OptimizeOptions, TrainOptions
 from headrace.client.sync import DEPLOY_TIMEOUT_S, Client
@@ -151,7 +151,7 @@ class AsyncClient:
 
     async def _await_serving(self, name: str, timeout_s: float) -> Deployment:
         request = deployments_pb2.WatchDeploymentRequest(name=name)
-        watching = follow_async(self.deployments.WatchDeployment, request, name, timeout_s)
+        watching = follow_async(self.deployments.WatchDeployment, request, name, timeout_s, waits)
         async with aclosing(watching) as changes:
             return await anext(change.deployment async for change in changes if serving(change.deployment))
 

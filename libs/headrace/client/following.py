@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.client.retries import Retries
@@ -25,12 +25,18 @@ Response = TypeVar("Response")
 class _Following:
     """One stream, opened again as often as it breaks."""
 
-    def __init__(self, name: str, timeout_s: float | None) -> None:
+    def __init__(self, name: str, timeout_s: float | None, waits: Callable[[Any], str]) -> None:
         self._name = name
+        self._waits = waits
+        self._why = ""
         self._timeout_s = timeout_s
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
         self._retries = Retries(OUTAGE_S)
-        self.succeeded = self._retries.succeeded
+
+    def heard(self, response: object) -> None:
+        """Take note of a response."""
+        self._retries.succeeded()
+        self._why = self._waits(response)
 
     def remaining_s(self) -> float | None:
         """Return the deadline of the next call.
@@ -52,9 +58,14 @@ class _Following:
         )
 
     def too_late(self) -> DeadlineExceeded:
+        why = f" ({self._why})" if self._why else ""
         return DeadlineExceeded(
-            f"{self._name} was not done within {self._timeout_s:g} s; it goes on: wait again, or allow more time"
+            f"{self._name} was not done within {self._timeout_s:g} s{why}; it goes on: wait again, or allow more time"
         )
+
+
+def _nothing(_response: object) -> str:
+    return ""
 
 
 def follow(
@@ -62,6 +73,7 @@ def follow(
     request: Request,
     name: str,
     timeout_s: float | None,
+    waits: Callable[[Response], str] = _nothing,
 ) -> Generator[Response, None, None]:
     """Yield what a watching rpc sends, and call it again when it breaks, until the caller has enough.
 
@@ -70,17 +82,18 @@ def follow(
     Args:
         name: What is watched, for errors.
         timeout_s: Time for all of it; None: no limit.
+        waits: Says what the response still waits for, or nothing, for errors.
     Raises:
         DeadlineExceeded: The time is over.
         Unavailable: The scheduler was away for longer than `OUTAGE_S`.
     """
-    following = _Following(name, timeout_s)
+    following = _Following(name, timeout_s, waits)
     while True:
         call: Any = method(request, timeout=following.remaining_s())
         error = None
         try:
             for response in call:
-                following.succeeded()
+                following.heard(response)
                 yield response
         except DeadlineExceeded:
             raise following.too_late() from None
@@ -96,14 +109,15 @@ async def follow_async(
     request: Request,
     name: str,
     timeout_s: float | None,
+    waits: Callable[[Response], str] = _nothing,
 ) -> AsyncGenerator[Response, None]:
     """Do as `follow`."""
-    following = _Following(name, timeout_s)
+    following = _Following(name, timeout_s, waits)
     while True:
         error = None
         try:
             async for response in method(request, timeout=following.remaining_s()):
-                following.succeeded()
+                following.heard(response)
                 yield response
         except DeadlineExceeded:
             raise following.too_late() from None

@@ -40,6 +40,29 @@ def serving(deployment: deployments.Deployment) -> bool:
     return deployment.state == deployments.DEPLOYMENT_STATE_READY
 
 
+def waits(change: deployments.WatchDeploymentResponse) -> str:
+    """As `shortfall`, of the deployment that changed."""
+    return shortfall(change.deployment)
+
+
+def shortfall(deployment: deployments.Deployment) -> str:
+    """Say how many replicas are ready, and what to do if there are not enough nodes; empty if it is served or has failed."""
+    if deployment.state != deployments.DEPLOYMENT_STATE_PROGRESSING:
+        return ""
+    wanted, placed = max(deployment.replicas, 1), len(deployment.serving)
+    ready = sum(replica.ready for replica in deployment.serving)
+    said = f"{ready} of {wanted} replica{'s are' if wanted > 1 else ' is'} ready"
+    if placed >= wanted:
+        return said
+    nodes = (
+        f"only {placed} inference node{' has' if placed == 1 else 's have'}"
+        if placed
+        else "no inference node has"
+    )
+    pool = deployment.pool or "pools/default"
+    return f"{said}; {nodes} room for it in {pool}, start {wanted - placed} more"
+
+
 def failure(name: str, cause: task_pb2.Failure) -> HeadraceError:
     """Return the error that stands for why `name` failed; a reason we do not know is a FAILED_PRECONDITION."""
     metadata = {"resource": name, "reason": cause.reason}

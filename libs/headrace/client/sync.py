@@ -11,7 +11,7 @@ from headrace.client import requests
 from headrace.client.address import checked_address
 from headrace.client.following import follow
 from headrace.client.naming import deployment_name, job_name, model_name, node_name, version_name
-from headrace.client.outcome import is_final, serving, succeeded
+from headrace.client.outcome import is_final, serving, succeeded, waits
 from headrace.client.prediction import TIMEOUT_S, Predictor
 from headrace.client.requests import OptimizeOptions, TrainOptions
 from headrace.client.source import Installed, find_program
@@ -203,7 +203,7 @@ class Client:
 
     def _await_serving(self, name: str, timeout_s: float) -> Deployment:
         request = deployments_pb2.WatchDeploymentRequest(name=name)
-        changes = follow(self.deployments.WatchDeployment, request, name, timeout_s)
+        changes = follow(self.deployments.WatchDeployment, request, name, timeout_s, waits)
         return next(change.deployment for change in changes if serving(change.deployment))
 
     def undeploy(self, name: str) -> None:

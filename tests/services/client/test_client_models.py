@@ -7,7 +7,7 @@ import pytest
 
 import headrace
 from headrace.client import Client
-from headrace.errors import FailedPrecondition, NotFound
+from headrace.errors import DeadlineExceeded, FailedPrecondition, NotFound
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_WEIGHTS, File, Version
 from headrace.scheduler.v1.deployments_pb2 import DEPLOYMENT_STATE_PROGRESSING
 from tests.services.client.front_door import FrontDoor
@@ -87,6 +87,13 @@ def test_deploying_again_moves_the_deployment(client: Client) -> None:
     assert [(one.name, one.replicas) for one in client.list_deployments()] == [(created.name, 2)]
     client.undeploy("digits")
     assert client.list_deployments() == []
+
+
+def test_a_deployment_that_nobody_serves_in_time_says_what_is_missing(client: Client) -> None:
+    register(client, b"one")
+
+    with pytest.raises(DeadlineExceeded, match=r"0 of 2 replicas are ready; no inference node has room"):
+        client.deploy("digits", "digits", replicas=2, timeout_s=0.3)
 
 
 def test_a_file_the_version_lacks_cannot_be_deployed(client: Client) -> None:

@@ -172,7 +172,7 @@ def test_a_deployment_shows_its_ready_replicas() -> None:
     )
 
     assert deployments_table([deployment]).rows == [
-        ["digits", "digits/3", "-", "progressing", "1/2", "a:1", ""]
+        ["digits", "digits/3", "-", "progressing", "1/2", "a:1", "1 of 2 replicas are ready"]
     ]
     assert deployed(deployment) == "digits serves digits/3 at a:1"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.client.outcome import is_final, serving, succeeded
+from headrace.client.outcome import is_final, serving, shortfall, succeeded
 from headrace.errors import Cancelled, FailedPrecondition, HeadraceError, ProgramFailed
 from headrace.scheduler.v1 import deployments_pb2 as deployments
 from headrace.scheduler.v1 import jobs_pb2 as jobs
@@ -51,3 +51,26 @@ def test_a_deployment_serves_when_it_is_ready() -> None:
     assert not serving(deployments.Deployment(state=deployments.DEPLOYMENT_STATE_PROGRESSING))
     with pytest.raises(FailedPrecondition):
         serving(deployments.Deployment(state=deployments.DEPLOYMENT_STATE_FAILED))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "ready", "said"),
+    [
+        (1, [], "0 of 1 replica is ready; no inference node has room for it in pools/default, start 1 more"),
+        (
+            3,
+            [True],
+            "1 of 3 replicas are ready; only 1 inference node has room for it in pools/default, start 2 more",
+        ),
+        (2, [True, False], "1 of 2 replicas are ready"),
+    ],
+)
+def test_a_deployment_says_how_many_nodes_it_waits_for(replicas: int, ready: list[bool], said: str) -> None:
+    deployment = deployments.Deployment(
+        replicas=replicas,
+        state=deployments.DEPLOYMENT_STATE_PROGRESSING,
+        serving=[deployments.Replica(ready=one) for one in ready],
+    )
+    assert shortfall(deployment) == said
+    deployment.state = deployments.DEPLOYMENT_STATE_READY
+    assert shortfall(deployment) == ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli.views.table import Table
 from headrace.cli.views.values import NOTHING, word
 from headrace.client.naming import short
+from headrace.client.outcome import shortfall
 from headrace.scheduler.v1.deployments_pb2 import Deployment, DeploymentState
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def deployments_table(deployments: Sequence[Deployment]) -> Table:
             state(one),
             f"{sum(replica.ready for replica in one.serving)}/{max(one.replicas, 1)}",
             ", ".join(replica.address for replica in one.serving if replica.ready) or NOTHING,
-            f"{one.failure.reason}: {one.failure.message}" if one.HasField("failure") else "",
+            f"{one.failure.reason}: {one.failure.message}" if one.HasField("failure") else shortfall(one),
         ]
         for one in deployments
     ]
