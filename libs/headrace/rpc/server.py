@@ -76,7 +76,7 @@ class Server(grpc.Server):
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
             interceptors=[LayeredInterceptor(layers, infrastructure=(errors_mapped,))],
-            options=_options(max_message_bytes),
+            options=server_options(max_message_bytes),
             maximum_concurrent_rpcs=threads,  # as many as threads, so that no call waits unseen in a queue
         )
 
@@ -172,7 +172,8 @@ def _only_service(file: Any) -> str:
     return str(service.full_name)
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return gRPC's options for a headrace server, which fit those of `headrace.rpc.channel`."""
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -181,6 +182,9 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         # Clients ping every 10 s to notice a frozen server; without this leave they would be sent away for it.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # gRPC pings for reasons of its own as well (a new estimate of the bandwidth, several channels on one connection): a watch
+        # in which nothing happened for long would end with GOAWAY "too_many_pings".
+        ("grpc.http2.max_ping_strikes", 0),
         # The other way round: a caller that froze or vanished without a word gives its threads back.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 10_000),
