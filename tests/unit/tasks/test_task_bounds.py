@@ -1,8 +1,10 @@
 """Whatever a program says, a task stays small and harmless to a terminal."""
 
+import pytest
+
 from headrace.tasks.bounds import MAX_DETAIL, MAX_MESSAGE, MAX_METRICS, bound_event, bounded
 from headrace.tasks.child import describe
-from headrace.types.v1.task_pb2 import Failure, Progress, Task, TaskResult
+from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
 
 
 def test_a_long_failure_is_cut_to_its_beginning_and_the_end_of_its_detail() -> None:
@@ -34,6 +36,26 @@ def test_only_so_many_metrics_with_short_names_are_kept() -> None:
     event = Task(result=TaskResult(metrics={"accuracy": 0.5, "a" * 200: 1.0}))
     bound_event(event)
     assert dict(event.result.metrics) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("snapshots", [["s"] * 1025, ["s" * 513]])
+def test_a_checkpoint_no_store_could_have_is_left_out(snapshots: list[str]) -> None:
+    event = Task(checkpoint=Checkpoint(step=3, snapshots=snapshots))
+    bound_event(event)
+    assert not event.HasField("checkpoint")
+
+
+def test_the_checkpoint_of_the_largest_store_is_kept() -> None:
+    checkpoint = Checkpoint(step=3, snapshots=["s" * 148] * 1024)
+    event = Task(checkpoint=checkpoint)
+    bound_event(event)
+    assert event.checkpoint == checkpoint
+
+
+def test_a_result_names_its_version_in_a_line() -> None:
+    event = Task(result=TaskResult(version="v" * 5_000_000))
+    bound_event(event)
+    assert len(event.result.version) == 512
 
 
 def test_an_exception_whose_text_cannot_be_made_is_told_by_its_type() -> None:
