@@ -47,7 +47,7 @@ class AsyncClient:
     def __init__(self, address: str, project: str) -> None:
         self.address = checked_address(address)
         self.project = ProjectName(project).project
-        self._channel = open_aio_channel(address, project=project)
+        self._channel = open_aio_channel(address, project=project, patient=True)
         self.jobs = JobsStub(self._channel)
         self.deployments = DeploymentsStub(self._channel)
         self.cluster = ClusterStub(self._channel)

@@ -35,6 +35,7 @@ class _AioCalls:
             await call
         except grpc.aio.AioRpcError as error:
             raise self._defaults.error(error, completed) from error
+        self._defaults.reached = True
         return call
 
     async def _responses(self, continuation: Any, details: Any, request: Any) -> AsyncIterator[Any]:

@@ -23,17 +23,20 @@ class CallDetails(NamedTuple):
     compression: grpc.Compression | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Defaults:
     """What a channel adds to its calls.
 
     `timeout_s` is the deadline of a unary call whose caller gave none. `project` is where names without a project
-    belong; empty leaves that to the server.
+    belong; empty leaves that to the server. `patient`: once the server has answered (`reached`), a unary call waits for its
+    return until the deadline; before, or without it, a server that is not there is told at once.
     """
 
     address: str
     timeout_s: float
     project: str
+    patient: bool = False
+    reached: bool = False
 
     def details(self, details: Any, headers: list[tuple[str, str]], *, unary: bool) -> CallDetails:
         """Complete what the caller gave."""
@@ -41,9 +44,8 @@ class Defaults:
         metadata = [*(details.metadata or ()), *self._metadata(), *headers]
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
         compression = getattr(details, "compression", None)
-        return CallDetails(
-            method, timeout, metadata, details.credentials, details.wait_for_ready, compression
-        )
+        wait_for_ready = details.wait_for_ready or (unary and self.patient and self.reached)
+        return CallDetails(method, timeout, metadata, details.credentials, wait_for_ready, compression)
 
     def _metadata(self) -> Iterator[tuple[str, str]]:
         if self.project:
@@ -76,11 +78,13 @@ class MappedCall(Iterator[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the response and return it."""
         try:
-            return self._call.result(timeout)
+            response = self._call.result(timeout)
         except grpc.RpcError as error:
             raise self._defaults.error(error, self._details) from error
         except grpc.FutureCancelledError as error:  # no RpcError: the call was cancelled from this side
             raise self._cancelled() from error
+        self._defaults.reached = True
+        return response
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end and return what `result` would raise, if anything."""

@@ -39,6 +39,7 @@ def open_channel(
     timeout_s: float = TIMEOUT_S,
     project: str = "",
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    patient: bool = False,
 ) -> grpc.Channel:
     """Open a channel; it connects with the first call. Never fork afterwards.
 
@@ -47,9 +48,10 @@ def open_channel(
         timeout_s: Deadline of unary calls whose caller gives none. Streams have none of their own.
         project: Where names without a project belong; empty leaves that to the server.
         max_message_bytes: Largest message sent or taken.
+        patient: Once the server has answered, unary calls wait out its restarts, up to their deadlines.
     """
     channel = grpc.insecure_channel(address, options=channel_options(max_message_bytes))
-    return grpc.intercept_channel(channel, SyncCalls(Defaults(address, timeout_s, project)))
+    return grpc.intercept_channel(channel, SyncCalls(Defaults(address, timeout_s, project, patient)))
 
 
 def open_aio_channel(
@@ -58,6 +60,7 @@ def open_aio_channel(
     timeout_s: float = TIMEOUT_S,
     project: str = "",
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    patient: bool = False,
 ) -> grpc.aio.Channel:
     """Open the asyncio twin of `open_channel`, with the same arguments, inside a running event loop."""
     from headrace.rpc.aio_calls import aio_interceptors
@@ -65,7 +68,7 @@ def open_aio_channel(
     return grpc.aio.insecure_channel(
         address,
         options=channel_options(max_message_bytes),
-        interceptors=aio_interceptors(Defaults(address, timeout_s, project)),
+        interceptors=aio_interceptors(Defaults(address, timeout_s, project, patient)),
     )
 
 

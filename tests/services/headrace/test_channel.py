@@ -141,13 +141,36 @@ def test_a_service_that_comes_back_is_found_again() -> None:
     with open_channel(address) as channel:
         with pytest.raises(errors.Unavailable):
             get_model(channel, timeout=5)
-        server = Server(address)
-        models(remaining)(server)
-        server.start()
+        server = serve_models(address)
         models_pb2_grpc.ModelsStub(channel).GetModel(
             models_pb2.GetModelRequest(name=MODEL), wait_for_ready=True
         )
         server.stop(0).wait()
+
+
+def test_a_patient_channel_waits_out_a_restart_of_a_server_that_has_answered() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with open_channel(address) as hasty, open_channel(address, patient=True) as patient:
+        with pytest.raises(errors.Unavailable):  # nobody has answered yet: a wrong address is told at once
+            get_model(patient, timeout=20)
+        first = serve_models(address)
+        get_model(patient, timeout=20)
+        first.stop(0).wait()
+        request = models_pb2.GetModelRequest(name=MODEL)
+        waiting = models_pb2_grpc.ModelsStub(patient).GetModel.future(request, timeout=20)
+        with pytest.raises(errors.Unavailable):
+            get_model(hasty, timeout=20)
+        assert not waiting.done()
+        second = serve_models(address)
+        waiting.result()
+        second.stop(0).wait()
+
+
+def serve_models(address: str) -> Server:
+    server = Server(address)
+    models(remaining)(server)
+    server.start()
+    return server
 
 
 def test_messages_beyond_the_cap_are_refused_on_both_sides() -> None:
