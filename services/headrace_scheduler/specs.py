@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from headrace.errors import InvalidArgument
 from headrace.names import (
@@ -18,7 +19,7 @@ from headrace.names import (
 from headrace.optimization.options import read_options
 from headrace.parameters.v1 import stores_pb2
 from headrace.scheduler.v1 import jobs_pb2
-from headrace.training.v1.workers_pb2 import TrainingOptions
+from headrace.training.options import check_options
 from headrace.types.v1.program_pb2 import Program
 from headrace_scheduler.core.jobs import Job, JobKind
 from headrace_scheduler.core.nodes import DEFAULT_POOL
@@ -86,7 +87,8 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     _check_optimizer(train.optimizer)
-    _check_options(train.options, train.workers)
+    with _in_field("job.train"):
+        check_options(train.options, train.workers)
 
 
 def _check_program(program: Program, project: str) -> None:
@@ -129,15 +131,13 @@ def _optimizer_rules(settings: stores_pb2.Sgd | stores_pb2.AdamW) -> Iterator[tu
     yield "epsilon", settings.epsilon, settings.epsilon >= 0, "finite and 0 (for 1e-8) or more"
 
 
-def _check_options(options: TrainingOptions, workers: int) -> None:
-    if options.steps < 1:
-        raise _bad("job.train.options.steps", options.steps, "it must be 1 or more")
-    if options.batch_size < workers:
-        raise _bad(
-            "job.train.options.batch_size",
-            options.batch_size,
-            f"each of the {workers} workers needs at least one example",
-        )
+@contextmanager
+def _in_field(field: str) -> Iterator[None]:
+    """Let an error name its field as part of `field`."""
+    try:
+        yield
+    except InvalidArgument as error:
+        raise InvalidArgument(error.message, field=f"{field}.{error.field}") from None
 
 
 def _check_optimize(optimize: jobs_pb2.OptimizeSpec, project: str) -> None:
@@ -145,10 +145,8 @@ def _check_optimize(optimize: jobs_pb2.OptimizeSpec, project: str) -> None:
     if not isinstance(name, VersionName | AliasName):
         raise _bad("job.optimize.version", optimize.version, "name a version: …/versions/1 or …@latest")
     _check_project(str(name), project, "job.optimize.version")
-    try:
+    with _in_field("job.optimize"):
         read_options(optimize.options)
-    except InvalidArgument as error:
-        raise InvalidArgument(error.message, field=f"job.optimize.{error.field}") from None
 
 
 def _within(value: int, most: int, field: str) -> int:

@@ -3,6 +3,7 @@
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, TaskName
 from headrace.rpc.addresses import split_address
+from headrace.training.options import check_options
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace_training.core.run import Run
 
@@ -25,7 +26,7 @@ def check_request(request: StartTaskRequest) -> None:
             f"rank {request.rank} is none of 0 to {request.world_size - 1}; ranks count from 0", field="rank"
         )
     _check_shards(request)
-    _check_options(request)
+    _check_start(request)
 
 
 def read_run(request: StartTaskRequest) -> Run:
@@ -76,12 +77,12 @@ def _check_shards(request: StartTaskRequest) -> None:
             raise InvalidArgument(f"shards has {address!r}, which {error}", field="shards") from error
 
 
-def _check_options(request: StartTaskRequest) -> None:
-    options = request.options
-    _check_least(1, **{"options.steps": options.steps, "options.batch_size": options.batch_size})
-    if request.start_step > options.steps:
+def _check_start(request: StartTaskRequest) -> None:
+    check_options(request.options, request.world_size)
+    if request.start_step > request.options.steps:
         raise InvalidArgument(
-            f"start_step {request.start_step} is beyond the last of {options.steps} steps", field="start_step"
+            f"start_step {request.start_step} is beyond the last of {request.options.steps} steps",
+            field="start_step",
         )
 
 

@@ -62,6 +62,24 @@ def test_a_request_id_is_bounded(scheduler: Scheduler) -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
+        (workers_pb2.TrainingOptions(steps=10, batch_size=8, threads=4_000_000_000), "threads"),
+        (workers_pb2.TrainingOptions(steps=10, batch_size=4_000_000_000), "batch_size"),
+        (workers_pb2.TrainingOptions(steps=1 << 63, batch_size=8), "steps"),
+    ],
+)
+def test_a_training_that_no_machine_could_run_is_refused_at_once(
+    scheduler: Scheduler, options: workers_pb2.TrainingOptions, field: str
+) -> None:
+    spec = train_spec()
+    spec.options.CopyFrom(options)
+    with pytest.raises(InvalidArgument, match="it must be ") as refused:
+        scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job=jobs_pb2.Job(train=spec)))
+    assert refused.value.field == f"job.train.options.{field}"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
         (optimizer_pb2.OptimizationOptions(batch_sizes=[1025]), "batch_sizes"),
         (optimizer_pb2.OptimizationOptions(batch_sizes=[8, 8]), "batch_sizes"),
         (optimizer_pb2.OptimizationOptions(precisions=[optimizer_pb2.PRECISION_UNSPECIFIED]), "precisions"),

@@ -26,7 +26,7 @@ def request(**changes: object) -> StartTaskRequest:
         if isinstance(value, list):
             good.ClearField("shards")
             good.shards.extend(value)
-        elif field in ("steps", "batch_size"):
+        elif field in ("steps", "batch_size", "threads"):
             setattr(good.options, field, value)
         else:
             setattr(good, field, value)
@@ -54,6 +54,10 @@ def test_a_request_becomes_a_run() -> None:
         ("epoch", 0, "epoch"),
         ("world_size", 0, "world_size"),
         ("world_size", 1025, "world_size"),
+        ("threads", 1025, "options.threads"),
+        ("batch_size", 1, "options.batch_size"),
+        ("batch_size", (1 << 24) + 1, "options.batch_size"),
+        ("steps", 10**12 + 1, "options.steps"),
         ("rank", 2, "rank"),
         ("store", "projects/default/models/m", "store"),
         ("store", "projects/other/stores/s", "store"),
