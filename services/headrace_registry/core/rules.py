@@ -40,6 +40,11 @@ def check_alias(alias: str) -> str:
         raise InvalidArgument(
             f"alias {LATEST!r} always means the highest number; choose another word", field="alias"
         )
+    if alias.isdecimal():
+        raise InvalidArgument(
+            f"alias {alias!r} reads like the number of a version; choose a word, such as 'stable'",
+            field="alias",
+        )
     return check_id(alias, "alias")
 
 

@@ -85,7 +85,7 @@ def test_nothing_points_into_another_project(draft: Draft, field: str) -> None:
     assert refusal.value.field == field
 
 
-@pytest.mark.parametrize("alias", ["latest", "", "Stable", "a/b", "@"])
+@pytest.mark.parametrize("alias", ["latest", "", "Stable", "a/b", "@", "7", "007"])
 def test_some_words_are_no_alias(alias: str) -> None:
     with pytest.raises(InvalidArgument):
         check_alias(alias)
