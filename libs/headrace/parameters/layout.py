@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 # 4 TiB of float32: far more than any machine holds, far less than what overflows a product.
 MAX_VALUES = 1 << 40
+MAX_DIMENSIONS = 64  # as many as numpy has
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,26 @@ class TensorSpec:
         return math.prod(self.shape)
 
 
+def _check_shape(tensor: TensorSpec) -> None:
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InvalidArgument(
+            f"tensor {tensor.name!r} has {len(tensor.shape)} dimensions; at most {MAX_DIMENSIONS} are taken",
+            field="tensors",
+        )
+    if any(not 1 <= size <= MAX_VALUES for size in tensor.shape):
+        raise InvalidArgument(
+            f"tensor {tensor.name!r} has shape {list(tensor.shape)}; every dimension must be 1 to {MAX_VALUES}",
+            field="tensors",
+        )
+
+
 @dataclass(frozen=True)
 class FlatLayout:
     """Tensors, in the order in which they follow each other in the flat vector, each row-major.
 
     Raises:
-        InvalidArgument: No tensors, an empty or repeated name, a dimension below 1, or more than `MAX_VALUES` values.
+        InvalidArgument: No tensors, an empty or repeated name, a dimension below 1, or more than `MAX_VALUES` values or
+            `MAX_DIMENSIONS` dimensions.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -53,13 +68,12 @@ class FlatLayout:
             twice = next(name for name in names if names.count(name) > 1)
             raise InvalidArgument(f"tensor {twice!r} is named twice; names must differ", field="tensors")
         for tensor in self.tensors:
-            if any(not 1 <= size <= MAX_VALUES for size in tensor.shape):
-                raise InvalidArgument(
-                    f"tensor {tensor.name!r} has shape {list(tensor.shape)}; every dimension must be at least 1",
-                    field="tensors",
-                )
+            _check_shape(tensor)
         if self.size > MAX_VALUES:
-            raise InvalidArgument(f"{self.size} values are more than {MAX_VALUES}", field="tensors")
+            raise InvalidArgument(
+                f"the tensors have {self.size} values together; a model may have {MAX_VALUES}",
+                field="tensors",
+            )
 
     @classmethod
     def of(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> "FlatLayout":

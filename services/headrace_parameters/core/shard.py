@@ -22,6 +22,9 @@ from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
 from headrace_parameters.core.state import ShardState
 
+# Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
+MOST_SAMPLES = float(1 << 53)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -46,10 +49,8 @@ class Push:
     gradient: Floats
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.samples) and self.samples >= 0):
-            raise InvalidArgument(
-                f"samples is {self.samples}; it must be finite and 0 or more", field="header.samples"
-            )
+        if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
+            raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
         check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
 
 

@@ -18,7 +18,7 @@ from headrace.errors import (
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_parameters.core.config import AdamW, Consistency, Optimizer, Sgd, StoreConfig
-from headrace_parameters.core.shard import Push, Shard
+from headrace_parameters.core.shard import MOST_SAMPLES, Push, Shard
 from headrace_parameters.core.state import ShardState
 
 PLAIN, MOMENTUM = Sgd(0.1), Sgd(0.1, momentum=0.9, weight_decay=0.01)
@@ -134,6 +134,20 @@ def test_a_step_is_the_mean_weighted_by_samples_in_whatever_order_it_arrives() -
     mean = np.average(np.array(gradients, np.float64), axis=0, weights=samples)
     np.testing.assert_allclose(results[0], -mean, rtol=1e-6, atol=1e-7)
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_gradients_of_as_many_samples_as_are_taken_count_as_they_should() -> None:
+    shard = shard_of(np.zeros(3, np.float32), Sgd(1.0), worker_count=2)
+    for worker, value in enumerate((1.0, 3.0)):
+        shard.push(Push(worker, 0, MOST_SAMPLES, np.full(3, value, np.float32)))
+    assert values_of(shard).tolist() == [-2, -2, -2]
+
+
+@pytest.mark.parametrize("samples", [1e308, 2.0**53 + 2])
+def test_more_samples_than_can_be_counted_are_refused(samples: float) -> None:
+    """The sum of two such weights is infinite, and would weigh every gradient with 0."""
+    with pytest.raises(InvalidArgument, match=r"it must be 0 to 2\*\*53"):
+        Push(0, 0, samples, np.ones(3, np.float32))
 
 
 def test_a_step_without_samples_only_advances_the_version() -> None:

@@ -126,7 +126,7 @@ class PushHeader(_message.Message):
     OUT_OF_RANGE; ASYNC takes any step greater than this worker's last.
     """
     samples: _builtins.float
-    """Weight of the gradient in the step's mean: the samples it was computed from, >= 0. A step whose weights are all 0 applies nothing
+    """Weight of the gradient in the step's mean: the samples it was computed from, 0 to 2**53. A step whose weights are all 0 applies nothing
     but advances the version.
     """
     def __init__(
