@@ -25,6 +25,10 @@ PARITY_ABSOLUTE, PARITY_RELATIVE = 1e-4, 1e-3
 TRACED_EXAMPLES = 2  # torch.export takes a size of 1 for a constant
 MAX_MODEL_BYTES = (2 << 30) - 1  # protobuf cannot hold more, and what is served is one file
 
+VALUE_DEPENDENT_REMEDY = (
+    "; forward may branch on shapes, not on values: use torch.where instead of `if` on values"
+)
+
 
 def export_model(model: torch.nn.Module, inputs: Arrays, path: Path) -> None:
     """Write `model` as one ONNX file with its weights inside.
@@ -70,7 +74,8 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:1])}"
+    remedy = VALUE_DEPENDENT_REMEDY if "data-dependent" in str(error) else ""
+    return f"{type(error).__name__}: {' '.join(lines[:1])}{remedy}"
 
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -91,7 +91,7 @@ class Renamed(nn.Module):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (Branching(), "data-dependent"),
+        (Branching(), "data-dependent.*; .* use torch.where instead of `if` on values$"),
         (FixedBatch(), "became 2 instead of any batch size"),
         (TwoOutputs(), "returns 2 tensors"),
         (Reduced(), "first axis of 'output' became missing"),
