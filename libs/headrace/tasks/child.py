@@ -152,15 +152,20 @@ def _work(work: Work[Request], request: Request, context: Context, reporter: Rep
         return Task(result=work(request, context, reporter))
     except HeadraceError as error:
         traceback.print_exc()
-        return _failed(error.reason, error.message, error)
+        return _failed(error.reason, error.message, _detail(error) if _by_program(error) else "")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the top of a task: whatever the program raises is its failure
         traceback.print_exc()
-        return _failed(ProgramFailed.reason, describe(error), error)
+        return _failed(ProgramFailed.reason, describe(error), _detail(error))
 
 
-def _failed(reason: str, message: str, error: BaseException) -> Task:
+def _failed(reason: str, message: str, detail: str) -> Task:
     # Cut here already: an exception with the whole data in its text must not be larger than a frame.
-    return Task(failure=bounded(Failure(reason=reason, message=message, detail=_detail(error))))
+    return Task(failure=bounded(Failure(reason=reason, message=message, detail=detail)))
+
+
+def _by_program(error: HeadraceError) -> bool:
+    """Tell whether the program raised what is behind an error of ours: else the message says all, and the traceback is the platform's."""
+    return isinstance(error, ProgramFailed) and error.__cause__ is not None
 
 
 def describe(error: BaseException) -> str:

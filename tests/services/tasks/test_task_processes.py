@@ -112,8 +112,12 @@ def test_an_exception_is_the_programs_failure_in_one_line(tasks: TaskService, st
     assert failure.detail.splitlines()[-2:] == ["ValueError: the data", "is not there"]
 
 
-def test_a_known_error_keeps_its_reason(tasks: TaskService, start: Start) -> None:
-    assert final(tasks, start("raise_known")).failure.reason == "STALE_EPOCH"
+def test_a_known_error_keeps_its_reason_and_shows_no_traceback_of_the_platform(
+    tasks: TaskService, start: Start
+) -> None:
+    failure = final(tasks, start("raise_known")).failure
+    assert (failure.reason, failure.message) == ("STALE_EPOCH", "epoch 1 has been replaced")
+    assert failure.detail == ""
 
 
 def test_a_program_that_calls_exit_has_failed(tasks: TaskService, start: Start) -> None:
