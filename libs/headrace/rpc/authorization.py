@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import Default, DescriptorPool
 
 from headrace import names
-from headrace.errors import PermissionDenied
+from headrace.errors import InvalidArgument, PermissionDenied
 from headrace.rpc import context
 from headrace.rpc.context import Principal, Role, current_principal
 from headrace.rpc.layers import Call
@@ -79,7 +79,7 @@ class Authorization:
 
         Raises:
             PermissionDenied: The rpc declares no rule, or the caller lacks the role or the project.
-            InvalidArgument: The request names no project where it must.
+            InvalidArgument: The request names no project where it must, and the caller may not enter every one.
         """
         caller = self._authenticate(call)
         rule = self._rule(call.method)
@@ -111,7 +111,12 @@ def _check(caller: Principal, rule: Rule, call: Call) -> None:
     first = call.first_request
     if first is None:
         return  # A stream that ended before its first message asks for nothing.
-    project = names.project_of(getattr(first, rule.resource_field), field=rule.resource_field)
+    try:
+        project = names.project_of(getattr(first, rule.resource_field), field=rule.resource_field)
+    except InvalidArgument:
+        if caller.every_project:
+            return  # There is nothing to keep this caller from, and the handler knows the whole form of the name it wants.
+        raise
     if not caller.may_enter(project):
         raise PermissionDenied(
             f"{caller.name} has no role in projects/{project}; ask its admin for {rule.role.name}"

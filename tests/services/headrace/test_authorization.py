@@ -114,10 +114,18 @@ def test_the_local_user_may_do_everything_in_every_project() -> None:
 
 
 def test_a_name_without_a_project_is_refused_with_the_field() -> None:
-    with serve(*HANDLERS) as channel:
+    with serve(*HANDLERS, authenticate=by_metadata) as channel:
         with pytest.raises(errors.InvalidArgument, match="projects/default") as caught:
-            models_pb2_grpc.ModelsStub(channel).GetModel(models_pb2.GetModelRequest(name="digits"))
+            models_pb2_grpc.ModelsStub(channel).GetModel(
+                models_pb2.GetModelRequest(name="digits"), metadata=(("role", "ADMIN"),)
+            )
         assert caught.value.field == "name"
+
+
+def test_whoever_may_enter_every_project_hears_of_a_name_from_the_handler_that_wants_it() -> None:
+    """It says the whole form, `projects/{project}/models/{model}`; this layer knows no more than its beginning."""
+    with serve(*HANDLERS) as channel:
+        models_pb2_grpc.ModelsStub(channel).GetModel(models_pb2.GetModelRequest(name="digits"))
 
 
 def raw(method: str) -> Any:

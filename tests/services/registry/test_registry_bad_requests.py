@@ -135,6 +135,16 @@ def test_a_bad_request_gets_its_error(
     assert (type(refusal.value), refusal.value.field) == (error, field)
 
 
+@pytest.mark.parametrize("name", ["", "digits", "projects/default"])
+def test_a_short_name_is_refused_with_the_whole_form_of_the_one_that_is_wanted(
+    models: ModelsStub, name: str
+) -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"not of the form projects/\{project\}/models/\{model\}, such as"
+    ):
+        models.GetModel(pb.GetModelRequest(name=name))
+
+
 @pytest.mark.parametrize(
     ("error", "field", "change"),
     [
