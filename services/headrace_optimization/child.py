@@ -1,5 +1,6 @@
 """One pipeline as a subprocess: fetches the version, runs the passes, registers what came out."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headrace.rpc.channel import open_channel
 from headrace.tasks.child import Context, Reporter, run_task
 from headrace.types.v1.task_pb2 import Progress, Task, TaskResult
 from headrace_optimization.core import plan
-from headrace_optimization.core.result import task_metrics
+from headrace_optimization.core.result import progress_metrics, task_metrics
 from headrace_optimization.pipeline import Source, optimize
 from headrace_optimization.registration import find_registered, register
 from headrace_optimization.wire import weights_of
@@ -34,7 +35,8 @@ def _optimize(
 ) -> TaskResult:
     def advance(step: plan.Pass, candidates: tuple[Candidate, ...]) -> None:
         reporter.raise_if_stopped()
-        reporter.send(_progress(plan.PASSES.index(step), step.stage, candidates))
+        metrics = progress_metrics(candidates, source.program.goal.metric)
+        reporter.send(_progress(plan.PASSES.index(step), step.stage, metrics))
 
     version = registry.get_version(request.version)
     source = _fetch(version, context, registry)
@@ -43,13 +45,14 @@ def _optimize(
     report = optimize(source, read_options(request.options), int(context["threads"]), folder, advance)
     advance(plan.REGISTER, report.candidates)
     made = register(registry, version, report, folder, request)
-    reporter.send(_progress(len(plan.PASSES), "done", report.candidates))
+    reporter.send(
+        _progress(len(plan.PASSES), "done", progress_metrics(report.candidates, report.goal.metric))
+    )
     return TaskResult(version=made.name, metrics=task_metrics(report.candidates) | dict(made.metrics))
 
 
-def _progress(step: int, stage: str, candidates: tuple[Candidate, ...]) -> Task:
+def _progress(step: int, stage: str, metrics: Mapping[str, float]) -> Task:
     """Put progress into an event. It is sent at once: passes are few, and one may follow another quickly and then take long."""
-    metrics = task_metrics(candidates)
     return Task(progress=Progress(step=step, total_steps=len(plan.PASSES), stage=stage, metrics=metrics))
 
 

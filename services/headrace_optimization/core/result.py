@@ -31,6 +31,16 @@ def task_metrics(candidates: Iterable[Candidate]) -> dict[str, float]:
     return only_finite(metrics)
 
 
+def progress_metrics(candidates: Iterable[Candidate], goal: str) -> dict[str, float]:
+    """Do as `task_metrics`, but of the measures on the test split only the one the gates look at: a line has no room for more."""
+    return task_metrics(
+        candidate.model_copy(
+            update={"metrics": {name: value for name, value in candidate.metrics.items() if name == goal}}
+        )
+        for candidate in candidates
+    )
+
+
 def only_finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """Drop what is not a number; the report keeps it, with the gate that failed for it."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -11,7 +11,7 @@ from headrace.optimization.report import Candidate, Gates, Latency, Options, Rep
 from headrace.program import Goal
 from headrace_optimization.core.choice import choose
 from headrace_optimization.core.gates import judge
-from headrace_optimization.core.result import task_metrics, version_labels, version_metrics
+from headrace_optimization.core.result import progress_metrics, task_metrics, version_labels, version_metrics
 from headrace_optimization.passes.machine import describe_libraries, describe_machine
 from headrace_optimization.passes.plot import draw_report
 
@@ -111,3 +111,11 @@ def test_labels_fit_the_registry() -> None:
     assert labels["precision"] == "int8"
     assert len(labels) <= 64
     assert all(len(key) <= 256 and 0 < len(value) <= 256 for key, value in labels.items())
+
+
+def test_progress_names_of_each_candidate_the_goal_and_what_is_no_metric_of_the_program() -> None:
+    plain = make_report().candidates
+    chatty = [
+        one.model_copy(update={"metrics": {**one.metrics, "loss": 0.5, "recall_3": 0.9}}) for one in plain
+    ]
+    assert progress_metrics(chatty, "accuracy") == task_metrics(plain)
