@@ -10,11 +10,9 @@ from headrace.demo.result import DemoResult, Variant
 
 
 def render(result: DemoResult, *, kept: bool) -> RenderableType:
-    """Return the table, where the report lies, and (if the services run on) how to look around."""
-    parts: list[RenderableType] = [_variants(result), _stages(result), _paths(result)]
-    if kept:
-        parts.append(look_around(result))
-    return Group(*parts)
+    """Return the table, where the report lies, and how to look around, or how to be able to."""
+    after = look_around(result) if kept else _keep(result)
+    return Group(_variants(result), _stages(result), _paths(result), after)
 
 
 def _variants(result: DemoResult) -> Table:
@@ -52,6 +50,12 @@ def _stages(result: DemoResult) -> Text:
 
 def _paths(result: DemoResult) -> Text:
     return Text(f"report: {result.report}\nplot:   {result.plot}")
+
+
+def _keep(result: DemoResult) -> Text:
+    return Text(
+        f"\nThe services have stopped; to try them yourself: headrace demo --example {result.example} --keep"
+    )
 
 
 def look_around(result: DemoResult) -> Text:
