@@ -7,7 +7,7 @@ import torch
 from headrace.config import load_or_exit
 from headrace.node import Agent, join
 from headrace.parameters.malloc import keep_freed_memory
-from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
+from headrace.parameters.recoding import add_parameters_servicer
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
@@ -34,7 +34,7 @@ def main() -> None:
         parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
         process.serve(
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
-            lambda server: add_ParametersServicer_to_server(parameters, server),
+            lambda server: add_parameters_servicer(parameters, server),
             on_listening=lambda address: _join(process, settings, table, address),
         )
 

@@ -9,7 +9,8 @@ import grpc
 from headrace.errors import Internal
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.operation import Operation
-from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc, stores_pb2, stores_pb2_grpc
+from headrace.parameters.recoding import parameters_stub
+from headrace.parameters.v1 import parameters_pb2, stores_pb2, stores_pb2_grpc
 from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
@@ -19,7 +20,7 @@ class ShardClient:
     """One shard of a store, as one worker of one epoch sees it. Every method may be repeated without harm."""
 
     def __init__(self, channel: grpc.Channel, store: str, *, epoch: int, worker: int) -> None:
-        self._parameters = parameters_pb2_grpc.ParametersStub(channel)
+        self._parameters = parameters_stub(channel)
         self._stores = stores_pb2_grpc.StoresStub(channel)
         self._store = store
         self._epoch = epoch

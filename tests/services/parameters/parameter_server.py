@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from headrace.errors import NotFound
 from headrace.parameters.client import StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.recoding import add_parameters_servicer
 from headrace.parameters.v1 import stores_pb2
-from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
@@ -96,7 +96,7 @@ def parameter_server(
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
     with serve(
-        lambda server: add_ParametersServicer_to_server(parameters, server),
+        lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
     ) as channel:
         yield ParameterServer(channel, table, metrics)
