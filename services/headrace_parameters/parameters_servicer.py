@@ -64,26 +64,44 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.PullRequest, context: ServicerContext
     ) -> Iterator[parameters_pb2.PullResponse]:
         """Send values."""
-        name = StoreName.parse(request.store, field="store")
-        # 0: a reader outside the run
-        store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
-        published = self._wait(store, request.min_version, context)
+        response, store, published = self.pulled(request, context)
         pieces = _pieces(store, published, request.tensors)
-        self._count_sent(pieces)
-        yield from carry(parameters_pb2.PullResponse(version=published.version), pieces)
+        self.count_sent(sum(piece.values.nbytes for piece in pieces))
+        yield from carry(response, pieces)
 
     def PushPull(
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
     ) -> Iterator[parameters_pb2.PushPullResponse]:
         """Take a gradient, then send the values that hold it."""
-        first = _first(request_iterator)
+        response, _, published = self.push_pulled(request_iterator, context)
+        self.count_sent(published.values.nbytes)
+        yield from carry(response, [Piece(0, published.values)])
+
+    def pulled(
+        self, request: parameters_pb2.PullRequest, context: ServicerContext
+    ) -> tuple[parameters_pb2.PullResponse, LiveStore, Published]:
+        """Return what Pull answers, without values, and the values."""
+        name = StoreName.parse(request.store, field="store")
+        # 0: a reader outside the run
+        store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
+        published = self._wait(store, request.min_version, context)
+        return parameters_pb2.PullResponse(version=published.version), store, published
+
+    def push_pulled(
+        self, requests: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
+    ) -> tuple[parameters_pb2.PushPullResponse, LiveStore, Published]:
+        """Take a gradient; return what PushPull answers, without values, and the values."""
+        first = _first(requests)
         store = self._fenced(first.store, first.header.epoch)
-        taken = self._take(store, first, request_iterator)
+        taken = self._take(store, first, requests)
         published = self._wait(store, store.version_with(first.header.step), context)
-        pieces = [Piece(0, published.values)]
-        self._count_sent(pieces)
-        answer = parameters_pb2.PushPullResponse(version=published.version, duplicate=not taken)
-        yield from carry(answer, pieces)
+        response = parameters_pb2.PushPullResponse(version=published.version, duplicate=not taken)
+        return response, store, published
+
+    def count_sent(self, size_bytes: int) -> None:
+        """Count an answer with values."""
+        self._metrics.pulls.inc()
+        self._metrics.sent_bytes.inc(size_bytes)
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))
@@ -101,8 +119,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         return not duplicate
 
     def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
-        assert store.published is not None  # `is_duplicate` has looked
-        gradient = np.empty_like(store.published.values)
+        gradient = store.new_gradient()  # `is_duplicate` has looked
         receive(chain([first], rest), [Piece(0, gradient)])
         self._metrics.received_bytes.inc(gradient.nbytes)
         return gradient
@@ -113,10 +130,6 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         published = store.wait(min_version, wait_bound_s(context.time_remaining()), context.is_active)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
-
-    def _count_sent(self, pieces: list[Piece]) -> None:
-        self._metrics.pulls.inc()
-        self._metrics.sent_bytes.inc(sum(piece.values.nbytes for piece in pieces))
 
 
 def wait_bound_s(remaining_s: float) -> float:

@@ -7,7 +7,7 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
@@ -15,10 +15,11 @@ from typing import Self, TypeVar
 import grpc
 import numpy as np
 
-from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, ShapeMismatch
+from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, HeadraceError, ShapeMismatch
 from headrace.parameters.layout import FlatLayout, Floats, intersect
+from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.operation import Operation
-from headrace.parameters.shard import ShardClient
+from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
@@ -59,6 +60,7 @@ class ShardedStore:
         epoch: The run's; a shard with a greater one refuses everything with StaleEpoch.
         worker: 0 to the store's `worker_count` - 1.
         timeout_s: Bound of every method. Under BSP `push_pull` waits for the slowest worker: allow for it.
+        shared_memory: Exchange values through memory with shards of this machine; False: always by streams.
     """
 
     def __init__(
@@ -69,12 +71,17 @@ class ShardedStore:
         epoch: int,
         worker: int,
         timeout_s: float = 60.0,
+        shared_memory: bool = True,
     ) -> None:
         channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
         self._own_channels = [
             channel for channel, shard in zip(channels, shards, strict=True) if isinstance(shard, str)
         ]
-        self._shards = [ShardClient(channel, store, epoch=epoch, worker=worker) for channel in channels]
+        self._shards = [
+            ShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shared_memory)
+            for channel in channels
+        ]
+        self._lender = Lender(enabled=shared_memory)
         self._threads = ThreadPoolExecutor(len(shards), thread_name_prefix="shard")
         self._timeout_s = timeout_s
         self._operation: Operation | None = None
@@ -91,8 +98,28 @@ class ShardedStore:
         if self._operation:
             self._operation.stop()
         self._threads.shutdown()
+        for shard in self._shards:
+            shard.release(self._lender.nonce)
+        self._lender.close()
         for channel in self._own_channels:
             channel.close()
+
+    @property
+    def transport(self) -> str:
+        """How values travel, as of the last call: "shared memory" with all shards, else "stream"."""
+        return "shared memory" if all(shard.shares_memory for shard in self._shards) else "stream"
+
+    @property
+    def why_stream(self) -> str:
+        """Why the first shard that shares no memory does not; empty if all do, or nothing has travelled yet."""
+        return next((shard.why_not_shared for shard in self._shards if shard.why_not_shared), "")
+
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,): a gradient that is computed in them needs one copy less to shards of this machine.
+
+        They stay valid after `close`. There is one such memory: a call with another size replaces it.
+        """
+        return self._lender.memory(size)
 
     @property
     def layout(self) -> FlatLayout:
@@ -134,12 +161,17 @@ class ShardedStore:
         Returns:
             The store's version now.
         """
-        parts = self._parts(self.layout, _checked(self.layout, gradient))
-        return min(
-            self._on_all(
-                lambda operation, index: self._shards[index].push(operation, step, parts[index], samples)
+        layout = self.layout
+        flat = _checked(layout, gradient)
+        parts = self._parts(layout, flat)
+        with self._lender.lending(flat) as loan:
+            return min(
+                self._on_all(
+                    lambda operation, index: self._shards[index].push(
+                        operation, step, parts[index], samples, self._lent(loan, index)
+                    )
+                )
             )
-        )
 
     def pull(self, min_version: int = 0, names: Sequence[str] = (), out: Floats | None = None) -> Pulled:
         """Receive the values, once every shard has at least `min_version`.
@@ -153,21 +185,25 @@ class ShardedStore:
         values = _output(sum(map(len, ranges)), out)
         pieces = self._pieces(ranges, values)
         versions = self._on_all(
-            lambda operation, index: self._shards[index].pull(operation, min_version, names, pieces[index])
+            lambda operation, index: self._shards[index].pull(
+                operation, min_version, names, pieces[index], len(self._held(self.layout, index))
+            )
         )
         return Pulled(min(versions), values)
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
         """Send a gradient and receive the values that hold it: `push`, then `pull`, in one round trip."""
         layout = self.layout
-        parts = self._parts(layout, _checked(layout, gradient))
+        flat = _checked(layout, gradient)
+        parts = self._parts(layout, flat)
         values = _output(layout.size, out)
         places = self._parts(layout, values)
-        versions = self._on_all(
-            lambda operation, index: self._shards[index].push_pull(
-                operation, step, parts[index], samples, places[index]
+        with self._lender.lending(flat) as loan:
+            versions = self._on_all(
+                lambda operation, index: self._shards[index].push_pull(
+                    operation, step, parts[index], samples, places[index], self._lent(loan, index)
+                )
             )
-        )
         return Pulled(min(versions), values)
 
     def snapshot(self) -> Snapshot:
@@ -178,37 +214,45 @@ class ShardedStore:
     def _on_all(self, work: Callable[[Operation, int], Result]) -> list[Result]:
         """Do `work` for every shard index at once; the first failure stops the others and is raised."""
         operation = self._operation = Operation(self._timeout_s)
-        futures = [
-            self._threads.submit(operation.attempt, lambda index=index: work(operation, index))
-            for index in range(len(self._shards))
-        ]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:  # On KeyboardInterrupt too: nothing of it goes on alone.
-            if not all(_succeeded(future) for future in futures):
+
+        def attempt(index: int) -> Result:
+            try:
+                return operation.attempt(lambda: work(operation, index))
+            except BaseException:
                 operation.stop()
-                wait(futures)
-        return _results(futures)
+                raise
+
+        others = [self._threads.submit(attempt, index) for index in range(1, len(self._shards))]
+        first: Future[Result] = Future()
+        try:
+            first.set_result(attempt(0))  # in this thread: to wake another takes as long as a small transfer
+        except HeadraceError as error:
+            first.set_exception(error)
+        finally:
+            wait(others)
+        return _results([first, *others])
 
     def _parts(self, layout: FlatLayout, flat: Floats) -> list[Floats]:
-        count = len(self._shards)
-        ranges = [layout.shard_range(index, count) for index in range(count)]
+        ranges = [self._held(layout, index) for index in range(len(self._shards))]
         return [flat[part.start : part.stop] for part in ranges]
+
+    def _held(self, layout: FlatLayout, index: int) -> range:
+        return layout.shard_range(index, len(self._shards))
+
+    def _lent(self, loan: Loan | None, index: int) -> Lent | None:
+        held = self._held(self.layout, index)
+        return (lambda: loan.lend(held)) if loan else None
 
     def _pieces(self, ranges: Sequence[range], values: Floats) -> list[list[Piece]]:
         """Say which part of `values`, that hold `ranges` one after the other, each shard sends, and at which offset of its own."""
-        count, start = len(self._shards), 0
+        start = 0
         pieces: list[list[Piece]] = []
-        for held in (self.layout.shard_range(index, count) for index in range(count)):
+        for held in (self._held(self.layout, index) for index in range(len(self._shards))):
             pieces.append([])
             for part in intersect(ranges, held):
                 pieces[-1].append(Piece(part.start - held.start, values[start : start + len(part)]))
                 start += len(part)
         return pieces
-
-
-def _succeeded(future: Future[Result]) -> bool:
-    return future.done() and not future.exception()
 
 
 def _results(futures: Sequence[Future[Result]]) -> list[Result]:

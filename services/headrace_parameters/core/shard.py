@@ -19,7 +19,7 @@ from headrace.errors import (
 )
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_parameters.core.config import Consistency, StoreConfig
-from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
+from headrace_parameters.core.optimizer import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_parameters.core.state import ShardState
 
 # Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
@@ -68,10 +68,15 @@ def check_finite(values: Floats, what: str) -> None:
 
 
 class Shard:
-    """The part of a store's flat vector that one process holds."""
+    """The part of a store's flat vector that one process holds.
 
-    def __init__(self, config: StoreConfig) -> None:
+    Args:
+        allocate: Gives the memory for published values.
+    """
+
+    def __init__(self, config: StoreConfig, allocate: Allocate = new_memory) -> None:
         self.config = config
+        self._allocate = allocate
         self.layout: FlatLayout | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
@@ -116,8 +121,8 @@ class Shard:
             )
         check_finite(values, "the first values")
         self.layout = layout
-        self._optimizer = FusedOptimizer(self.config.optimizer, length)
-        self._publish(0, torch.from_numpy(values.copy()))
+        self._optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
+        self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:length])
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if the shard has values of another model."""
@@ -229,11 +234,12 @@ class Shard:
         self._check_same("shard_count", state.shard_count, self.config.shard_count)
         self._check_same("optimizer", state.optimizer, kind_of(self.config.optimizer))
         self.check_layout(state.layout)
-        optimizer = FusedOptimizer(self.config.optimizer, len(self.held(state.layout)))
+        length = len(self.held(state.layout))
+        optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
         optimizer.load(state.optimizer_state)
         self.layout, self._optimizer = state.layout, optimizer
         self._last_steps, self._pending = dict(state.last_steps), {}
-        self._publish(state.version, state.values)
+        self._publish(state.version, optimizer.hold(state.values)[:length])
 
     def _check_same(self, fact: str, snapshot: object, own: object) -> None:
         if snapshot != own:
