@@ -39,7 +39,7 @@ def main() -> None:
         parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
         gradients = GradientSegments(table.get) if settings.shared_memory else None
         shared_memory = SharedMemoryServicer(parameters, table.get, gradients)
-        if gradients:
+        if gradients is not None:
             _sweep(process, gradients)
         process.serve(
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),

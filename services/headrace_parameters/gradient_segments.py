@@ -33,7 +33,9 @@ class GradientSegments:
         self._lock = threading.Lock()
         self._held: dict[tuple[StoreName, int], _Held] = {}
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many are mapped."""
         return len(self._held)
 
     def read(self, store: LiveStore, worker: int, where: SharedValues) -> Iterator[Floats]:

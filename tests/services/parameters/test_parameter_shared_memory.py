@@ -1,0 +1,357 @@
+"""What only shared memory can do, and what becomes of it when something goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.errors import DeadlineExceeded, SharedMemoryUnavailable
+from headrace.parameters.client import ShardedStore, StoresClient
+from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.segments import MappedSegment, OwnSegment
+from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, stores_pb2
+from headrace.parameters.v1.shared_memory_pb2_grpc import SharedMemoryStub
+from tests.services.parameters.parameter_process import REPOSITORY_ENVIRONMENT, service_process
+from tests.services.parameters.parameter_server import (
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+    parameter_server,
+)
+
+
+def _push(segment: shared_memory_pb2.Segment, sequence: int = 1) -> shared_memory_pb2.PushPullSharedRequest:
+    return shared_memory_pb2.PushPullSharedRequest(
+        store=NAME,
+        header=parameters_pb2.PushHeader(worker=0, epoch=1, step=0, samples=1),
+        gradient=shared_memory_pb2.SharedValues(segment=segment, sequence=sequence, count=LAYOUT.size),
+    )
+
+
+def _store(server: ParameterServer, **settings: bool) -> ShardedStore:
+    server.stores.create(create_request())
+    store = ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=10, **settings)
+    store.initialize(LAYOUT, flat())
+    return store
+
+
+@pytest.fixture
+def segment() -> OwnSegment:
+    """The gradient of ones of a worker."""
+    segment = OwnSegment(LAYOUT.size)
+    segment.view().fill(1)
+    segment.sequence = 1
+    return segment
+
+
+def test_values_travel_through_memory_with_a_shard_of_this_machine(server: ParameterServer) -> None:
+    with _store(server) as store:
+        assert store.push_pull(0, flat(1), samples=1).values.tolist() == flat(-0.5).tolist()
+        assert store.pull(names=["bias"]).values.tolist() == [-0.5]
+
+        assert (store.transport, store.why_stream) == ("shared memory", "")
+
+
+def test_a_gradient_may_be_computed_where_it_is_lent(server: ParameterServer) -> None:
+    with _store(server) as store:
+        gradient = store.gradient_memory(LAYOUT.size)
+        gradient.fill(1)
+        store.push_pull(0, gradient, samples=1)
+        gradient.fill(3)
+        pulled = store.push_pull(1, gradient, samples=1)
+
+        assert pulled.values.tolist() == flat(-2).tolist()
+    gradient.fill(7)  # still there
+
+
+@pytest.mark.parametrize(
+    ("server_shares", "client_shares", "why"),
+    [(False, True, "HEADRACE_PARAMETERS_SHARED_MEMORY"), (True, False, "turned off")],
+)
+def test_either_side_can_turn_shared_memory_off(server_shares: bool, client_shares: bool, why: str) -> None:
+    with (
+        parameter_server(shared_memory=server_shares) as server,
+        _store(server, shared_memory=client_shares) as store,
+    ):
+        assert store.push_pull(0, flat(1), samples=1).version == 1
+
+        assert store.transport == "stream"
+        assert why in store.why_stream
+
+
+def _no_such_process(segment: shared_memory_pb2.Segment) -> None:
+    segment.pid = 2**22 + 1  # above every pid Linux gives
+
+
+def _no_process_at_all(segment: shared_memory_pb2.Segment) -> None:
+    segment.pid = 2**32 - 1
+
+
+def _closed_file(segment: shared_memory_pb2.Segment) -> None:
+    segment.fd = 2**31
+
+
+def _other_file(segment: shared_memory_pb2.Segment) -> None:
+    segment.fd = 0
+
+
+def _other_nonce(segment: shared_memory_pb2.Segment) -> None:
+    segment.nonce = bytes(16)
+
+
+def _no_nonce(segment: shared_memory_pb2.Segment) -> None:
+    segment.nonce = b""
+
+
+def _other_size(segment: shared_memory_pb2.Segment) -> None:
+    segment.capacity += 1
+
+
+def _huge(segment: shared_memory_pb2.Segment) -> None:
+    segment.capacity = 2**64 - 1
+
+
+CORRUPTIONS = [
+    _no_such_process,
+    _no_process_at_all,
+    _closed_file,
+    _other_file,
+    _other_nonce,
+    _no_nonce,
+    _other_size,
+    _huge,
+]
+
+
+@pytest.mark.parametrize("corrupt", CORRUPTIONS)
+def test_a_segment_that_cannot_be_proven_is_refused_and_nothing_applied(
+    server: ParameterServer, segment: OwnSegment, corrupt: Callable[[shared_memory_pb2.Segment], None]
+) -> None:
+    with _store(server):
+        described = segment.describe()
+        corrupt(described)
+
+        with pytest.raises(SharedMemoryUnavailable):
+            SharedMemoryStub(server.channel).PushPullShared(_push(described), timeout=10)
+
+        assert server.stores.get(NAME).version == 0
+        assert server.gradients is not None
+        assert server.gradients.count == 0
+
+
+def test_memory_that_its_owner_could_shrink_is_refused() -> None:
+    """Its readers would be killed by SIGBUS."""
+    fd = os.memfd_create("headrace", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 8192)
+
+    with pytest.raises(SharedMemoryUnavailable, match="not sealed"):
+        MappedSegment(shared_memory_pb2.Segment(pid=os.getpid(), fd=fd, nonce=bytes(16), capacity=1024))
+    os.close(fd)
+
+
+def test_nobody_but_its_owner_can_write_or_shrink_a_segment(segment: OwnSegment) -> None:
+    path = Path(f"/proc/{os.getpid()}/fd/{segment.describe().fd}")
+    mapped = MappedSegment(segment.describe())
+
+    with path.open("r+b", buffering=0) as file:
+        with pytest.raises(PermissionError):
+            file.write(b"x")
+        with pytest.raises(PermissionError):
+            file.truncate(0)
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.values[0] = 2
+    segment.view()[0] = 5
+    assert mapped.values[0] == 5
+
+
+def test_a_gradient_withdrawn_while_it_is_read_is_not_applied(
+    server: ParameterServer, segment: OwnSegment
+) -> None:
+    with _store(server), pytest.raises(Exception, match="withdrew the gradient"):
+        SharedMemoryStub(server.channel).PushPullShared(_push(segment.describe(), sequence=2), timeout=10)
+
+    assert server.stores.get(NAME).version == 0
+
+
+def test_a_range_outside_of_the_segment_is_refused(server: ParameterServer, segment: OwnSegment) -> None:
+    request = _push(segment.describe())
+    request.gradient.offset = 1
+
+    with _store(server), pytest.raises(Exception, match="do not lie in a segment"):
+        SharedMemoryStub(server.channel).PushPullShared(request, timeout=10)
+
+
+def test_values_overwritten_while_they_are_copied_are_noticed(server: ParameterServer) -> None:
+    """The segment of version 0 is written again for version 2."""
+    request = shared_memory_pb2.PullSharedRequest(store=NAME, epoch=1)
+    with _store(server) as store:
+        first = SharedMemoryStub(server.channel).PullShared(request, timeout=10).values
+        mapped = MappedSegment(first.segment)
+        assert mapped.is_current(first)
+
+        store.push_pull(0, flat(1), samples=1)
+        assert mapped.is_current(first)
+        assert mapped.part(first).tolist() == flat().tolist()
+        store.push_pull(1, flat(1), samples=1)
+
+        assert not mapped.is_current(first)
+
+
+def test_a_closed_client_leaves_nothing_mapped(server: ParameterServer) -> None:
+    assert server.gradients is not None
+    with _store(server) as store:
+        store.push(0, flat(1), samples=1)
+        assert server.gradients.count == 1
+
+    assert server.gradients.count == 0
+
+
+def test_the_gradients_of_a_deleted_store_are_let_go(server: ParameterServer) -> None:
+    assert server.gradients is not None
+    with _store(server) as store:
+        store.push(0, flat(1), samples=1)
+        server.gradients.sweep()
+        assert server.gradients.count == 1
+
+        server.stores.delete(NAME)
+        server.gradients.sweep()
+
+        assert server.gradients.count == 0
+
+
+WORKER = """
+import sys, numpy as np
+from headrace.parameters.client import ShardedStore
+from headrace.parameters.layout import FlatLayout, TensorSpec
+layout = FlatLayout((TensorSpec("w", (300_000,)),))
+store = ShardedStore([sys.argv[1]], sys.argv[2], epoch=1, worker=0)
+step = store.initialize(layout, np.zeros(300_000, np.float32))
+gradient = store.gradient_memory(300_000)
+gradient.fill(1)
+while True:
+    step = store.push_pull(step, gradient, 1).version
+    print(store.transport, step, flush=True)
+"""
+
+
+def _worker(address: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, address, NAME],
+        env=REPOSITORY_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _mapped(pid: int, access: str) -> set[str]:
+    """Return the segments a process has mapped: its own to write ("rw-s"), those of others to read ("r--s")."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line for line in lines if "/memfd:headrace" in line and line.split()[1] == access}
+
+
+def _shared_files() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(200):
+        if holds():
+            return
+        pause.wait(0.05)
+    raise AssertionError("it did not come to hold within 10 s")
+
+
+def test_a_worker_killed_in_the_middle_of_its_pushes_leaves_no_memory_behind() -> None:
+    before = _shared_files()
+    with service_process("parameters") as (address, process), StoresClient(address) as stores:
+        stores.create(create_request(learning_rate=1))
+        worker = _worker(address)
+        assert worker.stdout
+        assert worker.stdout.readline() == "shared memory 1\n"
+        assert len(_mapped(process.pid, "r--s")) == 1
+
+        worker.kill()
+        worker.wait()
+
+        _wait_until(lambda: not _mapped(process.pid, "r--s"))
+        worker.stdout.close()
+        with ShardedStore([address], NAME, epoch=0, worker=0) as reader:
+            pulled = reader.pull()
+            assert reader.transport == "shared memory"
+        assert (pulled.values == -pulled.version).all()
+        stores.delete(NAME)
+        _wait_until(lambda: not _mapped(process.pid, "rw-s"))
+    assert _shared_files() == before
+
+
+def test_a_shard_that_was_killed_leaves_no_memory_behind_in_its_workers() -> None:
+    files, mapped = _shared_files(), _mapped(os.getpid(), "r--s")
+    layout = FlatLayout((TensorSpec("w", (1000,)),))
+    with service_process("parameters") as (address, process):
+        with StoresClient(address) as stores:
+            stores.create(create_request(learning_rate=1))
+        with ShardedStore([address], NAME, epoch=1, worker=0, timeout_s=5) as store:
+            store.initialize(layout, np.zeros(1000, np.float32))
+            store.push_pull(0, np.ones(1000, np.float32), samples=1)
+            assert len(_mapped(os.getpid(), "r--s") - mapped) == 1
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+            with pytest.raises(Exception, match=r"cannot reach|did not answer"):
+                store.push_pull(1, np.ones(1000, np.float32), samples=1)
+
+            assert not _mapped(os.getpid(), "r--s") - mapped
+    assert _shared_files() == files
+
+
+def test_two_workers_share_memory_with_two_shards() -> None:
+    """Each value is exact: sums of ones."""
+    size = 200_001
+    layout = FlatLayout((TensorSpec("w", (size,)),))
+    with service_process("parameters") as (first, _), service_process("parameters") as (second, _):
+        for index, address in enumerate((first, second)):
+            with StoresClient(address) as stores:
+                request = create_request(shard_index=index, shard_count=2, worker_count=2, learning_rate=1)
+                stores.create(request)
+        results: list[tuple[str, Floats]] = []
+
+        def work(rank: int) -> None:
+            with ShardedStore([first, second], NAME, epoch=1, worker=rank) as store:
+                store.initialize(layout, np.zeros(size, np.float32))
+                values = np.empty(size, np.float32)
+                for step in range(10):
+                    store.push_pull(step, np.full(size, 2 * rank, np.float32), samples=1, out=values)
+                    assert (values == -(step + 1)).all()
+                results.append((store.transport, values))
+
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert [transport for transport, _ in results] == ["shared memory"] * 2
+
+
+def test_a_push_after_a_deadline_sends_the_new_gradient(server: ParameterServer) -> None:
+    """The call that was given up has withdrawn its gradient."""
+    server.stores.create(create_request(worker_count=2, consistency=stores_pb2.CONSISTENCY_BSP))
+    with (
+        ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=0.5) as store,
+        ShardedStore([server.channel], NAME, epoch=1, worker=1, timeout_s=10) as other,
+    ):
+        store.initialize(LAYOUT, flat())
+        with pytest.raises(DeadlineExceeded):
+            store.push_pull(0, flat(4), samples=1)
+        other.push(0, flat(2), samples=1)
+
+        assert store.push_pull(0, flat(99), samples=1).values.tolist() == flat(-1.5).tolist()
