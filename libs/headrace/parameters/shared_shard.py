@@ -36,7 +36,8 @@ class AnswerFuture(Protocol[Answer_co]):
 class SharedShard:
     """One shard, as `headrace.parameters.shard.ShardClient` sees it.
 
-    Every method raises SharedMemoryUnavailable, with nothing done, if there is no shared memory with that shard.
+    Every method raises SharedMemoryUnavailable if there is no shared memory with that shard: do the same by stream, which is right
+    even if only the answer was out of reach, because a push is applied once.
     """
 
     def __init__(self, channel: grpc.Channel, store: str, *, epoch: int, worker: int) -> None:
@@ -66,15 +67,12 @@ class SharedShard:
     ) -> int | None:
         """Lend the shard its part of a gradient, and copy the new values; return their version.
 
-        None: the gradient is taken, but the values were overwritten before they were copied, or cannot be reached: pull.
+        None: the gradient is taken, but the values were overwritten before they were copied.
         """
         request = shared_memory_pb2.PushPullSharedRequest(store=self._store, header=header, gradient=gradient)
         call = self._stub.PushPullShared.future(request, timeout=operation.remaining_s)
         answer = self._answer(operation, call)
-        try:
-            copied = self._copy(answer.values, [Piece(0, values)], values.size)
-        except SharedMemoryUnavailable:
-            return None
+        copied = self._copy(answer.values, [Piece(0, values)], values.size)
         return answer.response.version if copied else None
 
     def pull(
