@@ -1,5 +1,6 @@
 """`python -m headrace_parameters`: one process of the parameter service."""
 
+import threading
 from datetime import UTC, datetime
 
 import torch

@@ -6,26 +6,23 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
         values = store.push_pull(step, gradient, samples=32).values
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar
+from typing import Self
 
 import grpc
 import numpy as np
 
-from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, HeadraceError, ShapeMismatch
+from headrace.errors import DtypeMismatch, FailedPrecondition, ShapeMismatch
 from headrace.parameters.layout import FlatLayout, Floats, intersect
 from headrace.parameters.lending import Lender, Loan
-from headrace.parameters.operation import Operation
 from headrace.parameters.shard import Lent, ShardClient
+from headrace.parameters.together import Together
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
 from headrace.rpc.pages import pages
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,7 @@ class ShardedStore:
             for channel in channels
         ]
         self._lender = Lender(enabled=shared_memory)
-        self._threads = ThreadPoolExecutor(len(shards), thread_name_prefix="shard")
-        self._timeout_s = timeout_s
-        self._operation: Operation | None = None
+        self._together = Together(len(shards), timeout_s)
         self._layout: FlatLayout | None = None
 
     def __enter__(self) -> Self:
@@ -95,9 +90,7 @@ class ShardedStore:
 
     def close(self) -> None:
         """End what runs, which then raises Cancelled, and free the connections."""
-        if self._operation:
-            self._operation.stop()
-        self._threads.shutdown()
+        self._together.close()
         for shard in self._shards:
             shard.release(self._lender.nonce)
         self._lender.close()
@@ -129,7 +122,7 @@ class ShardedStore:
             FailedPrecondition: Nobody has initialized the store yet.
         """
         if self._layout is None:
-            store = self._on_all(lambda operation, index: self._shards[index].get(operation))[0]
+            store = self._together.do(lambda operation, index: self._shards[index].get(operation))[0]
             if not store.initialized:
                 raise FailedPrecondition(f"{store.name} has no values yet; call initialize first")
             self._layout = layout_from_proto(store.tensors)
@@ -145,7 +138,7 @@ class ShardedStore:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
         parts = self._parts(layout, _checked(layout, values))
-        versions = self._on_all(
+        versions = self._together.do(
             lambda operation, index: self._shards[index].initialize(operation, layout, parts[index])
         )
         self._layout = layout
@@ -166,7 +159,7 @@ class ShardedStore:
         parts = self._parts(layout, flat)
         with self._lender.lending(flat) as loan:
             return min(
-                self._on_all(
+                self._together.do(
                     lambda operation, index: self._shards[index].push(
                         operation, step, parts[index], samples, self._lent(loan, index)
                     )
@@ -184,7 +177,7 @@ class ShardedStore:
         ranges = self.layout.ranges(names)
         values = _output(sum(map(len, ranges)), out)
         pieces = self._pieces(ranges, values)
-        versions = self._on_all(
+        versions = self._together.do(
             lambda operation, index: self._shards[index].pull(
                 operation, min_version, names, pieces[index], len(self._held(self.layout, index))
             )
@@ -199,7 +192,7 @@ class ShardedStore:
         values = _output(layout.size, out)
         places = self._parts(layout, values)
         with self._lender.lending(flat) as loan:
-            versions = self._on_all(
+            versions = self._together.do(
                 lambda operation, index: self._shards[index].push_pull(
                     operation, step, parts[index], samples, places[index], self._lent(loan, index)
                 )
@@ -208,29 +201,8 @@ class ShardedStore:
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""
-        saved = self._on_all(lambda operation, index: self._shards[index].snapshot(operation))
+        saved = self._together.do(lambda operation, index: self._shards[index].snapshot(operation))
         return Snapshot(min(shard.version for shard in saved), tuple(shard.artifact for shard in saved))
-
-    def _on_all(self, work: Callable[[Operation, int], Result]) -> list[Result]:
-        """Do `work` for every shard index at once; the first failure stops the others and is raised."""
-        operation = self._operation = Operation(self._timeout_s)
-
-        def attempt(index: int) -> Result:
-            try:
-                return operation.attempt(lambda: work(operation, index))
-            except BaseException:
-                operation.stop()
-                raise
-
-        others = [self._threads.submit(attempt, index) for index in range(1, len(self._shards))]
-        first: Future[Result] = Future()
-        try:
-            first.set_result(attempt(0))  # in this thread: to wake another takes as long as a small transfer
-        except HeadraceError as error:
-            first.set_exception(error)
-        finally:
-            wait(others)
-        return _results([first, *others])
 
     def _parts(self, layout: FlatLayout, flat: Floats) -> list[Floats]:
         ranges = [self._held(layout, index) for index in range(len(self._shards))]
@@ -253,14 +225,6 @@ class ShardedStore:
                 pieces[-1].append(Piece(part.start - held.start, values[start : start + len(part)]))
                 start += len(part)
         return pieces
-
-
-def _results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """Return what all found, or raise what failed first; a `Cancelled` only tells that another did."""
-    failures = [error for error in (future.exception() for future in futures) if error]
-    for error in sorted(failures, key=lambda failure: isinstance(failure, Cancelled)):
-        raise error
-    return [future.result() for future in futures]
 
 
 def _checked(layout: FlatLayout, flat: Floats) -> Floats:
