@@ -25,8 +25,8 @@ class Settings(NodeSettings):
     max_bytes: int = Field(
         8 * GIB,
         ge=1,
-        description="Memory for values and optimizer state of all stores, in bytes; while a step runs, a store has "
-        "its values once more and one gradient per worker on top.",
+        description="Memory for values and optimizer state of all stores, in bytes; a store has its values "
+        "once more, and one gradient per worker, on top.",
     )
     shared_memory: bool = Field(
         True,
