@@ -18,7 +18,7 @@ import numpy as np
 from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, ShapeMismatch
 from headrace.parameters.layout import FlatLayout, Floats, intersect
 from headrace.parameters.operation import Operation
-from headrace.parameters.shard import ShardClient
+from headrace.parameters.shard import Received, ShardClient
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
@@ -31,12 +31,16 @@ Result = TypeVar("Result")
 class Pulled:
     """Values of a store.
 
-    `version` is that of the values; under ASYNC the shards' versions differ, and it is the smallest.
+    `version` is that of the values; where the shards' versions differ, as under ASYNC, it is the smallest.
     `values` has shape (N,), or as many as the tensors asked for have.
+    `staleness`: how many steps the slowest worker's contribution is behind the step they are for, on the stalest shard.
+    `next_step`, after a push_pull: the step to compute with them, usually one more than was pushed.
     """
 
     version: int
     values: Floats
+    staleness: int = 0
+    next_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class ShardedStore:
         """Send a gradient, without waiting until it is applied.
 
         Args:
-            step: BSP: the store's version. ASYNC: above this worker's last.
+            step: BSP: the store's version. SSP, ASYNC: above this worker's last; SSP: within the bound.
             gradient: Shape (N,), the mean over `samples` samples.
             samples: The gradient's weight in the step's mean.
         Returns:
@@ -141,34 +145,43 @@ class ShardedStore:
             )
         )
 
-    def pull(self, min_version: int = 0, names: Sequence[str] = (), out: Floats | None = None) -> Pulled:
+    def pull(
+        self,
+        min_version: int = 0,
+        names: Sequence[str] = (),
+        out: Floats | None = None,
+        step: int | None = None,
+    ) -> Pulled:
         """Receive the values, once every shard has at least `min_version`.
 
         Args:
             min_version: The version to wait for.
             names: Tensors to receive, in the order of the layout; all without any.
             out: Where to put the values; a new vector if None. After an error it may hold a part of them.
+            step: The step to compute with them; waits until the store's consistency lets it be.
         """
         ranges = self.layout.ranges(names)
         values = _output(sum(map(len, ranges)), out)
         pieces = self._pieces(ranges, values)
-        versions = self._on_all(
-            lambda operation, index: self._shards[index].pull(operation, min_version, names, pieces[index])
+        received = self._on_all(
+            lambda operation, index: self._shards[index].pull(
+                operation, min_version, names, pieces[index], step
+            )
         )
-        return Pulled(min(versions), values)
+        return _pulled(received, values)
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
-        """Send a gradient and receive the values that hold it: `push`, then `pull`, in one round trip."""
+        """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip."""
         layout = self.layout
         parts = self._parts(layout, _checked(layout, gradient))
         values = _output(layout.size, out)
         places = self._parts(layout, values)
-        versions = self._on_all(
+        received = self._on_all(
             lambda operation, index: self._shards[index].push_pull(
                 operation, step, parts[index], samples, places[index]
             )
         )
-        return Pulled(min(versions), values)
+        return _pulled(received, values)
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""
@@ -205,6 +218,16 @@ class ShardedStore:
                 pieces[-1].append(Piece(part.start - held.start, values[start : start + len(part)]))
                 start += len(part)
         return pieces
+
+
+def _pulled(received: Sequence[Received], values: Floats) -> Pulled:
+    """Sum up what all shards said."""
+    return Pulled(
+        version=min(shard.version for shard in received),
+        values=values,
+        staleness=max(shard.staleness for shard in received),
+        next_step=min(shard.next_step for shard in received),
+    )
 
 
 def _succeeded(future: Future[Result]) -> bool:

@@ -19,6 +19,7 @@ from headrace.errors import (
 )
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
 from headrace_parameters.core.state import ShardState
 
@@ -28,10 +29,23 @@ MOST_SAMPLES = float(1 << 53)
 
 @dataclass(frozen=True)
 class Published:
-    """Values of one version, shape (shard's length,); nobody writes to them any more."""
+    """Values of one version, shape (shard's length,); nobody writes to them any more.
+
+    A worker's clock is its next step: one more than the last step whose gradient is in the values.
+
+    Args:
+        slowest: The least clock of all workers.
+        furthest: The greatest.
+    """
 
     version: int
     values: Floats
+    slowest: int
+    furthest: int
+
+    def staleness(self, step: int | None) -> int:
+        """Return how many steps the slowest worker is behind who computes `step`; None: behind the furthest worker."""
+        return max(0, (self.furthest if step is None else step) - self.slowest)
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class Shard:
         self.layout: FlatLayout | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
-        self._last_steps: dict[int, int] = {}  # ASYNC only: under BSP the version tells
+        self._last_steps: Mapping[int, int] = {}  # of each worker, the last one that was applied
         self._pending: Mapping[int, Push] = {}  # BSP: gradients of the step that is not complete
 
     @property
@@ -92,12 +106,12 @@ class Shard:
         """Say which values of a model of this layout the shard holds."""
         return layout.shard_range(self.config.shard_index, self.config.shard_count)
 
-    @property
-    def missing_workers(self) -> list[int]:
-        """Workers whose gradients the next version waits for, under BSP."""
-        if self.config.consistency is Consistency.ASYNC:
-            return []
-        return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
+    def missing_workers(self, need: Need) -> list[int]:
+        """Workers whose gradients the next version (BSP), or what `need` asks for (SSP), waits for."""
+        workers = range(self.config.worker_count)
+        if self.config.consistency is Consistency.BSP:
+            return [worker for worker in workers if worker not in self._pending]
+        return [worker for worker in workers if self._clock(worker) < need.clock]
 
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
@@ -128,12 +142,12 @@ class Shard:
             )
 
     def is_duplicate(self, worker: int, step: int) -> bool:
-        """Tell whether this worker's gradient for this step was taken before.
+        """Tell whether this worker's gradient for this step was taken before, or comes too late to be.
 
         Raises:
             FailedPrecondition: The shard has no values yet.
             InvalidArgument: There is no such worker.
-            OutOfRange: BSP: the step is ahead of the version.
+            OutOfRange: BSP: the step is ahead of the version; SSP: it is too far ahead of the slowest worker.
         """
         if self.published is None:
             raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
@@ -142,21 +156,48 @@ class Shard:
                 f"worker is {worker}; this store has workers 0 to {self.config.worker_count - 1}",
                 field="header.worker",
             )
-        if self.config.consistency is Consistency.ASYNC:
-            return step <= self._last_steps.get(worker, -1)
-        if step > self.published.version:
-            raise OutOfRange(
-                f"step {step} is ahead of version {self.published.version}; pull, then push step {self.published.version}",
-                metadata={"version": self.published.version},
-            )
-        return step < self.published.version or worker in self._pending
+        if self.config.consistency is Consistency.BSP:
+            return self._is_late(self.published.version, worker, step)
+        if step < self._clock(worker):
+            return True
+        if self.config.consistency is Consistency.SSP:
+            self._check_bound(self.published.slowest, step)
+        return False
 
-    def version_with(self, step: int) -> int:
-        """Return the first version that holds the gradients of `step`; under ASYNC any does that comes after the push."""
-        return step + 1 if self.config.consistency is Consistency.BSP else 0
+    def _is_late(self, version: int, worker: int, step: int) -> bool:
+        if step > version:
+            raise OutOfRange(
+                f"step {step} is ahead of version {version}; pull, then push step {version}",
+                metadata={"version": version},
+            )
+        return step < version or worker in self._pending
+
+    def _check_bound(self, slowest: int, step: int) -> None:
+        bound = self.config.staleness_bound
+        if step > slowest + bound:
+            raise OutOfRange(
+                f"step {step} is more than {bound} ahead of the slowest worker's, {slowest}; pull with step {step}, which "
+                "waits for it, then push",
+                metadata={"slowest_step": slowest, "staleness_bound": bound},
+            )
+
+    def _clock(self, worker: int) -> int:
+        return self._last_steps.get(worker, -1) + 1
+
+    def need_for(self, step: int) -> Need:
+        """Say what the values must hold with which a worker computes `step`."""
+        if self.config.consistency is Consistency.BSP:
+            return Need(version=step)
+        if self.config.consistency is Consistency.SSP:
+            return Need(clock=step - self.config.staleness_bound)
+        return Need()
+
+    def next_step(self, worker: int, published: Published) -> int:
+        """Return the first step that this worker can compute with these values and whose gradient will be taken."""
+        return published.version if self.config.consistency is Consistency.BSP else self._clock(worker)
 
     def push(self, push: Push) -> bool:
-        """Take a gradient; return False, with nothing changed, if it was taken before.
+        """Take a gradient; return False, with nothing changed, if it was taken before or, under BSP, the step is complete.
 
         Raises:
             ShapeMismatch: It has another shape than (shard's length,).
@@ -169,12 +210,11 @@ class Shard:
             raise ShapeMismatch(
                 f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
             )
-        if self.config.consistency is Consistency.ASYNC:
+        if self.config.consistency is not Consistency.BSP:
             self._apply({push.worker: push})
-            self._last_steps[push.worker] = push.step
             return True
         pending = {**self._pending, push.worker: push}
-        if len(pending) == self.config.worker_count:
+        if len(pending) == self.config.required_gradients:
             self._apply(pending)
             pending = {}
         self._pending = pending
@@ -192,12 +232,19 @@ class Shard:
                 (torch.from_numpy(pushes[worker].gradient), pushes[worker].samples / total)
                 for worker in sorted(pushes)
             ]
-            values = self._optimizer.apply(values, gradients)
+            values = self._optimizer.apply(values, gradients, self._learning_rate_factor())
+        self._last_steps = {**self._last_steps, **{worker: push.step for worker, push in pushes.items()}}
         self._publish(self.published.version + 1, values)
+
+    def _learning_rate_factor(self) -> float:
+        assert self.published is not None
+        pushes_per_step = 1 if self.config.consistency is Consistency.BSP else self.config.worker_count
+        return self.config.schedule.factor(self.published.version // pushes_per_step)
 
     def _publish(self, version: int, values: torch.Tensor) -> None:
         array: Floats = values.numpy()
-        self.published = Published(version, array)
+        clocks = [self._clock(worker) for worker in range(self.config.worker_count)]
+        self.published = Published(version, array, slowest=min(clocks), furthest=max(clocks))
 
     def state(self) -> ShardState:
         """Return all of it, but the gradients of a step that is not complete.

@@ -17,13 +17,24 @@ from headrace.errors import (
 )
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import AdamW, Consistency, Optimizer, Sgd, StoreConfig
+from headrace_parameters.core.config import (
+    Adagrad,
+    Adam,
+    AdamW,
+    Consistency,
+    Optimizer,
+    Sgd,
+    StoreConfig,
+)
 from headrace_parameters.core.shard import MOST_SAMPLES, Push, Shard
 from headrace_parameters.core.state import ShardState
 
 PLAIN, MOMENTUM = Sgd(0.1), Sgd(0.1, momentum=0.9, weight_decay=0.01)
 ADAMW = AdamW(0.01, beta1=0.8, beta2=0.95, epsilon=1e-7, weight_decay=0.1)
-OPTIMIZERS = [PLAIN, MOMENTUM, ADAMW]
+NESTEROV = Sgd(0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+ADAM = Adam(0.01, beta1=0.8, beta2=0.95, epsilon=1e-7, weight_decay=0.1)
+ADAGRAD = Adagrad(0.1, initial_accumulator=0.2, epsilon=1e-9, weight_decay=0.01)
+OPTIMIZERS = [PLAIN, MOMENTUM, NESTEROV, ADAM, ADAMW, ADAGRAD, Adagrad(0.1)]
 
 
 def config(optimizer: Optimizer = PLAIN, **changes: Any) -> StoreConfig:
@@ -74,9 +85,22 @@ def _layout(shard: Shard) -> FlatLayout:
 def _torch_optimizer(optimizer: Optimizer, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
     if isinstance(optimizer, Sgd):
         return torch.optim.SGD(
-            [parameter], optimizer.learning_rate, optimizer.momentum, weight_decay=optimizer.weight_decay
+            [parameter],
+            optimizer.learning_rate,
+            optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+            nesterov=optimizer.nesterov,
         )
-    return torch.optim.AdamW(
+    if isinstance(optimizer, Adagrad):
+        return torch.optim.Adagrad(
+            [parameter],
+            optimizer.learning_rate,
+            weight_decay=optimizer.weight_decay,
+            initial_accumulator_value=optimizer.initial_accumulator,
+            eps=optimizer.epsilon,
+        )
+    kind = torch.optim.AdamW if isinstance(optimizer, AdamW) else torch.optim.Adam
+    return kind(
         [parameter],
         optimizer.learning_rate,
         (optimizer.beta1, optimizer.beta2),

@@ -88,7 +88,8 @@ class ParametersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PushPull(self, request_iterator, context):
-        """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest).
+        """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+        `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class ParametersStub:
     deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _grpc.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]
-    """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+    """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+    `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+    """
 
 @_typing.type_check_only
 class ParametersAsyncStub(ParametersStub):
@@ -70,7 +72,9 @@ class ParametersAsyncStub(ParametersStub):
     deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _aio.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]  # type: ignore[assignment]
-    """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+    """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+    `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+    """
 
 class ParametersServicer(metaclass=_abc_1.ABCMeta):
     """Gradients in, values out. Values travel as chunks of little-endian float32, so that a message stays small however large the model is."""
@@ -113,6 +117,8 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_parameters_pb2.PushPullRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parameters_pb2.PushPullResponse], _abc.AsyncIterator[_parameters_pb2.PushPullResponse]]:
-        """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+        """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+        `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+        """
 
 def add_ParametersServicer_to_server(servicer: ParametersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
