@@ -95,6 +95,34 @@ class LiveStore:
             self._shard.restore(state)
         self.wake()
 
+    def finish_step(self, step: int, squared_norm: float) -> None:
+        """Apply a complete step, clipped by the norm over all shards; do nothing if it is applied already."""
+        with self._changing:
+            self._check_alive()
+            self._shard.finish_step(step, squared_norm)
+        self.wake()
+
+    def wait_for_norm(self, step: int, timeout_s: float, wanted: Callable[[], bool]) -> float | None:
+        """Return the squared norm of this shard's part of a step, once it is complete; None: the step is long applied.
+
+        Raises:
+            DeadlineExceeded: It was not complete in time.
+            HeadraceError: Why the store ended meanwhile.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._ended or self._is_complete(step) or not wanted(), timeout_s)
+        self._check_alive()
+        measured = self._shard.measured
+        if not self._is_complete(step):
+            raise self._too_late(Need(version=step + 1))
+        return measured.squared_norm if measured and measured.step == step else None
+
+    def _is_complete(self, step: int) -> bool:
+        measured, published = self._shard.measured, self.published
+        if measured and measured.step >= step:
+            return True
+        return published is not None and published.version > step
+
     def wait(self, need: Need, timeout_s: float, wanted: Callable[[], bool]) -> Published:
         """Return the values as soon as they hold what `need` asks for.
 
@@ -143,6 +171,8 @@ class LiveStore:
         missing = self._shard.missing_workers(need)
         step = max(need.clock - 1, published.version if self.config.consistency is Consistency.BSP else 0)
         why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
+        if self._is_complete(published.version):
+            why = f"step {published.version} waits for its norm: FinishStep"
         return DeadlineExceeded(
             f"{self.config.name} did not get as far as asked in time, it has version {published.version}: {why}",
             metadata={"version": published.version, "missing_workers": ",".join(map(str, missing))},

@@ -68,9 +68,11 @@ def schedule_from_proto(schedule: stores_pb2.Schedule) -> Schedule:
     )
 
 
-def optimizer_to_proto(optimizer: Optimizer, schedule: Schedule) -> stores_pb2.Optimizer:
+def optimizer_to_proto(
+    optimizer: Optimizer, schedule: Schedule, maximum_gradient_norm: float
+) -> stores_pb2.Optimizer:
     """Write an optimizer, and its schedule unless that is constant."""
-    message = stores_pb2.Optimizer()
+    message = stores_pb2.Optimizer(maximum_gradient_norm=maximum_gradient_norm)
     match optimizer:
         case Sgd():
             message.sgd.learning_rate, message.sgd.momentum = optimizer.learning_rate, optimizer.momentum

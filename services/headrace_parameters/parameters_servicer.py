@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from grpc import ServicerContext
 
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import Floats, intersect
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
@@ -96,6 +96,29 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             next_step=store.next_step(first.header.worker, published),
         )
         yield from carry(answer, pieces)
+
+    def GetStepNorm(
+        self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
+    ) -> parameters_pb2.GetStepNormResponse:
+        """Return this shard's part of a step's norm."""
+        store = self._clipping(request.store, request.epoch)
+        context.add_callback(store.wake)
+        norm = store.wait_for_norm(request.step, wait_bound_s(context.time_remaining()), context.is_active)
+        return parameters_pb2.GetStepNormResponse(squared_norm=norm or 0.0, finished=norm is None)
+
+    def FinishStep(
+        self, request: parameters_pb2.FinishStepRequest, context: ServicerContext
+    ) -> parameters_pb2.FinishStepResponse:
+        """Apply a step, clipped."""
+        store = self._clipping(request.store, request.epoch)
+        store.finish_step(request.step, request.squared_norm)
+        return parameters_pb2.FinishStepResponse(version=_version(store))
+
+    def _clipping(self, name: str, epoch: int) -> LiveStore:
+        store = self._fenced(name, epoch)
+        if not store.config.maximum_gradient_norm or store.config.shard_count == 1:
+            raise FailedPrecondition(f"{name} applies complete steps by itself; pull instead")
+        return store
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))

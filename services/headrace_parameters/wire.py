@@ -43,6 +43,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         schedule=schedule_from_proto(request.optimizer.schedule),
         staleness_bound=request.staleness_bound,
         backup_workers=request.backup_workers,
+        maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
     )
 
 
@@ -65,7 +66,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         shard_count=config.shard_count,
         worker_count=config.worker_count,
         consistency=_CONSISTENCY_OF[config.consistency],
-        optimizer=optimizer_to_proto(config.optimizer, config.schedule),
+        optimizer=optimizer_to_proto(config.optimizer, config.schedule, config.maximum_gradient_norm),
         staleness_bound=config.staleness_bound,
         backup_workers=config.backup_workers,
         size_bytes=store.size_bytes,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import stores_pb2
@@ -23,11 +24,11 @@ def check_updates(train: TrainSpec) -> None:
     Raises:
         InvalidArgument: No store would take them; the error names the field.
     """
-    for rules in (_consistency_rules(train), _optimizer_rules(train.optimizer), _schedule_rules(train)):
-        for name, value, holds, rule in rules:
-            if not (math.isfinite(value) and holds):
-                field = f"job.train.{name}"
-                raise InvalidArgument(f"{field} is {value!r}; it must be {rule}", field=field)
+    rules = _consistency_rules, _optimizer_rules, _schedule_rules, _clipping_rules
+    for name, value, holds, rule in chain.from_iterable(rule(train) for rule in rules):
+        if not (math.isfinite(value) and holds):
+            field = f"job.train.{name}"
+            raise InvalidArgument(f"{field} is {value!r}; it must be {rule}", field=field)
 
 
 def _consistency_rules(train: TrainSpec) -> Iterator[_Rule]:
@@ -45,7 +46,8 @@ def _consistency_rules(train: TrainSpec) -> Iterator[_Rule]:
     yield "backup_workers", backups, backups < train.workers, f"fewer than the {train.workers} workers"
 
 
-def _optimizer_rules(optimizer: stores_pb2.Optimizer) -> Iterator[_Rule]:
+def _optimizer_rules(train: TrainSpec) -> Iterator[_Rule]:
+    optimizer = train.optimizer
     kind = optimizer.WhichOneof("kind")
     assert kind, "the default is filled in"
     field = f"optimizer.{kind}"
@@ -94,3 +96,10 @@ def _schedule_rules(train: TrainSpec) -> Iterator[_Rule]:
         fits,
         "0 (for 0.1) or more and less than 1, and 0 unless DECAY_STEP",
     )
+
+
+def _clipping_rules(train: TrainSpec) -> Iterator[_Rule]:
+    field, norm = "optimizer.maximum_gradient_norm", train.optimizer.maximum_gradient_norm
+    yield field, norm, norm >= 0, "finite and 0 (no clipping) or more"
+    whole_steps = train.consistency == stores_pb2.CONSISTENCY_BSP and not train.backup_workers
+    yield field, norm, whole_steps or not norm, "0 unless CONSISTENCY_BSP without backup workers"

@@ -41,6 +41,9 @@ def train(
     momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    clip_norm: Annotated[
+        float, typer.Option(help="Largest norm of a step's mean gradient, for bsp; 0: any.", min=0)
+    ] = 0.0,
     schedule: Annotated[
         Literal["constant", "linear", "cosine", "step"],
         typer.Option(help="How the learning rate goes down after the warm-up."),
@@ -90,6 +93,7 @@ def train(
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            clip_norm=clip_norm,
             schedule=schedule,
             warmup_steps=warmup_steps,
             decay_steps=decay_steps,

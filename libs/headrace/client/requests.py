@@ -14,6 +14,7 @@ from headrace.client.updates import (
     OptimizerKind,
     ScheduleKind,
     UpdateOptions,
+    clipping,
     server_optimizer,
     server_schedule,
     store_consistency,
@@ -94,6 +95,7 @@ def train_job(
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
     schedule: ScheduleKind = "constant",
     warmup_steps: int = 0,
     decay_steps: int = 0,
@@ -120,6 +122,7 @@ def train_job(
         decay_factor=decay_factor,
         floor=learning_rate_floor,
     )
+    rule.maximum_gradient_norm = clipping(clip_norm, consistency, backup_workers)
     if rates:
         rule.schedule.CopyFrom(rates)
     options = training.TrainingOptions(

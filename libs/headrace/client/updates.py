@@ -35,6 +35,7 @@ class UpdateOptions(TypedDict, total=False):
     momentum: float  # 0; "sgd" alone
     nesterov: bool  # False; "sgd" with momentum alone
     weight_decay: float  # 0
+    clip_norm: float  # 0: none; largest norm of a step's mean gradient; "bsp" without backup workers alone
     schedule: ScheduleKind  # "constant"; how the learning rate goes down after the warm-up
     warmup_steps: int  # 0; steps of linear warm-up
     decay_steps: int  # 0: all steps after the warm-up; "step": between two reductions, needed
@@ -105,6 +106,16 @@ def server_optimizer(
             raise InvalidArgument(
                 f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw' or 'adagrad'", field="optimizer"
             )
+
+
+def clipping(norm: float, consistency: Consistency, backup_workers: int) -> float:
+    """Return `norm` if such a store can clip by it."""
+    if norm and (consistency != "bsp" or backup_workers):
+        raise InvalidArgument(
+            f"clip_norm {norm} needs all gradients of a step; use consistency 'bsp' without backup_workers",
+            field="clip_norm",
+        )
+    return norm
 
 
 def server_schedule(

@@ -82,6 +82,21 @@ class ShardClient:
         first_answer = _receive(call, [Piece(0, values)])
         return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
 
+    def step_norm(self, operation: Operation, step: int) -> float | None:
+        """Wait until the step is complete and return the squared norm of the shard's part; None: it is long applied."""
+        request = parameters_pb2.GetStepNormRequest(store=self._store, epoch=self._epoch, step=step)
+        call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
+        answer = operation.track(call).result()
+        return None if answer.finished else answer.squared_norm
+
+    def finish_step(self, operation: Operation, step: int, squared_norm: float) -> int:
+        """Let the shard apply the step, clipped; return its version."""
+        request = parameters_pb2.FinishStepRequest(
+            store=self._store, epoch=self._epoch, step=step, squared_norm=squared_norm
+        )
+        call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
+        return operation.track(call).result().version
+
     def snapshot(self, operation: Operation) -> stores_pb2.SnapshotResponse:
         """Save the shard in the registry."""
         request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch)

@@ -96,6 +96,7 @@ class StoreConfig:
         snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
         staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
+        maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
     """
 
     name: StoreName
@@ -109,6 +110,7 @@ class StoreConfig:
     schedule: Schedule = CONSTANT
     staleness_bound: int = 0
     backup_workers: int = 0
+    maximum_gradient_norm: float = 0.0
 
     def __post_init__(self) -> None:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)
@@ -128,6 +130,10 @@ class StoreConfig:
             check("backup_workers", backups, f"0 to {most}, fewer than the workers", 0 <= backups <= most)
         else:
             check("backup_workers", backups, "0 unless consistency is BSP", backups == 0)
+        norm, field = self.maximum_gradient_norm, "optimizer.maximum_gradient_norm"
+        check(field, norm, "0 (no clipping) or more", norm >= 0)
+        whole_steps = self.consistency is Consistency.BSP and not backups
+        check(field, norm, "0 unless consistency is BSP without backup workers", whole_steps or norm == 0)
 
     @property
     def required_gradients(self) -> int:

@@ -170,6 +170,11 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
         ),
         ("job.train.optimizer.schedule.decay_steps", {"optimizer": {"schedule": {"decay": 3}}}),
         ("job.train.optimizer.schedule.floor", {"optimizer": {"schedule": {"floor": 0.5}}}),
+        ("job.train.optimizer.maximum_gradient_norm", {"optimizer": {"maximum_gradient_norm": -1}}),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {"consistency": 2, "optimizer": {"maximum_gradient_norm": 1}},
+        ),
         ("job.train.consistency", {"consistency": 9}),
         ("job.train.staleness_bound", {"staleness_bound": 1}),
         ("job.train.backup_workers", {"backup_workers": 2, "workers": 2}),

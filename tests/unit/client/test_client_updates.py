@@ -50,6 +50,10 @@ def test_a_decay_fills_the_steps_after_the_warm_up() -> None:
     )
 
 
+def test_a_norm_to_clip_by_reaches_the_job() -> None:
+    assert spec(clip_norm=1.5).optimizer.maximum_gradient_norm == 1.5
+
+
 def test_a_warm_up_needs_no_decay() -> None:
     schedule = spec(warmup_steps=10).optimizer.schedule
 
@@ -66,6 +70,7 @@ def test_a_warm_up_needs_no_decay() -> None:
             "1 is for consistency 'bsp'; leave it out with 'async'",
         ),
         ({"backup_workers": 2, "workers": 2}, "backup_workers", "2 of 2 workers"),
+        ({"clip_norm": 1.0, "consistency": "ssp"}, "clip_norm", "needs all gradients of a step"),
         ({"nesterov": True}, "nesterov", "is for optimizer 'sgd'; leave it out with 'adamw'"),
         ({"schedule": "step"}, "decay_steps", "needs decay_steps"),
         ({"schedule": "linear", "warmup_steps": 100}, "warmup_steps", "100 of 100 steps"),

@@ -362,3 +362,115 @@ class PushPullResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushPullResponse: _TypeAlias = PushPullResponse  # noqa: Y015
+
+@_typing.final
+class GetStepNormRequest(_message.Message):
+    """Asks for a part of a step's norm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    step: _builtins.int
+    """Which step; waits until it is complete, or the call's deadline."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "step", b"step", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStepNormRequest: _TypeAlias = GetStepNormRequest  # noqa: Y015
+
+@_typing.final
+class GetStepNormResponse(_message.Message):
+    """A part of a step's norm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    squared_norm: _builtins.float
+    """Sum of the squares of the mean gradient's values held here."""
+    finished: _builtins.bool
+    """True if a later step is complete here, so that this one is applied on every shard; `squared_norm` is then 0."""
+    def __init__(
+        self,
+        *,
+        squared_norm: _builtins.float = ...,
+        finished: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "squared_norm", b"squared_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStepNormResponse: _TypeAlias = GetStepNormResponse  # noqa: Y015
+
+@_typing.final
+class FinishStepRequest(_message.Message):
+    """Tells the norm of a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    step: _builtins.int
+    """Which step."""
+    squared_norm: _builtins.float
+    """Over all shards: the sum of their `squared_norm`, in their order. Finite and 0 or more."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+        squared_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "squared_norm", b"squared_norm", "step", b"step", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishStepRequest: _TypeAlias = FinishStepRequest  # noqa: Y015
+
+@_typing.final
+class FinishStepResponse(_message.Message):
+    """The step is applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The store's version now."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishStepResponse: _TypeAlias = FinishStepResponse  # noqa: Y015

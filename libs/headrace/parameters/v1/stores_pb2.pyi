@@ -99,6 +99,12 @@ class Optimizer(_message.Message):
     ADAM_FIELD_NUMBER: _builtins.int
     ADAGRAD_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    MAXIMUM_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    maximum_gradient_norm: _builtins.float
+    """Clipping: a step whose mean gradient g has a larger L2 norm, over all shards, is applied with g times
+    maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers alone. With more than one shard workers
+    carry the shards' norms: see Parameters.GetStepNorm.
+    """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """Stochastic gradient descent."""
@@ -127,10 +133,11 @@ class Optimizer(_message.Message):
         adam: Global___Adam | None = ...,
         adagrad: Global___Adagrad | None = ...,
         schedule: Global___Schedule | None = ...,
+        maximum_gradient_norm: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "maximum_gradient_norm", b"maximum_gradient_norm", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
