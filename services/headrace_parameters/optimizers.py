@@ -3,16 +3,16 @@
 from typing import TypeVar
 
 from headrace.errors import InvalidArgument
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace_parameters.core.config import Adagrad, Adam, AdamW, Optimizer, Sgd
 from headrace_parameters.core.schedule import CONSTANT, Decay, Schedule
 
 _DECAY = {
-    stores_pb2.DECAY_UNSPECIFIED: Decay.CONSTANT,
-    stores_pb2.DECAY_CONSTANT: Decay.CONSTANT,
-    stores_pb2.DECAY_LINEAR: Decay.LINEAR,
-    stores_pb2.DECAY_COSINE: Decay.COSINE,
-    stores_pb2.DECAY_STEP: Decay.STEP,
+    schedule_pb2.DECAY_UNSPECIFIED: Decay.CONSTANT,
+    schedule_pb2.DECAY_CONSTANT: Decay.CONSTANT,
+    schedule_pb2.DECAY_LINEAR: Decay.LINEAR,
+    schedule_pb2.DECAY_COSINE: Decay.COSINE,
+    schedule_pb2.DECAY_STEP: Decay.STEP,
 }
 _DECAY_OF = {ours: theirs for theirs, ours in _DECAY.items()}
 _DECAY_FACTOR = 0.1  # of stepwise decay, as torch has it
@@ -50,7 +50,7 @@ def _moments(kind: type[Moments], given: stores_pb2.Adam | stores_pb2.AdamW) -> 
     )
 
 
-def schedule_from_proto(schedule: stores_pb2.Schedule) -> Schedule:
+def schedule_from_proto(schedule: schedule_pb2.Schedule) -> Schedule:
     """Read a schedule; an empty message is a constant one."""
     decay = _DECAY.get(schedule.decay)
     if decay is None:
@@ -97,7 +97,7 @@ def _write_moments(optimizer: Adam | AdamW, message: stores_pb2.Adam | stores_pb
     message.epsilon, message.weight_decay = optimizer.epsilon, optimizer.weight_decay
 
 
-def _write_schedule(schedule: Schedule, message: stores_pb2.Schedule) -> None:
+def _write_schedule(schedule: Schedule, message: schedule_pb2.Schedule) -> None:
     message.decay = _DECAY_OF[schedule.decay]
     message.warmup_steps, message.decay_steps = schedule.warmup_steps, schedule.decay_steps
     message.floor, message.decay_factor = schedule.floor, schedule.decay_factor

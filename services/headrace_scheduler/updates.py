@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from headrace.errors import InvalidArgument
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.scheduler.v1.jobs_pb2 import TrainSpec
 
 # A field below `job.train`, its value, whether it may be so, and what it must be.
@@ -77,9 +77,9 @@ def _optimizer_rules(train: TrainSpec) -> Iterator[_Rule]:
 def _schedule_rules(train: TrainSpec) -> Iterator[_Rule]:
     schedule, field = train.optimizer.schedule, "optimizer.schedule"
     decay, floor, factor = schedule.decay, schedule.floor, schedule.decay_factor
-    known = decay in stores_pb2.Decay.values()
+    known = decay in schedule_pb2.Decay.values()
     yield f"{field}.decay", decay, known, "DECAY_CONSTANT, DECAY_LINEAR, DECAY_COSINE or DECAY_STEP"
-    constant = decay in (stores_pb2.DECAY_UNSPECIFIED, stores_pb2.DECAY_CONSTANT)
+    constant = decay in (schedule_pb2.DECAY_UNSPECIFIED, schedule_pb2.DECAY_CONSTANT)
     steps = schedule.decay_steps
     yield f"{field}.decay_steps", steps, (steps == 0) is constant, "0 without a decay, and 1 or more with one"
     yield (
@@ -88,7 +88,7 @@ def _schedule_rules(train: TrainSpec) -> Iterator[_Rule]:
         floor == 0 if constant else 0 <= floor <= 1,
         "0 to 1, and 0 without a decay",
     )
-    stepwise = decay == stores_pb2.DECAY_STEP
+    stepwise = decay == schedule_pb2.DECAY_STEP
     fits = 0 <= factor < 1 if stepwise else factor == 0
     yield (
         f"{field}.decay_factor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from headrace.errors import InvalidArgument
+from headrace.parameters.v1 import schedule_pb2 as schedules
 from headrace.parameters.v1 import stores_pb2 as stores
 
 Consistency = Literal["bsp", "ssp", "async"]
@@ -17,10 +18,10 @@ _CONSISTENCIES = {
     "async": stores.CONSISTENCY_ASYNC,
 }
 _DECAYS = {
-    "constant": stores.DECAY_CONSTANT,
-    "linear": stores.DECAY_LINEAR,
-    "cosine": stores.DECAY_COSINE,
-    "step": stores.DECAY_STEP,
+    "constant": schedules.DECAY_CONSTANT,
+    "linear": schedules.DECAY_LINEAR,
+    "cosine": schedules.DECAY_COSINE,
+    "step": schedules.DECAY_STEP,
 }
 
 
@@ -126,7 +127,7 @@ def server_schedule(
     decay_steps: int,
     decay_factor: float,
     floor: float,
-) -> stores.Schedule | None:
+) -> schedules.Schedule | None:
     """Return how the learning rate changes over a run of so many steps; None: not at all.
 
     Raises:
@@ -145,7 +146,7 @@ def server_schedule(
         )
     if kind == "constant" and not (warmup_steps or decay_steps or decay_factor or floor):
         return None
-    return stores.Schedule(
+    return schedules.Schedule(
         decay=decay,
         warmup_steps=warmup_steps,
         decay_steps=decay_steps,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headrace.errors import DeadlineExceeded, InvalidArgument, OutOfRange
-from headrace.parameters.v1 import parameters_pb2, stores_pb2
+from headrace.parameters.v1 import parameters_pb2, schedule_pb2, stores_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
 from tests.services.parameters.conftest import Connect, ready_store
 from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
@@ -143,7 +143,7 @@ TORCH: dict[str, Callable[[torch.nn.Parameter], torch.optim.Optimizer]] = {
 def test_a_scheduled_optimizer_over_two_shards_is_what_torch_does(
     servers: list[ParameterServer], connect: Connect, kind: str
 ) -> None:
-    schedule = stores_pb2.Schedule(decay=stores_pb2.DECAY_LINEAR, decay_steps=5, floor=0.2)
+    schedule = schedule_pb2.Schedule(decay=schedule_pb2.DECAY_LINEAR, decay_steps=5, floor=0.2)
     for index, server in enumerate(servers):
         request = create_request(shard_index=index, shard_count=2)
         request.optimizer.CopyFrom(OPTIMIZERS[kind])

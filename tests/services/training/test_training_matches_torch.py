@@ -10,7 +10,7 @@ import torch
 
 from headrace.names import VersionName
 from headrace.parameters.layout import Floats
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.program import Program
 from headrace.program.loading import load_attribute
 from headrace.types.v1.task_pb2 import TaskState
@@ -32,7 +32,7 @@ CASES = {
     "clipped": Case(
         stores_pb2.Optimizer(
             adam=stores_pb2.Adam(learning_rate=1e-3),
-            schedule=stores_pb2.Schedule(decay=stores_pb2.DECAY_COSINE, decay_steps=STEPS),
+            schedule=schedule_pb2.Schedule(decay=schedule_pb2.DECAY_COSINE, decay_steps=STEPS),
             maximum_gradient_norm=0.5,
         ),
         lambda parameters: torch.optim.Adam(parameters, lr=1e-3),

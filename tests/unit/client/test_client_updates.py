@@ -6,7 +6,7 @@ import pytest
 
 from headrace.client import requests, updates
 from headrace.errors import InvalidArgument
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.scheduler.v1.jobs_pb2 import TrainSpec
 from headrace.types.v1.program_pb2 import Program
 
@@ -45,8 +45,8 @@ def test_bounded_staleness_and_backup_workers_reach_the_job() -> None:
 def test_a_decay_fills_the_steps_after_the_warm_up() -> None:
     schedule = spec(schedule="cosine", warmup_steps=10, learning_rate_floor=0.1).optimizer.schedule
 
-    assert schedule == stores_pb2.Schedule(
-        decay=stores_pb2.DECAY_COSINE, warmup_steps=10, decay_steps=90, floor=0.1
+    assert schedule == schedule_pb2.Schedule(
+        decay=schedule_pb2.DECAY_COSINE, warmup_steps=10, decay_steps=90, floor=0.1
     )
 
 
@@ -57,7 +57,7 @@ def test_a_norm_to_clip_by_reaches_the_job() -> None:
 def test_a_warm_up_needs_no_decay() -> None:
     schedule = spec(warmup_steps=10).optimizer.schedule
 
-    assert schedule == stores_pb2.Schedule(decay=stores_pb2.DECAY_CONSTANT, warmup_steps=10)
+    assert schedule == schedule_pb2.Schedule(decay=schedule_pb2.DECAY_CONSTANT, warmup_steps=10)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -56,38 +57,6 @@ CONSISTENCY_SSP: Consistency.ValueType  # 3
 """
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
-class _Decay:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _DecayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decay.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    DECAY_UNSPECIFIED: _Decay.ValueType  # 0
-    """Means DECAY_CONSTANT."""
-    DECAY_CONSTANT: _Decay.ValueType  # 1
-    """Not at all."""
-    DECAY_LINEAR: _Decay.ValueType  # 2
-    """In a straight line to the floor."""
-    DECAY_COSINE: _Decay.ValueType  # 3
-    """Along half a cosine to the floor (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts)."""
-    DECAY_STEP: _Decay.ValueType  # 4
-    """By `decay_factor` after every `decay_steps` steps, never below the floor."""
-
-class Decay(_Decay, metaclass=_DecayEnumTypeWrapper):
-    """How a learning rate goes down after its warm-up."""
-
-DECAY_UNSPECIFIED: Decay.ValueType  # 0
-"""Means DECAY_CONSTANT."""
-DECAY_CONSTANT: Decay.ValueType  # 1
-"""Not at all."""
-DECAY_LINEAR: Decay.ValueType  # 2
-"""In a straight line to the floor."""
-DECAY_COSINE: Decay.ValueType  # 3
-"""Along half a cosine to the floor (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts)."""
-DECAY_STEP: Decay.ValueType  # 4
-"""By `decay_factor` after every `decay_steps` steps, never below the floor."""
-Global___Decay: _TypeAlias = Decay  # noqa: Y015
-
 @_typing.final
 class Optimizer(_message.Message):
     """How gradients change values."""
@@ -122,7 +91,7 @@ class Optimizer(_message.Message):
         """Adagrad (Duchi et al. 2011)."""
 
     @_builtins.property
-    def schedule(self) -> Global___Schedule:
+    def schedule(self) -> _schedule_pb2.Schedule:
         """How the learning rate changes as training goes on. Unset: it stays as it is."""
 
     def __init__(
@@ -132,7 +101,7 @@ class Optimizer(_message.Message):
         adamw: Global___AdamW | None = ...,
         adam: Global___Adam | None = ...,
         adagrad: Global___Adagrad | None = ...,
-        schedule: Global___Schedule | None = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
         maximum_gradient_norm: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
@@ -144,53 +113,6 @@ class Optimizer(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
-
-@_typing.final
-class Schedule(_message.Message):
-    """A factor of the optimizer's learning rate, for each step t = 0, 1, ... of the store. Under BSP t is the version; under ASYNC and
-    SSP, where every worker's push makes a version, it is floor(version / worker_count). With W = warmup_steps, D = decay_steps and
-    u = t - W the factor is
-
-        t < W:    (t + 1) / (W + 1)
-        CONSTANT: 1
-        LINEAR:   1 - (1 - floor) min(u, D) / D
-        COSINE:   floor + (1 - floor) (1 + cos(pi min(u, D) / D)) / 2
-        STEP:     max(floor, decay_factor ^ floor(u / D))
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DECAY_FIELD_NUMBER: _builtins.int
-    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
-    DECAY_STEPS_FIELD_NUMBER: _builtins.int
-    FLOOR_FIELD_NUMBER: _builtins.int
-    DECAY_FACTOR_FIELD_NUMBER: _builtins.int
-    decay: Global___Decay.ValueType
-    """The part after the warm-up."""
-    warmup_steps: _builtins.int
-    """Steps of linear warm-up; 0: none."""
-    decay_steps: _builtins.int
-    """LINEAR, COSINE: steps from the full rate to the floor. STEP: steps between two reductions. >= 1; CONSTANT: 0."""
-    floor: _builtins.float
-    """Least factor, 0 to 1; CONSTANT: 0."""
-    decay_factor: _builtins.float
-    """STEP alone: above 0 and below 1; 0 means 0.1."""
-    def __init__(
-        self,
-        *,
-        decay: Global___Decay.ValueType = ...,
-        warmup_steps: _builtins.int = ...,
-        decay_steps: _builtins.int = ...,
-        floor: _builtins.float = ...,
-        decay_factor: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decay", b"decay", "decay_factor", b"decay_factor", "decay_steps", b"decay_steps", "floor", b"floor", "warmup_steps", b"warmup_steps"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):
