@@ -284,27 +284,3 @@ def test_an_epoch_fences() -> None:
         held.fence(6)
 
     assert stale.value.metadata == {"epoch": "5"}
-
-
-@pytest.mark.parametrize(
-    ("make", "field", "bounds"),
-    [
-        (lambda: config(epoch=0), "epoch", "1 or more"),
-        (lambda: config(worker_count=0), "worker_count", "1 or more"),
-        (lambda: config(shard_count=0), "shard_count", "1 or more"),
-        (lambda: config(shard_index=2, shard_count=2), "shard_index", "0 to 1"),
-        (lambda: Sgd(0), "optimizer.sgd.learning_rate", "above 0"),
-        (lambda: Sgd(float("inf")), "optimizer.sgd.learning_rate", "above 0"),
-        (lambda: Sgd(1, momentum=1), "optimizer.sgd.momentum", "0 to below 1"),
-        (lambda: Sgd(1, weight_decay=-1), "optimizer.sgd.weight_decay", "0 or more"),
-        (lambda: AdamW(float("nan")), "optimizer.adamw.learning_rate", "above 0"),
-        (lambda: AdamW(1, beta1=1), "optimizer.adamw.beta1", "above 0 and below 1"),
-        (lambda: AdamW(1, beta2=0), "optimizer.adamw.beta2", "above 0 and below 1"),
-        (lambda: AdamW(1, epsilon=-1), "optimizer.adamw.epsilon", "above 0"),
-    ],
-)
-def test_settings_that_make_no_sense_name_their_field(make: Any, field: str, bounds: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"it must be {bounds}") as refused:
-        make()
-
-    assert refused.value.field == field
