@@ -3,17 +3,19 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 from grpc import ServicerContext
 
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import Floats, intersect
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics
@@ -25,6 +27,7 @@ _LONGEST_WAIT_S = 600.0
 _LAST_WORDS_S = 0.25
 
 Pushed = TypeVar("Pushed", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
+Answered = parameters_pb2.PullResponse | parameters_pb2.PushPullResponse
 
 
 class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
@@ -66,15 +69,15 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Send values."""
         response, store, published = self.pulled(request, context)
         pieces = _pieces(store, published, request.tensors)
-        self.count_sent(sum(piece.values.nbytes for piece in pieces))
+        self.count_sent(store, response, sum(piece.values.nbytes for piece in pieces))
         yield from carry(response, pieces)
 
     def PushPull(
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
     ) -> Iterator[parameters_pb2.PushPullResponse]:
         """Take a gradient, then send the values that hold it."""
-        response, _, published = self.push_pulled(request_iterator, context)
-        self.count_sent(published.values.nbytes)
+        response, store, published = self.push_pulled(request_iterator, context)
+        self.count_sent(store, response, published.values.nbytes)
         yield from carry(response, [Piece(0, published.values)])
 
     def pulled(
@@ -84,8 +87,12 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         name = StoreName.parse(request.store, field="store")
         # 0: a reader outside the run
         store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
-        published = self._wait(store, request.min_version, context)
-        return parameters_pb2.PullResponse(version=published.version), store, published
+        step = request.step if request.HasField("step") else None
+        need = store.need_for(step) if step is not None else Need()
+        need = replace(need, version=max(need.version, request.min_version))
+        published = self._wait(store, need, context)
+        response = parameters_pb2.PullResponse(version=published.version, staleness=published.staleness(step))
+        return response, store, published
 
     def push_pulled(
         self, requests: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
@@ -94,14 +101,44 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         first = _first(requests)
         store = self._fenced(first.store, first.header.epoch)
         taken = self._take(store, first, requests)
-        published = self._wait(store, store.version_with(first.header.step), context)
-        response = parameters_pb2.PushPullResponse(version=published.version, duplicate=not taken)
+        step = first.header.step + 1
+        published = self._wait(store, store.need_for(step), context)
+        response = parameters_pb2.PushPullResponse(
+            version=published.version,
+            duplicate=not taken,
+            staleness=published.staleness(step),
+            next_step=store.next_step(first.header.worker, published),
+        )
         return response, store, published
 
-    def count_sent(self, size_bytes: int) -> None:
+    def count_sent(self, store: LiveStore, response: Answered, size_bytes: int) -> None:
         """Count an answer with values."""
         self._metrics.pulls.inc()
         self._metrics.sent_bytes.inc(size_bytes)
+        self._metrics.staleness.labels(store.config.consistency.value).observe(response.staleness)
+
+    def GetStepNorm(
+        self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
+    ) -> parameters_pb2.GetStepNormResponse:
+        """Return this shard's part of a step's norm."""
+        store = self._clipping(request.store, request.epoch)
+        context.add_callback(store.wake)
+        norm = store.wait_for_norm(request.step, wait_bound_s(context.time_remaining()), context.is_active)
+        return parameters_pb2.GetStepNormResponse(squared_norm=norm or 0.0, finished=norm is None)
+
+    def FinishStep(
+        self, request: parameters_pb2.FinishStepRequest, context: ServicerContext
+    ) -> parameters_pb2.FinishStepResponse:
+        """Apply a step, clipped."""
+        store = self._clipping(request.store, request.epoch)
+        store.finish_step(request.step, request.squared_norm)
+        return parameters_pb2.FinishStepResponse(version=_version(store))
+
+    def _clipping(self, name: str, epoch: int) -> LiveStore:
+        store = self._fenced(name, epoch)
+        if not store.config.maximum_gradient_norm or store.config.shard_count == 1:
+            raise FailedPrecondition(f"{name} applies complete steps by itself; pull instead")
+        return store
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))
@@ -124,10 +161,10 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self._metrics.received_bytes.inc(gradient.nbytes)
         return gradient
 
-    def _wait(self, store: LiveStore, min_version: int, context: ServicerContext) -> Published:
+    def _wait(self, store: LiveStore, need: Need, context: ServicerContext) -> Published:
         context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
         began = time.monotonic()
-        published = store.wait(min_version, wait_bound_s(context.time_remaining()), context.is_active)
+        published = store.wait(need, wait_bound_s(context.time_remaining()), context.is_active)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
 

@@ -48,11 +48,14 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         """Say where values lie."""
         self._segments()
         asked = parameters_pb2.PullRequest(
-            store=request.store, epoch=request.epoch, min_version=request.min_version
+            store=request.store,
+            epoch=request.epoch,
+            min_version=request.min_version,
+            step=request.step if request.HasField("step") else None,
         )
         response, store, published = self._parameters.pulled(asked, context)
         values = store.memory.locate(published.values)
-        self._parameters.count_sent(published.values.nbytes)
+        self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PullSharedResponse(response=response, values=values)
 
     def PushPullShared(
@@ -63,7 +66,7 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         messages = self._messages(first, request.gradient)
         response, store, published = self._parameters.push_pulled(messages, context)
         values = store.memory.locate(published.values)
-        self._parameters.count_sent(published.values.nbytes)
+        self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PushPullSharedResponse(response=response, values=values)
 
     def ReleaseShared(

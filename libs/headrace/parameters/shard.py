@@ -7,6 +7,7 @@ from typing import TypeVar
 import grpc
 
 from headrace.errors import Internal, SharedMemoryUnavailable
+from headrace.parameters.answers import Received
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
@@ -18,7 +19,7 @@ from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 
 
-Version = TypeVar("Version", int, int | None)
+Answer = TypeVar("Answer")
 Lent = Callable[[], SharedValues]
 
 
@@ -80,21 +81,27 @@ class ShardClient:
         names: Sequence[str],
         pieces: Sequence[Piece],
         length: int,
-    ) -> int:
-        """Receive values into `pieces`, of the `length` the shard holds; return their version."""
+        step: int | None = None,
+    ) -> Received:
+        """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with.
+
+        Args:
+            length: Number of values the shard holds.
+        """
         if self._shared:
             try:
-                version = self._proven(self._shared.pull(operation, min_version, pieces, length))
+                copied = self._proven(self._shared.pull(operation, min_version, step, pieces, length))
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
-                if version is not None:
-                    return version
+                if copied is not None:
+                    return copied
         request = parameters_pb2.PullRequest(
-            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names
+            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names, step=step
         )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        return _receive(call, pieces)
+        first = _receive(call, pieces)
+        return Received(first.version, first.staleness)
 
     def push_pull(
         self,
@@ -104,23 +111,38 @@ class ShardClient:
         samples: float,
         values: Floats,
         lent: Lent | None = None,
-    ) -> int:
-        """Send the shard's part of a gradient, receive the new values into `values`; return their version."""
+    ) -> Received:
+        """Send the shard's part of a gradient, receive the new values into `values`."""
         header = self._header(step, samples)
         if lent and self._shared:
             try:
-                version = self._proven(self._shared.push_pull(operation, header, lent(), values))
+                copied = self._proven(self._shared.push_pull(operation, header, lent(), values))
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
-                if version is not None:
-                    return version
+                if copied is not None:
+                    return copied
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
-        requests = carry(
-            first, [Piece(0, gradient)]
-        )  # a second time, if the values were lost: a duplicate then
+        # a second time, if the values were lost: a duplicate then
+        requests = carry(first, [Piece(0, gradient)])
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
-        return _receive(call, [Piece(0, values)])
+        first_answer = _receive(call, [Piece(0, values)])
+        return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
+
+    def step_norm(self, operation: Operation, step: int) -> float | None:
+        """Wait until the step is complete and return the squared norm of the shard's part; None: it is long applied."""
+        request = parameters_pb2.GetStepNormRequest(store=self._store, epoch=self._epoch, step=step)
+        call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
+        answer = operation.track(call).result()
+        return None if answer.finished else answer.squared_norm
+
+    def finish_step(self, operation: Operation, step: int, squared_norm: float) -> int:
+        """Let the shard apply the step, clipped; return its version."""
+        request = parameters_pb2.FinishStepRequest(
+            store=self._store, epoch=self._epoch, step=step, squared_norm=squared_norm
+        )
+        call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
+        return operation.track(call).result().version
 
     def snapshot(self, operation: Operation) -> stores_pb2.SnapshotResponse:
         """Save the shard in the registry."""
@@ -133,9 +155,9 @@ class ShardClient:
             self._shared.release(nonce)
         self._shared = None
 
-    def _proven(self, version: Version) -> Version:
+    def _proven(self, answer: Answer) -> Answer:
         self.shares_memory = True
-        return version
+        return answer
 
     def _refused(self, why: SharedMemoryUnavailable) -> None:
         """Use streams from now on."""
@@ -145,9 +167,10 @@ class ShardClient:
         return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
 
 
-def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> int:
+def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> Response:
+    """Receive values and return the first response."""
     first = next(responses, None)
     if first is None:
         raise Internal("the parameter service answered nothing at all; its log may say why")
     receive(chain([first], responses), pieces)
-    return first.version
+    return first

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 import grpc
 
 from headrace.errors import HeadraceError, ShapeMismatch, SharedMemoryUnavailable, Unavailable, Unimplemented
+from headrace.parameters.answers import Received
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.segments import MappedSegment
@@ -64,29 +65,30 @@ class SharedShard:
         header: parameters_pb2.PushHeader,
         gradient: shared_memory_pb2.SharedValues,
         values: Floats,
-    ) -> int | None:
-        """Lend the shard its part of a gradient, and copy the new values; return their version.
+    ) -> Received | None:
+        """Lend the shard its part of a gradient, and copy the new values.
 
         None: the gradient is taken, but the values were overwritten before they were copied.
         """
         request = shared_memory_pb2.PushPullSharedRequest(store=self._store, header=header, gradient=gradient)
         call = self._stub.PushPullShared.future(request, timeout=operation.remaining_s)
         answer = self._answer(operation, call)
-        copied = self._copy(answer.values, [Piece(0, values)], values.size)
-        return answer.response.version if copied else None
+        if not self._copy(answer.values, [Piece(0, values)], values.size):
+            return None
+        return Received(answer.response.version, answer.response.staleness, answer.response.next_step)
 
     def pull(
-        self, operation: Operation, min_version: int, pieces: Sequence[Piece], length: int
-    ) -> int | None:
-        """Copy parts of the shard's `length` values; return their version, or None if they were overwritten again and again."""
+        self, operation: Operation, min_version: int, step: int | None, pieces: Sequence[Piece], length: int
+    ) -> Received | None:
+        """Copy parts of the shard's `length` values; None: they were overwritten again and again."""
         for _ in range(_COPIES):
             request = shared_memory_pb2.PullSharedRequest(
-                store=self._store, epoch=self._epoch, min_version=min_version
+                store=self._store, epoch=self._epoch, min_version=min_version, step=step
             )
             call = self._stub.PullShared.future(request, timeout=operation.remaining_s)
             answer = self._answer(operation, call)
             if self._copy(answer.values, pieces, length):
-                return answer.response.version
+                return Received(answer.response.version, answer.response.staleness)
         return None
 
     def release(self, nonce: bytes) -> None:

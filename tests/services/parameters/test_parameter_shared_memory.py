@@ -53,6 +53,25 @@ def test_values_travel_through_memory_with_a_shard_of_this_machine(server: Param
         assert (store.transport, store.why_stream) == ("shared memory", "")
 
 
+def test_what_a_store_says_of_its_values_comes_with_those_in_memory(server: ParameterServer) -> None:
+    server.stores.create(
+        create_request(worker_count=2, consistency=stores_pb2.CONSISTENCY_SSP, staleness_bound=1)
+    )
+    with ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=0.5) as store:
+        store.initialize(LAYOUT, flat())
+        pushed = store.push_pull(0, flat(1), samples=1)
+
+        assert (pushed.version, pushed.staleness, pushed.next_step) == (1, 1, 1)
+        assert store.pull(step=1).staleness == 1
+        with pytest.raises(DeadlineExceeded, match=r"workers \[1\] for step 0 are missing"):
+            store.pull(step=2)
+        assert store.transport == "shared memory"
+    assert (
+        server.metrics.get_sample_value("headrace_parameters_staleness_steps_sum", {"consistency": "ssp"})
+        == 2
+    )
+
+
 def test_a_gradient_may_be_computed_where_it_is_lent(server: ParameterServer) -> None:
     with _store(server) as store:
         gradient = store.gradient_memory(LAYOUT.size)

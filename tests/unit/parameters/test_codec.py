@@ -32,8 +32,8 @@ HEADS: st.SearchStrategy[Message] = st.one_of(
     st.builds(InitializeRequest, store=st.text(), epoch=UINT64, tensors=TENSORS),
     st.builds(PushRequest, store=st.text(), header=st.none() | HEADERS),
     st.builds(PushPullRequest, store=st.text(), header=st.none() | HEADERS),
-    st.builds(PullResponse, version=UINT64),
-    st.builds(PushPullResponse, version=UINT64, duplicate=st.booleans()),
+    st.builds(PullResponse, version=UINT64, staleness=UINT64),
+    st.builds(PushPullResponse, version=UINT64, duplicate=st.booleans(), staleness=UINT64, next_step=UINT64),
 )
 KINDS = [InitializeRequest, PushRequest, PushPullRequest, PullResponse, PushPullResponse]
 
