@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -110,7 +110,9 @@ class LocalArtifacts:
 
     def received(self, project: str, digest: str) -> int:
         """Return how many bytes of an unfinished upload are kept."""
-        return _size(self._part(project, digest))
+        part = self._part(project, digest)
+        with self._changing(part):  # what is being committed is still received, until it is an artifact
+            return _size(part)
 
     def begin(self, project: str, digest: str, size: int) -> None:
         """Begin an upload of `size` bytes or go on with one.
@@ -137,16 +139,20 @@ class LocalArtifacts:
         part = self._part(project, digest)
         with self._changing(part):
             kept = _size(part)
-            if offset > kept:
+            # A slow call must not begin again what another one has finished meanwhile.
+            finished = not part.exists() and self.size(digest) is not None
+            if offset > kept or finished:
                 raise _gap(digest, offset, kept)
             if offset + len(data) > kept:
                 with part.open("ab") as file:
                     file.write(memoryview(data)[kept - offset :])
         return offset + len(data)
 
-    def commit(self, project: str, digest: str, size: int) -> None:
+    def commit(self, project: str, digest: str, size: int, then: Callable[[], object] = lambda: None) -> None:
         """Turn a finished upload into the artifact, at once and for good, even if the power fails right after.
 
+        Args:
+            then: Called once the artifact is there, before anyone else can look at or change the upload.
         Raises:
             DigestMismatch: The bytes are not `size` bytes with this digest; the upload is discarded.
             UploadOffsetMismatch: Bytes are missing, or somebody else finished the upload meanwhile.
@@ -167,6 +173,7 @@ class LocalArtifacts:
                     metadata={"sha256": found, "size_bytes": kept},
                 )
             self._publish(part, self._artifact(digest))
+            then()
 
     def _publish(self, part: Path, artifact: Path) -> None:
         if not artifact.parent.exists():

@@ -1,6 +1,6 @@
 """What a store of content-addressed bytes can do; where they lie is its own matter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 CHUNK = 1 << 20  # bytes read at a time, and the most that one message of a download carries
@@ -41,9 +41,11 @@ class ArtifactStore(Protocol):
             StorageFull: No room is left; the upload is discarded to give some back.
         """
 
-    def commit(self, project: str, digest: str, size: int) -> None:
+    def commit(self, project: str, digest: str, size: int, then: Callable[[], object] = lambda: None) -> None:
         """Turn a finished upload into the artifact, at once and for good, even if the power fails right after.
 
+        Args:
+            then: Called once the artifact is there, before anyone else can look at or change the upload.
         Raises:
             DigestMismatch: The bytes are not `size` bytes with this digest; the upload is discarded.
             UploadOffsetMismatch: Bytes are missing, or somebody else finished the upload meanwhile.

@@ -70,10 +70,12 @@ class Artifacts:
 
     def upload_status(self, name: ArtifactName) -> UploadStatus:
         """Tell where an upload goes on; one that nobody began goes on at 0."""
+        # In this order: an upload that is committed in between is found as the one or the other, never as begun anew.
+        received = self._store.received(name.project, name.digest)
         committed = self._committed(name)
         if committed:
             return UploadStatus(committed.size_bytes, committed=True)
-        return UploadStatus(self._store.received(name.project, name.digest), committed=False)
+        return UploadStatus(received, committed=False)
 
     def begin_upload(self, name: ArtifactName, size_bytes: int, offset: int) -> "Artifact | Upload":
         """Begin or go on with an upload; return the artifact instead if the project has it already.
@@ -92,13 +94,13 @@ class Artifacts:
                 f"or raise HEADRACE_REGISTRY_MAX_ARTIFACT_BYTES",
                 field="size_bytes",
             )
-        self._store.begin(name.project, name.digest, size_bytes)
         received = self._store.received(name.project, name.digest)
         if offset > received:
             raise UploadOffsetMismatch(
                 f"offset {offset} of {name} lies past the {received} bytes received; go on at offset {received}",
                 metadata={"offset": received},
             )
+        self._store.begin(name.project, name.digest, size_bytes)
         return Upload(name, size_bytes, offset, self._store, self._see)
 
     def _committed(self, name: ArtifactName) -> Artifact | None:
@@ -159,5 +161,11 @@ class Upload:
             UploadOffsetMismatch: The stream ended too early.
             DigestMismatch: The bytes do not have the digest; they are discarded.
         """
-        self._store.commit(self._name.project, self._name.digest, self._size_bytes)
-        return self._see(self._name, self._size_bytes)
+        seen: list[Artifact] = []
+        self._store.commit(
+            self._name.project,
+            self._name.digest,
+            self._size_bytes,
+            then=lambda: seen.append(self._see(self._name, self._size_bytes)),
+        )
+        return seen[0]

@@ -47,6 +47,18 @@ def test_committed_bytes_read_back(store: LocalArtifacts) -> None:
     assert store.size(digest) == 7
 
 
+def test_bytes_that_come_late_do_not_begin_a_finished_upload_again(
+    store: LocalArtifacts, tmp_path: Path
+) -> None:
+    """Two calls sent the same bytes; one has committed them."""
+    digest = upload(store, b"weights")
+
+    with pytest.raises(UploadOffsetMismatch):
+        store.append("default", digest, 0, b"wei")
+
+    assert files(tmp_path) == [digest]
+
+
 @given(data=st.binary(max_size=200), offset=st.integers(0, 250), length=st.integers(0, 250) | st.none())
 @settings(max_examples=50, deadline=None)
 def test_a_range_reads_as_a_slice(
