@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict, TypeVar
 
 from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
@@ -19,11 +19,20 @@ from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
 Consistency = Literal["bsp", "async"]
+PrecisionKind = Literal["fp32", "bf16"]
+StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
 OptimizerKind = Literal["sgd", "adamw"]
 ObjectiveKind = Literal["latency", "size"]
 
+_STRATEGIES = {
+    "parameter_server": training.STRATEGY_PARAMETER_SERVER,
+    "all_reduce": training.STRATEGY_ALL_REDUCE,
+    "local_sgd": training.STRATEGY_LOCAL_SGD,
+}
+_PRECISIONS = {"fp32": training.PRECISION_FP32, "bf16": training.PRECISION_BF16}
 _CONSISTENCIES = {"bsp": stores.CONSISTENCY_BSP, "async": stores.CONSISTENCY_ASYNC}
 _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
+Choice = TypeVar("Choice")
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
 
@@ -33,7 +42,11 @@ class TrainOptions(TypedDict, total=False):
     steps: Required[int]  # optimizer steps in all
     batch_size: Required[int]  # examples per step over all workers
     workers: int  # 1; training processes
-    shards: int  # 1; processes that hold the parameters
+    strategy: (
+        StrategyKind  # "parameter_server"; "all_reduce" and "local_sgd": the workers agree among themselves
+    )
+    shards: int | None  # 1, none with another strategy; processes that hold the parameters
+    average_every_steps: int  # 0; "local_sgd": steps from one mean of the workers' values to the next
     consistency: Consistency  # "bsp": every step waits for all workers; "async": none waits
     optimizer: OptimizerKind  # "adamw"
     learning_rate: float  # 1e-3
@@ -43,6 +56,8 @@ class TrainOptions(TypedDict, total=False):
     checkpoint_every_steps: int  # 0: never
     evaluate_every_steps: int  # 0: only at the end
     threads: int  # 1; per worker
+    accumulate: int  # 1; micro-batches that a worker cuts its examples of a step into, to need less memory
+    precision: PrecisionKind  # "fp32"; "bf16": model and loss compute with bfloat16 where that is enough
     pool: str  # "": pools/default
     job_id: str  # "": the scheduler makes one
 
@@ -102,7 +117,9 @@ def train_job(
     steps: int,
     batch_size: int,
     workers: int = 1,
-    shards: int = 1,
+    strategy: StrategyKind = "parameter_server",
+    shards: int | None = None,
+    average_every_steps: int = 0,
     consistency: Consistency = "bsp",
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
@@ -112,6 +129,8 @@ def train_job(
     checkpoint_every_steps: int = 0,
     evaluate_every_steps: int = 0,
     threads: int = 1,
+    accumulate: int = 1,
+    precision: PrecisionKind = "fp32",
     pool: str = "",
     job_id: str = "",
 ) -> jobs.CreateJobRequest:
@@ -120,10 +139,6 @@ def train_job(
     Raises:
         InvalidArgument: A value that no service could take.
     """
-    if consistency not in _CONSISTENCIES:
-        raise InvalidArgument(
-            f"consistency {consistency!r} is unknown; use 'bsp' or 'async'", field="consistency"
-        )
     options = training.TrainingOptions(
         steps=_whole("steps", steps, least=1, kind="uint64"),
         batch_size=_whole("batch_size", batch_size, least=1),
@@ -131,13 +146,17 @@ def train_job(
         checkpoint_every_steps=_whole("checkpoint_every_steps", checkpoint_every_steps, kind="uint64"),
         evaluate_every_steps=_whole("evaluate_every_steps", evaluate_every_steps, kind="uint64"),
         threads=_whole("threads", threads, least=1),
+        accumulate=_whole("accumulate", accumulate, least=1),
+        average_every_steps=_whole("average_every_steps", average_every_steps),
+        precision=_choice("precision", precision, _PRECISIONS),
     )
     spec = jobs.TrainSpec(
         program=program,
         model=model_name(project, model),
         workers=_whole("workers", workers, least=1),
-        shards=_whole("shards", shards, least=1),
-        consistency=_CONSISTENCIES[consistency],
+        strategy=_choice("strategy", strategy, _STRATEGIES),
+        shards=0 if shards is None else _whole("shards", shards, least=1),
+        consistency=_choice("consistency", consistency, _CONSISTENCIES),
         optimizer=server_optimizer(optimizer, learning_rate, momentum, weight_decay),
         options=options,
     )
@@ -208,6 +227,14 @@ def _create_job(project: str, job: jobs.Job, job_id: str) -> jobs.CreateJobReque
     return jobs.CreateJobRequest(
         parent=str(ProjectName(project)), job_id=job_id, job=job, request_id=new_request_id()
     )
+
+
+def _choice(field: str, chosen: str, choices: Mapping[str, Choice]) -> Choice:
+    """Return what stands for `chosen`."""
+    if chosen not in choices:
+        known = " or ".join(map(repr, choices))
+        raise InvalidArgument(f"{field} {chosen!r} is unknown; use {known}", field=field)
+    return choices[chosen]
 
 
 def _whole(field: str, value: object, *, least: int = 0, kind: Literal["uint32", "uint64"] = "uint32") -> int:

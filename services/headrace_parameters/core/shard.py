@@ -18,8 +18,8 @@ from headrace.errors import (
     ShapeMismatch,
 )
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace_optimizers.fused import FusedOptimizer, kind_of, state_bytes
 from headrace_parameters.core.config import Consistency, StoreConfig
-from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
 from headrace_parameters.core.state import ShardState
 
 # Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.

@@ -17,7 +17,8 @@ from headrace.errors import (
 )
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import AdamW, Consistency, Optimizer, Sgd, StoreConfig
+from headrace_optimizers.config import AdamW, Optimizer, Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.shard import MOST_SAMPLES, Push, Shard
 from headrace_parameters.core.state import ShardState
 
