@@ -4,12 +4,13 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.wire import layout_to_proto
-from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto
+from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.live import LiveStore
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,
+    stores_pb2.CONSISTENCY_SSP: Consistency.SSP,
     stores_pb2.CONSISTENCY_ASYNC: Consistency.ASYNC,
 }
 _CONSISTENCY_OF = {ours: theirs for theirs, ours in _CONSISTENCY.items()}
@@ -20,7 +21,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
     consistency = _CONSISTENCY.get(request.consistency)
     if consistency is None:
         raise InvalidArgument(
-            f"consistency is {request.consistency}; use CONSISTENCY_BSP or CONSISTENCY_ASYNC",
+            f"consistency is {request.consistency}; use CONSISTENCY_BSP, CONSISTENCY_SSP or CONSISTENCY_ASYNC",
             field="consistency",
         )
     name = StoreName.parse(request.name)
@@ -35,6 +36,10 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         consistency=consistency,
         optimizer=optimizer_from_proto(request.optimizer),
         snapshot=request.snapshot,
+        schedule=schedule_from_proto(request.optimizer.schedule),
+        staleness_bound=request.staleness_bound,
+        backup_workers=request.backup_workers,
+        maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
     )
 
 
@@ -57,7 +62,9 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         shard_count=config.shard_count,
         worker_count=config.worker_count,
         consistency=_CONSISTENCY_OF[config.consistency],
-        optimizer=optimizer_to_proto(config.optimizer),
+        optimizer=optimizer_to_proto(config.optimizer, config.schedule, config.maximum_gradient_norm),
+        staleness_bound=config.staleness_bound,
+        backup_workers=config.backup_workers,
         size_bytes=store.size_bytes,
     )
     message.create_time.FromDatetime(store.create_time)

@@ -1,6 +1,5 @@
 """Job specifications from outside: checked once, defaults filled in, so that everything behind this reads complete ones."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +23,7 @@ from headrace.training.v1.workers_pb2 import Strategy
 from headrace.types.v1.program_pb2 import Program
 from headrace_scheduler.core.jobs import Job, JobKind
 from headrace_scheduler.core.nodes import DEFAULT_POOL
+from headrace_scheduler.updates import check_updates
 
 DEFAULT_ATTEMPTS = 5
 MAX_ATTEMPTS = 100
@@ -81,32 +81,37 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     _check_program(train.program, project)
     _check_project(str(ModelName.parse(train.model, field="job.train.model")), project, "job.train.model")
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
-    _complete_strategy(train)
+    train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
-    _check_optimizer(train.optimizer)
+    check_updates(train)
+    _complete_strategy(train)
     with _in_field("job.train"):
         check_options(train.options, train.workers, train.strategy)
 
 
 def _complete_strategy(train: jobs_pb2.TrainSpec) -> None:
-    """Shards and another consistency than BSP go with a parameter server alone."""
+    """Shards, and other ways than plain BSP to wait for each other, go with a parameter server alone."""
     train.strategy = train.strategy or Strategy.STRATEGY_PARAMETER_SERVER
-    train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     if train.strategy == Strategy.STRATEGY_PARAMETER_SERVER:
         train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
-        if train.consistency not in (stores_pb2.CONSISTENCY_BSP, stores_pb2.CONSISTENCY_ASYNC):
-            raise _bad("job.train.consistency", train.consistency, "use CONSISTENCY_BSP or CONSISTENCY_ASYNC")
         return
     if train.strategy not in (Strategy.STRATEGY_ALL_REDUCE, Strategy.STRATEGY_LOCAL_SGD):
         known = "STRATEGY_PARAMETER_SERVER, STRATEGY_ALL_REDUCE or STRATEGY_LOCAL_SGD"
         raise _bad("job.train.strategy", train.strategy, f"use {known}")
+    strategy = Strategy.Name(train.strategy)
     if train.shards:
-        strategy = Strategy.Name(train.strategy)
         raise _bad("job.train.shards", train.shards, f"{strategy} has no shards; leave it out")
     if train.consistency != stores_pb2.CONSISTENCY_BSP:
-        name = stores_pb2.Consistency.Name(train.consistency)
+        name = stores_pb2.Consistency.Name(train.consistency)  # check_updates lets only known ones pass
         raise _bad("job.train.consistency", name, "this is for STRATEGY_PARAMETER_SERVER; leave it out")
+    if train.backup_workers:
+        rule = f"{strategy} waits for all workers; leave it out"
+        raise _bad("job.train.backup_workers", train.backup_workers, rule)
+    norm = train.optimizer.maximum_gradient_norm
+    if norm and train.strategy == Strategy.STRATEGY_LOCAL_SGD:
+        rule = "with STRATEGY_LOCAL_SGD no step has a gradient of all workers to clip; leave it out"
+        raise _bad("job.train.optimizer.maximum_gradient_norm", norm, rule)
 
 
 def _check_program(program: Program, project: str) -> None:
@@ -127,26 +132,6 @@ def _check_program(program: Program, project: str) -> None:
 def _check_project(name: str, project: str, field: str) -> None:
     if project_of(name, field=field) != project:
         raise _bad(field, name, f"it must be in the job's own project, projects/{project}")
-
-
-def _check_optimizer(optimizer: stores_pb2.Optimizer) -> None:
-    kind = optimizer.WhichOneof("kind")
-    settings = optimizer.sgd if kind == "sgd" else optimizer.adamw
-    field = f"job.train.optimizer.{kind}"
-    for name, value, holds, rule in _optimizer_rules(settings):
-        if not (math.isfinite(value) and holds):
-            raise _bad(f"{field}.{name}", value, f"it must be {rule}")
-
-
-def _optimizer_rules(settings: stores_pb2.Sgd | stores_pb2.AdamW) -> Iterator[tuple[str, float, bool, str]]:
-    yield "learning_rate", settings.learning_rate, settings.learning_rate > 0, "finite and greater than 0"
-    yield "weight_decay", settings.weight_decay, settings.weight_decay >= 0, "finite and 0 or more"
-    if isinstance(settings, stores_pb2.Sgd):
-        yield "momentum", settings.momentum, 0 <= settings.momentum < 1, "0 or more and less than 1"
-        return
-    yield "beta1", settings.beta1, 0 <= settings.beta1 < 1, "0 (for 0.9) or more and less than 1"
-    yield "beta2", settings.beta2, 0 <= settings.beta2 < 1, "0 (for 0.999) or more and less than 1"
-    yield "epsilon", settings.epsilon, settings.epsilon >= 0, "finite and 0 (for 1e-8) or more"
 
 
 @contextmanager

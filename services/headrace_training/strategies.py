@@ -5,7 +5,7 @@ from headrace.parameters.client import ShardedStore
 from headrace.registry.client import RegistryClient
 from headrace.tasks.child import Context, Reporter
 from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
-from headrace_optimizers.wire import optimizer_from_proto
+from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
 from headrace_training.core.all_reduce import AllReduce
 from headrace_training.core.local_sgd import LocalSgd
@@ -49,7 +49,8 @@ def _all_reduce(
         RegistryCheckpoints(registry, TaskName.parse(request.name).project),
         request.snapshot,
         request.start_step,
+        schedule_from_proto(request.optimizer.schedule),
     )
     if request.strategy == Strategy.STRATEGY_LOCAL_SGD:
         return LocalSgd(request.options.average_every_steps, request.options.steps, *parts)
-    return AllReduce(*parts)
+    return AllReduce(*parts, request.optimizer.maximum_gradient_norm)

@@ -5,7 +5,8 @@ from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, Ta
 from headrace.rpc.addresses import split_address
 from headrace.training.options import check_options
 from headrace.training.v1.workers_pb2 import Precision, StartTaskRequest, Strategy
-from headrace_optimizers.wire import optimizer_from_proto
+from headrace_optimizers.bounds import check
+from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.core.run import Run
 
 MAX_WORLD_SIZE = 1024
@@ -103,6 +104,8 @@ def _check_storeless(request: StartTaskRequest) -> None:
                 field=field,
             )
     optimizer_from_proto(request.optimizer)
+    schedule_from_proto(request.optimizer.schedule)
+    _check_clipping(request)
     if bool(request.start_step) != bool(request.snapshot):
         raise InvalidArgument(
             f"start_step is {request.start_step} and snapshot {request.snapshot!r}; give both or neither",
@@ -112,6 +115,13 @@ def _check_storeless(request: StartTaskRequest) -> None:
         if not request.lead.task:
             raise InvalidArgument("lead.task is empty; name the task of rank 0", field="lead.task")
         _check_address(request.lead.address, "lead.address")
+
+
+def _check_clipping(request: StartTaskRequest) -> None:
+    field, norm = "optimizer.maximum_gradient_norm", request.optimizer.maximum_gradient_norm
+    check(field, norm, "0 (no clipping) or more", norm >= 0)
+    clips = request.strategy == Strategy.STRATEGY_ALL_REDUCE
+    check(field, norm, "0 unless strategy is STRATEGY_ALL_REDUCE", clips or norm == 0)
 
 
 def _check_address(address: str, field: str) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, TypeVar
+from typing import Any, Literal, Required, TypedDict
 
 from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
+from headrace.client.choices import choose
 from headrace.client.naming import deployment_name, model_name, pool_name, version_name
+from headrace.client.updates import (
+    Consistency,
+    OptimizerKind,
+    ScheduleKind,
+    UpdateOptions,
+    clipping,
+    server_optimizer,
+    server_schedule,
+    store_consistency,
+)
 from headrace.errors import InvalidArgument
 from headrace.names import DeploymentName, ProjectName
 from headrace.optimization.v1 import optimizer_pb2 as optimization
-from headrace.parameters.v1 import stores_pb2 as stores
 from headrace.scheduler.v1 import deployments_pb2 as deployments
 from headrace.scheduler.v1 import jobs_pb2 as jobs
 from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
-Consistency = Literal["bsp", "async"]
 PrecisionKind = Literal["fp32", "bf16"]
 StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
-OptimizerKind = Literal["sgd", "adamw"]
 ObjectiveKind = Literal["latency", "size"]
 
 _STRATEGIES = {
@@ -30,13 +38,11 @@ _STRATEGIES = {
     "local_sgd": training.STRATEGY_LOCAL_SGD,
 }
 _PRECISIONS = {"fp32": training.PRECISION_FP32, "bf16": training.PRECISION_BF16}
-_CONSISTENCIES = {"bsp": stores.CONSISTENCY_BSP, "async": stores.CONSISTENCY_ASYNC}
 _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
-Choice = TypeVar("Choice")
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
 
-class TrainOptions(TypedDict, total=False):
+class TrainOptions(UpdateOptions, total=False):
     """How to train; `steps` and `batch_size` must be given."""
 
     steps: Required[int]  # optimizer steps in all
@@ -47,11 +53,6 @@ class TrainOptions(TypedDict, total=False):
     )
     shards: int | None  # 1, none with another strategy; processes that hold the parameters
     average_every_steps: int  # 0; "local_sgd": steps from one mean of the workers' values to the next
-    consistency: Consistency  # "bsp": every step waits for all workers; "async": none waits
-    optimizer: OptimizerKind  # "adamw"
-    learning_rate: float  # 1e-3
-    momentum: float  # 0; "sgd" alone
-    weight_decay: float  # 0
     seed: int  # 0; of the initial values and the order of the data
     checkpoint_every_steps: int  # 0: never
     evaluate_every_steps: int  # 0: only at the end
@@ -92,23 +93,6 @@ def archive_program(artifact: str, target: str, config: Mapping[str, Any] | None
     )
 
 
-def server_optimizer(
-    kind: OptimizerKind, learning_rate: float, momentum: float, weight_decay: float
-) -> stores.Optimizer:
-    """Return the server-side optimizer; `momentum` is for "sgd" alone."""
-    if kind == "sgd":
-        return stores.Optimizer(
-            sgd=stores.Sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        )
-    if kind != "adamw":
-        raise InvalidArgument(f"optimizer {kind!r} is unknown; use 'sgd' or 'adamw'", field="optimizer")
-    if momentum:
-        raise InvalidArgument(
-            f"momentum {momentum} is for optimizer 'sgd'; leave it out with 'adamw'", field="momentum"
-        )
-    return stores.Optimizer(adamw=stores.AdamW(learning_rate=learning_rate, weight_decay=weight_decay))
-
-
 def train_job(
     project: str,
     program: program_pb2.Program,
@@ -121,10 +105,19 @@ def train_job(
     shards: int | None = None,
     average_every_steps: int = 0,
     consistency: Consistency = "bsp",
+    staleness_bound: int = 0,
+    backup_workers: int = 0,
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    schedule: ScheduleKind = "constant",
+    warmup_steps: int = 0,
+    decay_steps: int = 0,
+    decay_factor: float = 0.0,
+    learning_rate_floor: float = 0.0,
     seed: int = 0,
     checkpoint_every_steps: int = 0,
     evaluate_every_steps: int = 0,
@@ -139,6 +132,18 @@ def train_job(
     Raises:
         InvalidArgument: A value that no service could take.
     """
+    rule = server_optimizer(optimizer, learning_rate, momentum, weight_decay, nesterov)
+    rates = server_schedule(
+        schedule,
+        steps=_whole("steps", steps, least=1, kind="uint64"),
+        warmup_steps=_whole("warmup_steps", warmup_steps, kind="uint64"),
+        decay_steps=_whole("decay_steps", decay_steps, kind="uint64"),
+        decay_factor=decay_factor,
+        floor=learning_rate_floor,
+    )
+    rule.maximum_gradient_norm = clipping(clip_norm, consistency, backup_workers)
+    if rates:
+        rule.schedule.CopyFrom(rates)
     options = training.TrainingOptions(
         steps=_whole("steps", steps, least=1, kind="uint64"),
         batch_size=_whole("batch_size", batch_size, least=1),
@@ -148,17 +153,19 @@ def train_job(
         threads=_whole("threads", threads, least=1),
         accumulate=_whole("accumulate", accumulate, least=1),
         average_every_steps=_whole("average_every_steps", average_every_steps),
-        precision=_choice("precision", precision, _PRECISIONS),
+        precision=choose("precision", precision, _PRECISIONS),
     )
     spec = jobs.TrainSpec(
         program=program,
         model=model_name(project, model),
         workers=_whole("workers", workers, least=1),
-        strategy=_choice("strategy", strategy, _STRATEGIES),
+        strategy=choose("strategy", strategy, _STRATEGIES),
         shards=0 if shards is None else _whole("shards", shards, least=1),
-        consistency=_choice("consistency", consistency, _CONSISTENCIES),
-        optimizer=server_optimizer(optimizer, learning_rate, momentum, weight_decay),
+        consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),
+        optimizer=rule,
         options=options,
+        staleness_bound=_whole("staleness_bound", staleness_bound),
+        backup_workers=_whole("backup_workers", backup_workers),
     )
     return _create_job(project, jobs.Job(train=spec, pool=pool_name(pool)), job_id)
 
@@ -177,10 +184,6 @@ def optimize_job(
     job_id: str = "",
 ) -> jobs.CreateJobRequest:
     """Return the request for an optimization job; see `OptimizeOptions`."""
-    if objective not in _OBJECTIVES:
-        raise InvalidArgument(
-            f"objective {objective!r} is unknown; use 'latency' or 'size'", field="objective"
-        )
     options = optimization.OptimizationOptions(
         precisions=[optimization.PRECISION_INT8],
         gates=optimization.Gates(
@@ -188,7 +191,7 @@ def optimize_job(
             min_speedup=min_speedup,
             max_bytes=None if max_bytes is None else _whole("max_bytes", max_bytes, kind="uint64"),
         ),
-        objective=_OBJECTIVES[objective],
+        objective=choose("objective", objective, _OBJECTIVES),
         calibration_examples=_whole("calibration_examples", calibration_examples),
         batch_sizes=[_whole("batch_sizes", size, least=1) for size in batch_sizes],
     )
@@ -227,14 +230,6 @@ def _create_job(project: str, job: jobs.Job, job_id: str) -> jobs.CreateJobReque
     return jobs.CreateJobRequest(
         parent=str(ProjectName(project)), job_id=job_id, job=job, request_id=new_request_id()
     )
-
-
-def _choice(field: str, chosen: str, choices: Mapping[str, Choice]) -> Choice:
-    """Return what stands for `chosen`."""
-    if chosen not in choices:
-        known = " or ".join(map(repr, choices))
-        raise InvalidArgument(f"{field} {chosen!r} is unknown; use {known}", field=field)
-    return choices[chosen]
 
 
 def _whole(field: str, value: object, *, least: int = 0, kind: Literal["uint32", "uint64"] = "uint32") -> int:

@@ -1,18 +1,20 @@
 """What a shard is told when it is made."""
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 
-from headrace.errors import FailedPrecondition, InvalidArgument, StaleEpoch
+from headrace.errors import FailedPrecondition, StaleEpoch
 from headrace.names import StoreName
+from headrace_optimizers.bounds import check
 from headrace_optimizers.config import Optimizer
+from headrace_optimizers.schedule import CONSTANT, Schedule
 
 
 class Consistency(Enum):
-    """When a push takes effect: with all others of its step (bulk synchronous), or at once."""
+    """When a push takes effect: with all others of its step (bulk synchronous), or at once; SSP bounds how far workers part."""
 
     BSP = "bsp"
+    SSP = "ssp"
     ASYNC = "async"
 
 
@@ -23,6 +25,9 @@ class StoreConfig:
     Args:
         epoch: The attempt that owns it, 1 or more; everything an older attempt tries is refused.
         snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
+        staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
+        backup_workers: BSP: of how many workers a step does not wait for the gradients.
+        maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
     """
 
     name: StoreName
@@ -33,13 +38,38 @@ class StoreConfig:
     consistency: Consistency
     optimizer: Optimizer
     snapshot: str = ""
+    schedule: Schedule = CONSTANT
+    staleness_bound: int = 0
+    backup_workers: int = 0
+    maximum_gradient_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("epoch", self.epoch, "1 or more", self.epoch >= 1)
-        _check("shard_count", self.shard_count, "1 or more", self.shard_count >= 1)
-        _check("worker_count", self.worker_count, "1 or more", self.worker_count >= 1)
+        check("epoch", self.epoch, "1 or more", self.epoch >= 1)
+        check("shard_count", self.shard_count, "1 or more", self.shard_count >= 1)
+        check("worker_count", self.worker_count, "1 or more", self.worker_count >= 1)
         in_range = 0 <= self.shard_index < self.shard_count
-        _check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
+        check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
+        self._check_consistency()
+
+    def _check_consistency(self) -> None:
+        bound, backups, most = self.staleness_bound, self.backup_workers, self.worker_count - 1
+        if self.consistency is Consistency.SSP:
+            check("staleness_bound", bound, "0 or more", bound >= 0)
+        else:
+            check("staleness_bound", bound, "0 unless consistency is SSP", bound == 0)
+        if self.consistency is Consistency.BSP:
+            check("backup_workers", backups, f"0 to {most}, fewer than the workers", 0 <= backups <= most)
+        else:
+            check("backup_workers", backups, "0 unless consistency is BSP", backups == 0)
+        norm, field = self.maximum_gradient_norm, "optimizer.maximum_gradient_norm"
+        check(field, norm, "0 (no clipping) or more", norm >= 0)
+        whole_steps = self.consistency is Consistency.BSP and not backups
+        check(field, norm, "0 unless consistency is BSP without backup workers", whole_steps or norm == 0)
+
+    @property
+    def required_gradients(self) -> int:
+        """Gradients that complete a step under BSP."""
+        return self.worker_count - self.backup_workers
 
     def fence(self, epoch: int) -> None:
         """Let only callers of the store's own epoch pass.
@@ -57,8 +87,3 @@ class StoreConfig:
             raise FailedPrecondition(
                 f"{self.name} is of epoch {self.epoch}, the caller of {epoch}; call CreateStore with epoch {epoch} first"
             )
-
-
-def _check(field: str, value: float, bounds: str, holds: bool) -> None:
-    if not holds or not math.isfinite(value):
-        raise InvalidArgument(f"{field} is {value}; it must be {bounds}", field=field)

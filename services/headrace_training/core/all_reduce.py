@@ -24,8 +24,10 @@ from headrace.errors import (
     error_class,
 )
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Optimizer
 from headrace_optimizers.fused import FusedOptimizer, kind_of
+from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.state import TrainingState
 
 WITHDRAW_S = 10.0  # how long a rank that fails waits for the others to hear of it
@@ -77,6 +79,8 @@ class AllReduce:
         join: Finds the other ranks; called when this one is ready to begin.
         snapshot: The checkpoint to go on from; empty: begin anew.
         start_step: Steps already applied.
+        schedule: Of the optimizer's learning rate.
+        maximum_gradient_norm: The mean gradient of a step is scaled down to this norm; 0: it is not.
     """
 
     def __init__(
@@ -86,9 +90,12 @@ class AllReduce:
         checkpoints: Checkpoints,
         snapshot: str = "",
         start_step: int = 0,
+        schedule: Schedule = CONSTANT,
+        maximum_gradient_norm: float = 0.0,
     ) -> None:
         self._join, self._config, self._checkpoints = join, optimizer, checkpoints
         self._snapshot, self._step = snapshot, start_step
+        self._schedule, self._maximum_gradient_norm = schedule, maximum_gradient_norm
         self._group: Group | None = None  # None: there is nobody to tell
 
     def __enter__(self) -> Self:
@@ -120,10 +127,13 @@ class AllReduce:
         self._sum()
         self._values.copy_(self._vector[: layout.size])
 
-    def step(self, step: int, gradient: Floats, samples: int) -> None:
+    def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Sum the gradients, and apply their mean as every other rank does: the values stay the same on all."""
-        self._apply(self._mean(torch.from_numpy(gradient), samples))
+        mean = self._mean(torch.from_numpy(gradient), samples)
+        maximum = self._maximum_gradient_norm
+        self._apply(step, mean, clip_factor(squared_norm(mean), maximum) if maximum else 1.0)
         self._step = step + 1
+        return self._step
 
     def checkpoint(self) -> Sequence[str]:
         """Save this rank's values and optimizer, which are every rank's."""
@@ -143,8 +153,10 @@ class AllReduce:
         self._sum()
         return vector[:size].div_(vector[_SAMPLES])
 
-    def _apply(self, gradient: torch.Tensor) -> None:
-        self._values.copy_(self._optimizer.apply(self._values, [(gradient, 1.0)]))
+    def _apply(self, step: int, gradient: torch.Tensor, weight: float = 1.0) -> None:
+        """Do one step with the gradient, shape (N,), which is scaled in place."""
+        factor = self._schedule.factor(step)
+        self._values.copy_(self._optimizer.apply(self._values, [(gradient, weight)], factor))
 
     def _restore(self, state: TrainingState) -> None:
         expected = (self._layout, kind_of(self._config), self._step)

@@ -14,8 +14,8 @@ class Pulled(Protocol):
     """Values that were written where the caller wanted them."""
 
     @property
-    def version(self) -> int:
-        """Optimizer updates they hold."""
+    def next_step(self) -> int:
+        """After a push: the step to compute with them; more than one on if the run went on without this rank."""
 
 
 class Snapshot(Protocol):
@@ -32,7 +32,7 @@ class ParameterStore(Protocol):
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its first values, unless it has some."""
 
-    def pull(self, *, out: Floats) -> Pulled:
+    def pull(self, *, out: Floats) -> object:
         """Write the newest values to `out`."""
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
@@ -66,15 +66,18 @@ class ParameterServer:
         self._store.initialize(layout, values)
         self._store.pull(out=values)
 
-    def step(self, step: int, gradient: Floats, samples: int) -> None:
+    def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Trade the gradient for new values."""
         try:
-            self._store.push_pull(step, gradient, samples, out=self._values)
+            return self._store.push_pull(step, gradient, samples, out=self._values).next_step
         except NonFiniteValues as error:
             raise NonFiniteValues(f"the update is not finite in step {step}: {error.message}") from error
 
     def checkpoint(self) -> Sequence[str]:
-        """Save the store. Between two steps of this rank no step can be applied: under BSP it is of one version."""
+        """Save the store.
+
+        Between two steps of this rank no step can be applied: under BSP (without backup workers) it is of one version.
+        """
         return self._store.snapshot().artifacts
 
     def final(self) -> None:

@@ -69,10 +69,12 @@ class Rank:
         model, run = self.model, self._run
         model.module.train()
         self._synchronizer.begin(model.layout, model.values)
-        for step in range(run.start_step, run.steps):
+        step = run.start_step
+        while step < run.steps:
             self._observer.raise_if_stopped()
-            self._step(step)
-            self._finish_step(step + 1)
+            following = min(max(step + 1, self._step(step)), run.steps)
+            self._finish_steps(step, following)
+            step = following
         if run.start_step == run.steps and run.rank == 0:
             self._evaluate()
 
@@ -81,7 +83,8 @@ class Rank:
         self._synchronizer.final()
         return examples.evaluate(self._program, self.model.module, examples.load(self._program, "test"))
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> int:
+        """Do one step and return the next."""
         run = self._run
         mine = self._order.share(step, run.rank, run.world_size)
         self.model.clear_gradient()
@@ -92,8 +95,9 @@ class Rank:
                 self._backward(step, chosen, len(chosen) / len(mine)) for chosen in micro_batches
             )
         self._check_gradient(step)
-        self._synchronizer.step(step, self.model.gradient, len(mine))
+        following = self._synchronizer.step(step, self.model.gradient, len(mine))
         self._throughput.add(len(mine))
+        return following
 
     def _backward(self, step: int, chosen: Indices, share: float) -> float:
         """Add the gradient of the mean loss of these examples, times their share of the step's, to the model's.
@@ -127,12 +131,12 @@ class Rank:
                 f"data"
             )
 
-    def _finish_step(self, done: int) -> None:
-        if self._run.evaluates_at(done):
+    def _finish_steps(self, before: int, done: int) -> None:
+        if self._run.evaluates_between(before, done):
             self._evaluate()
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
         self._observer.advanced(done, self.metrics)
-        if self._run.checkpoints_at(done):
+        if self._run.checkpoints_between(before, done):
             self._observer.checkpointed(done, self._synchronizer.checkpoint())
 
     def _evaluate(self) -> None:

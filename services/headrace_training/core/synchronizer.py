@@ -10,7 +10,7 @@ from headrace.parameters.layout import FlatLayout, Floats
 class Synchronizer(Protocol):
     """One rank's part in it, as a context: leaving it with an error lets the other ranks know.
 
-    `begin` is called first and once, then `step` for each step in turn.
+    `begin` is called first and once, then `step` for the first step, and for whichever it returns.
     """
 
     def __enter__(self) -> Self:
@@ -28,12 +28,14 @@ class Synchronizer(Protocol):
             values: The model's own memory, shape (N,): what the ranks agree on is written to it, now and in each step.
         """
 
-    def step(self, step: int, gradient: Floats, samples: int) -> None:
+    def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Apply the mean of all ranks' gradients, weighted by their samples.
 
         Args:
             gradient: Shape (N,), the mean over `samples` samples; may be written to.
             samples: 0 if the rank had nothing to do in this step.
+        Returns:
+            The step to compute with the new values; more than one on if the run went on without this rank.
         """
 
     def checkpoint(self) -> Sequence[str]:

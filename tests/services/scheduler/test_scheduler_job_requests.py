@@ -158,6 +158,12 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
     scheduler.wait_for_state("a", "CANCELLED")
 
 
+STORELESS = {
+    workers_pb2.STRATEGY_ALL_REDUCE: workers_pb2.TrainingOptions(steps=9, batch_size=4),
+    workers_pb2.STRATEGY_LOCAL_SGD: workers_pb2.TrainingOptions(steps=9, batch_size=4, average_every_steps=3),
+}
+
+
 @pytest.mark.parametrize(
     ("field", "change"),
     [
@@ -205,6 +211,55 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
                 "consistency": stores_pb2.CONSISTENCY_ASYNC,
             },
         ),
+        (
+            "job.train.consistency",
+            {
+                "strategy": workers_pb2.STRATEGY_LOCAL_SGD,
+                "shards": 0,
+                "consistency": stores_pb2.CONSISTENCY_SSP,
+                "staleness_bound": 2,
+            },
+        ),
+        (
+            "job.train.consistency",
+            {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 0, "consistency": 9},
+        ),
+        (
+            "job.train.staleness_bound",
+            {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 0, "staleness_bound": 1},
+        ),
+        *(
+            (
+                "job.train.backup_workers",
+                {"strategy": strategy, "shards": 0, "workers": 2, "backup_workers": 1, "options": options},
+            )
+            for strategy, options in STORELESS.items()
+        ),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {
+                "strategy": workers_pb2.STRATEGY_LOCAL_SGD,
+                "shards": 0,
+                "options": STORELESS[workers_pb2.STRATEGY_LOCAL_SGD],
+                "optimizer": {"maximum_gradient_norm": 1},
+            },
+        ),
+        ("job.train.optimizer.sgd.nesterov", {"optimizer": {"sgd": {"learning_rate": 1, "nesterov": True}}}),
+        (
+            "job.train.optimizer.adagrad.epsilon",
+            {"optimizer": {"adagrad": {"learning_rate": 1, "epsilon": -1}}},
+        ),
+        ("job.train.optimizer.schedule.decay_steps", {"optimizer": {"schedule": {"decay": 3}}}),
+        ("job.train.optimizer.schedule.floor", {"optimizer": {"schedule": {"floor": 0.5}}}),
+        ("job.train.optimizer.maximum_gradient_norm", {"optimizer": {"maximum_gradient_norm": -1}}),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {"consistency": 2, "optimizer": {"maximum_gradient_norm": 1}},
+        ),
+        ("job.train.consistency", {"consistency": 9}),
+        ("job.train.staleness_bound", {"staleness_bound": 1}),
+        ("job.train.backup_workers", {"backup_workers": 2, "workers": 2}),
+        ("job.train.backup_workers", {"consistency": 2, "backup_workers": 1, "workers": 2}),
         ("job.train.program", {"program": {}}),
         ("job.train.program.module", {"program": {"module": "digits"}}),
         (

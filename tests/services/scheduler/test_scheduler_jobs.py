@@ -172,6 +172,7 @@ def test_the_ranks_of_a_job_by_all_reduce_are_told_all_that_a_store_would_have(
     workers = [nodes.training(f"training-{index}") for index in range(2)]
     spec = train_spec(workers=2, shards=0)
     spec.strategy = workers_pb2.STRATEGY_ALL_REDUCE
+    spec.optimizer.maximum_gradient_norm, spec.optimizer.schedule.warmup_steps = 1.5, 7
     job = jobs_pb2.Job(train=spec)
     created = scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job_id="a", job=job))
     placed = {placement.index: placement.node for placement in created.placements}
@@ -183,5 +184,7 @@ def test_the_ranks_of_a_job_by_all_reduce_are_told_all_that_a_store_would_have(
         assert isinstance(start, workers_pb2.StartTaskRequest)
         assert start.strategy == workers_pb2.STRATEGY_ALL_REDUCE
         assert start.optimizer == created.train.optimizer
+        settings = start.optimizer
+        assert (settings.maximum_gradient_norm, settings.schedule.warmup_steps) == (1.5, 7)
         assert start.lead == workers_pb2.Lead(address=by_name[placed[0]].address, task=TASK)
         assert (start.store, list(start.shards), start.snapshot) == ("", [], "")

@@ -11,7 +11,7 @@ import torch
 
 from headrace.names import VersionName
 from headrace.parameters.layout import Floats
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.program import Program
 from headrace.program.loading import load_attribute
 from headrace.training.v1.workers_pb2 import StartTaskRequest
@@ -27,10 +27,22 @@ TEXT = {"context": 16, "channels": 32, "layers": 1}  # small enough for a test
 class Case:
     optimizer: stores_pb2.Optimizer
     make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+    clip_norm: float = float("inf")
+    schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
 
 
 CASES = {
     "adamw": Case(ADAMW, lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)),
+    "clipped": Case(
+        stores_pb2.Optimizer(
+            adam=stores_pb2.Adam(learning_rate=1e-3),
+            schedule=schedule_pb2.Schedule(decay=schedule_pb2.DECAY_COSINE, decay_steps=STEPS),
+            maximum_gradient_norm=0.5,
+        ),
+        lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        clip_norm=0.5,
+        schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS),
+    ),
     "sgd": Case(SGD, lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)),
 }
 
@@ -54,11 +66,15 @@ def single_process(program: Program, case: Case) -> dict[str, Floats]:
     torch.manual_seed(SEED)
     model = program.model()
     optimizer = case.make(model.parameters())
+    scheduler = case.schedule(optimizer) if case.schedule else None
     for chosen in batches(len(data)):
         optimizer.zero_grad()
         outputs = model(**{name: torch.from_numpy(array[chosen]) for name, array in data.inputs.items()})
         torch.autograd.backward(program.loss(outputs, torch.from_numpy(data.targets[chosen])))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), case.clip_norm)
         optimizer.step()
+        if scheduler:
+            scheduler.step()
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
@@ -79,7 +95,9 @@ def all_reduce(running: World, case: Case, asked: ProgramMessage, **changes: Any
     ("name", "config", "optimizer"),
     [
         ("headrace_examples.digits:Digits", {}, "adamw"),
+        ("headrace_examples.digits:Digits", {}, "clipped"),
         ("headrace_examples.tabular:BreastCancer", {}, "sgd"),
+        ("headrace_examples.tabular:BreastCancer", {}, "clipped"),
         ("headrace_examples.text:CharacterModel", TEXT, "adamw"),
     ],
 )
@@ -90,7 +108,7 @@ def test_two_workers_equal_one_process_whatever_the_strategy(
     asked.config.update(config)
     expected = single_process(load_attribute(name, config), CASES[optimizer])
     for strategy in (parameter_server, all_reduce):
-        wanted = f"{name.rpartition(':')[2].lower()}-{strategy.__name__.replace('_', '-')}"
+        wanted = f"{name.rpartition(':')[2].lower()}-{optimizer}-{strategy.__name__.replace('_', '-')}"
         model = f"projects/default/models/{wanted}"
         requests = strategy(running, CASES[optimizer], asked, batch_size=BATCH, seed=SEED, model=model)
 

@@ -54,14 +54,6 @@ def test_every_request_has_an_idempotency_key_of_its_own() -> None:
     assert first.request_id != second.request_id
 
 
-def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:
-    sgd = requests.server_optimizer("sgd", 0.1, 0.9, 0.0)
-
-    assert sgd.sgd == stores_pb2.Sgd(learning_rate=0.1, momentum=0.9)
-    with pytest.raises(InvalidArgument, match=r"momentum 0\.9 is for optimizer 'sgd'"):
-        requests.server_optimizer("adamw", 0.1, 0.9, 0.0)
-
-
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -73,9 +65,11 @@ def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:
         ({"strategy": "gossip"}, "strategy"),
         ({"shards": 0}, "shards"),
         ({"consistency": "eventual"}, "consistency"),
-        ({"optimizer": "adam"}, "optimizer"),
         ({"precision": "fp8"}, "precision"),
         ({"accumulate": 0}, "accumulate"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"schedule": "cyclic"}, "schedule"),
+        ({"staleness_bound": -1, "consistency": "ssp"}, "staleness_bound"),
         ({"model": "Digits"}, "name"),
     ],
 )

@@ -136,3 +136,29 @@ def test_an_all_reduce_request_needs_an_optimizer_and_a_known_strategy() -> None
         check_request(asked)
     with pytest.raises(InvalidArgument, match="strategy is 99"):
         check_request(request(strategy=99))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "norm"),
+    [
+        (Strategy.STRATEGY_ALL_REDUCE, -1.0),
+        (Strategy.STRATEGY_ALL_REDUCE, float("nan")),
+        (Strategy.STRATEGY_LOCAL_SGD, 1.0),
+    ],
+)
+def test_a_norm_that_the_strategy_cannot_clip_by_is_refused(
+    strategy: Strategy.ValueType, norm: float
+) -> None:
+    asked = all_reduce(strategy=strategy)
+    asked.options.average_every_steps = int(strategy == Strategy.STRATEGY_LOCAL_SGD)
+    asked.optimizer.maximum_gradient_norm = norm
+    with pytest.raises(InvalidArgument) as refused:
+        check_request(asked)
+    assert refused.value.field == "optimizer.maximum_gradient_norm"
+
+
+def test_the_schedule_of_an_all_reduce_request_is_checked() -> None:
+    asked = all_reduce()
+    asked.optimizer.schedule.floor = 0.5
+    with pytest.raises(InvalidArgument, match=r"floor is 0\.5; it must be 0 without a decay"):
+        check_request(asked)

@@ -197,6 +197,8 @@ class TrainSpec(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    STALENESS_BOUND_FIELD_NUMBER: _builtins.int
+    BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: where the result becomes a version."""
     workers: _builtins.int
@@ -207,6 +209,10 @@ class TrainSpec(_message.Message):
     """Unspecified means BSP. Other strategies than PARAMETER_SERVER take no other."""
     strategy: _workers_pb2.Strategy.ValueType
     """Unspecified means PARAMETER_SERVER."""
+    staleness_bound: _builtins.int
+    """SSP alone: how many steps a worker may run ahead of the slowest."""
+    backup_workers: _builtins.int
+    """BSP alone, below `workers`: of how many workers a step does not wait for the gradients."""
     @_builtins.property
     def program(self) -> _program_pb2.Program:
         """The user's model code."""
@@ -230,10 +236,12 @@ class TrainSpec(_message.Message):
         optimizer: _stores_pb2.Optimizer | None = ...,
         options: _workers_pb2.TrainingOptions | None = ...,
         strategy: _workers_pb2.Strategy.ValueType = ...,
+        staleness_bound: _builtins.int = ...,
+        backup_workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,7 +136,7 @@ class StartTaskRequest(_message.Message):
 
     @_builtins.property
     def optimizer(self) -> _stores_pb2.Optimizer:
-        """What the ranks apply gradients with. Required without a parameter server, which has its own."""
+        """What the ranks apply gradients with, its schedule and (ALL_REDUCE alone) its clipping included. Required without a parameter server, which has its own."""
 
     @_builtins.property
     def lead(self) -> Global___Lead:
