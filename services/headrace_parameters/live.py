@@ -10,19 +10,23 @@ from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
+from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.recycled import PrivateMemory, Recycled
 
 
 class LiveStore:
     """One shard of a store in this process.
 
     Updates are computed under one lock, and readers wait under another: a pull never waits for an update to be computed, it
-    takes the version before, whose values stay as they are for as long as somebody reads them.
+    takes the version before, whose values stay as they are for as long as somebody in this process reads them.
     """
 
     def __init__(self, config: StoreConfig, create_time: datetime) -> None:
         self.config = config
         self.create_time = create_time
-        self._shard = Shard(config)
+        self.memory = PublishedMemory()
+        self._gradients = Recycled(PrivateMemory)
+        self._shard = Shard(config, self.memory.allocate)
         self._changing = threading.Lock()
         self._news = threading.Condition()
         self._ended: HeadraceError | None = None
@@ -60,6 +64,12 @@ class LiveStore:
             self._check_alive()
             self._shard.initialize(layout, values)
         self.wake()
+
+    def new_gradient(self) -> Floats:
+        """Return memory for a gradient, with anything in it; there are values."""
+        assert self.published is not None
+        _, values = self._gradients.take(self.published.values.size)
+        return values
 
     def is_duplicate(self, worker: int, step: int) -> bool:
         """Tell early what `push` will find; it raises what `push` would."""

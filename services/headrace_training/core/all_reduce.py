@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 
 from headrace.errors import (
@@ -107,6 +108,10 @@ class AllReduce:
         if isinstance(error, Exception) and not isinstance(error, Cancelled):
             self._withdraw(error)
 
+    def gradient_memory(self, size: int) -> Floats:
+        """Return memory of this process alone; what travels is another vector."""
+        return np.zeros(size, np.float32)
+
     def begin(self, layout: FlatLayout, values: Floats) -> None:
         """Take rank 0's values, or the checkpoint's, on every rank.
 
@@ -154,7 +159,7 @@ class AllReduce:
         return vector[:size].div_(vector[_SAMPLES])
 
     def _apply(self, step: int, gradient: torch.Tensor, weight: float = 1.0) -> None:
-        """Do one step with the gradient, shape (N,), which is scaled in place."""
+        """Do one step with the gradient, shape (N,), times a weight."""
         factor = self._schedule.factor(step)
         self._values.copy_(self._optimizer.apply(self._values, [(gradient, weight)], factor))
 

@@ -29,6 +29,9 @@ class Snapshot(Protocol):
 class ParameterStore(Protocol):
     """What a rank asks of the parameter store; `headrace.parameters.client.ShardedStore` is one."""
 
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
+
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its first values, unless it has some."""
 
@@ -59,6 +62,10 @@ class ParameterServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._store.close()
+
+    def gradient_memory(self, size: int) -> Floats:
+        """Return what the store lends: shards of this machine read gradients where they were computed."""
+        return self._store.gradient_memory(size)
 
     def begin(self, layout: FlatLayout, values: Floats) -> None:
         """Take the store's values; the rank that comes first gives it its own."""

@@ -53,7 +53,7 @@ class Rank:
         self._train = examples.load(program, "train")
         self._validation = examples.load(program, "validation") if run.rank == 0 else None
         torch.manual_seed(run.seed)
-        self.model = FlatModel(examples.make_model(program))
+        self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
         self._order = DataOrder(len(self._train), run.batch_size, run.seed)
         self._throughput = Throughput(clock)
         self.metrics: dict[str, float] = {}

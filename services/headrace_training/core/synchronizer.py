@@ -10,7 +10,7 @@ from headrace.parameters.layout import FlatLayout, Floats
 class Synchronizer(Protocol):
     """One rank's part in it, as a context: leaving it with an error lets the other ranks know.
 
-    `begin` is called first and once, then `step` for the first step, and for whichever it returns.
+    `begin` is called once, before all but `gradient_memory`, then `step` for the first step, and for whichever it returns.
     """
 
     def __enter__(self) -> Self:
@@ -20,6 +20,9 @@ class Synchronizer(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the others."""
+
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
 
     def begin(self, layout: FlatLayout, values: Floats) -> None:
         """Agree on the values to begin with.

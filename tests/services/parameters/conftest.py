@@ -34,8 +34,14 @@ def servers(tmp_path: Path) -> Iterator[list[ParameterServer]]:
 Connect = Callable[..., ShardedStore]
 
 
+@pytest.fixture(params=["shared memory", "stream"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How values travel; whatever uses it, by `connect` too, holds for both ways."""
+    return str(request.param)
+
+
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def connect(transport: str) -> Iterator[Connect]:
     """Open clients of a store on some servers, closed after the test."""
     with ExitStack() as stack:
 
@@ -44,7 +50,14 @@ def connect() -> Iterator[Connect]:
         ) -> ShardedStore:
             channels = [server.channel for server in servers]
             return stack.enter_context(
-                ShardedStore(channels, NAME, epoch=epoch, worker=worker, timeout_s=timeout_s)
+                ShardedStore(
+                    channels,
+                    NAME,
+                    epoch=epoch,
+                    worker=worker,
+                    timeout_s=timeout_s,
+                    shared_memory=transport == "shared memory",
+                )
             )
 
         yield open_store

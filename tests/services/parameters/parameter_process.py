@@ -10,6 +10,7 @@ from contextlib import contextmanager
 REPOSITORY_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PATH": os.environ["PATH"],
+    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # of a checkout other than the installed one
 }
 
 

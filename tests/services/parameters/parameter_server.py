@@ -13,13 +13,16 @@ from prometheus_client import CollectorRegistry
 from headrace.errors import NotFound
 from headrace.parameters.client import StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.recoding import add_parameters_servicer
 from headrace.parameters.v1 import stores_pb2
-from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
+from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
+from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.metrics import ParameterMetrics
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
@@ -81,7 +84,14 @@ class FolderOfArtifacts:
 class ParameterServer:
     """A parameter process that is served in this one."""
 
-    def __init__(self, channel: ServedChannel, table: StoreTable, metrics: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        channel: ServedChannel,
+        table: StoreTable,
+        metrics: CollectorRegistry,
+        gradients: GradientSegments | None,
+    ) -> None:
+        self.gradients = gradients
         self.channel = channel
         self.table = table
         self.metrics = metrics
@@ -93,14 +103,21 @@ class ParameterServer:
 
 @contextmanager
 def parameter_server(
-    artifacts: FolderOfArtifacts | None = None, *, max_stores: int = 4, max_bytes: int = 1 << 20
+    artifacts: FolderOfArtifacts | None = None,
+    *,
+    max_stores: int = 4,
+    max_bytes: int = 1 << 20,
+    shared_memory: bool = True,
 ) -> Iterator[ParameterServer]:
     table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC))
     metrics = CollectorRegistry()
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
+    gradients = GradientSegments(table.get) if shared_memory else None
+    shared = SharedMemoryServicer(parameters, table.get, gradients)
     with serve(
-        lambda server: add_ParametersServicer_to_server(parameters, server),
+        lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
+        lambda server: add_SharedMemoryServicer_to_server(shared, server),
     ) as channel:
-        yield ParameterServer(channel, table, metrics)
+        yield ParameterServer(channel, table, metrics, gradients)

@@ -83,3 +83,14 @@ def test_a_parameter_server_returns_the_step_that_the_run_has_come_to() -> None:
     store = LockstepStore(1, lambda values: torch.optim.SGD(values, lr=0.1))
     run(ParameterServer(store), range(3))
     assert store.version == 3
+
+
+def test_a_parameter_server_lends_the_memory_of_its_store() -> None:
+    class Lending(LockstepStore):
+        def gradient_memory(self, size: int) -> Floats:
+            return lent[:size]
+
+    lent = np.zeros(LAYOUT.size, np.float32)
+    store = Lending(1, lambda values: torch.optim.SGD(values, lr=0.1))
+    assert np.shares_memory(ParameterServer(store).gradient_memory(LAYOUT.size), lent)
+    assert not all_reduce().gradient_memory(LAYOUT.size).any()
