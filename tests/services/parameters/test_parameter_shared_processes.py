@@ -89,7 +89,7 @@ def test_a_shard_that_was_killed_leaves_no_memory_behind_in_its_workers() -> Non
     with service_process("parameters") as (address, process):
         with StoresClient(address) as stores:
             stores.create(create_request(learning_rate=1))
-        with ShardedStore([address], NAME, epoch=1, worker=0, timeout_s=5) as store:
+        with ShardedStore([address], NAME, epoch=1, worker=0, timeout_s=10) as store:
             store.initialize(layout, np.zeros(1000, np.float32))
             store.push_pull(0, np.ones(1000, np.float32), samples=1)
             assert len(_mapped(os.getpid(), "r--s") - mapped) == 1
