@@ -1,5 +1,6 @@
 """What every strategy promises a rank, and what all-reduce adds to it."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,10 +165,11 @@ def failing(group: LockstepGroup, error: Exception) -> None:
         raise error
 
 
-def waiting(group: LockstepGroup) -> Exception:
+def waiting(group: LockstepGroup, begun: Callable[[], object] = lambda: None) -> Exception:
     """Begin, and return what the first step raises."""
     with all_reduce(group, Shelf()) as synchronizer:
         synchronizer.begin(LAYOUT, vector(0))
+        begun()
         with pytest.raises(Exception) as raised:  # noqa: PT011 - the test looks at it
             synchronizer.step(0, vector(1), 1)
     return raised.value
@@ -201,10 +203,12 @@ def test_a_rank_that_vanishes_or_is_stopped_leaves_the_others_with_unavailable()
     def stopped() -> Exception:
         with pytest.raises(Cancelled) as raised:
             failing(groups[1], Cancelled("stopped"))
+        assert begun.wait(60), "else the other never came as far as its step"
         groups[1].vanish()
         return raised.value
 
-    assert isinstance(all_of(lambda: waiting(groups[0]), stopped)[0], Unavailable)
+    begun = threading.Event()
+    assert isinstance(all_of(lambda: waiting(groups[0], begun.set), stopped)[0], Unavailable)
 
 
 def test_ranks_with_different_models_do_not_begin() -> None:
