@@ -4,13 +4,9 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.wire import layout_to_proto
+from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.live import LiveStore
-from headrace_parameters.optimizers import (
-    optimizer_from_proto,
-    optimizer_to_proto,
-    schedule_from_proto,
-)
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,

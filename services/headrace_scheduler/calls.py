@@ -100,6 +100,8 @@ def _start(command: StartTask, channel: grpc.Channel) -> None:
 def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
     """Describe one rank completely."""
     train = Job.FromString(command.spec).train
+    storeless = not command.shards  # a store has its optimizer and its snapshot
+    lead = workers_pb2.Lead(address=command.lead.address, task=command.lead_task)
     return workers_pb2.StartTaskRequest(
         name=command.task,
         epoch=command.epoch,
@@ -112,6 +114,10 @@ def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
         start_step=command.start_step,
         model=train.model,
         job=command.job,
+        strategy=train.strategy,
+        optimizer=train.optimizer if storeless else None,
+        snapshot=command.snapshot,
+        lead=lead if storeless else None,
     )
 
 

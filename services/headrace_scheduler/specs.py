@@ -19,6 +19,7 @@ from headrace.optimization.options import read_options
 from headrace.parameters.v1 import stores_pb2
 from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.options import check_options
+from headrace.training.v1.workers_pb2 import Strategy
 from headrace.types.v1.program_pb2 import Program
 from headrace_scheduler.core.jobs import Job, JobKind
 from headrace_scheduler.core.nodes import DEFAULT_POOL
@@ -80,13 +81,37 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     _check_program(train.program, project)
     _check_project(str(ModelName.parse(train.model, field="job.train.model")), project, "job.train.model")
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
-    train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     check_updates(train)
+    _complete_strategy(train)
     with _in_field("job.train"):
-        check_options(train.options, train.workers)
+        check_options(train.options, train.workers, train.strategy)
+
+
+def _complete_strategy(train: jobs_pb2.TrainSpec) -> None:
+    """Shards, and other ways than plain BSP to wait for each other, go with a parameter server alone."""
+    train.strategy = train.strategy or Strategy.STRATEGY_PARAMETER_SERVER
+    if train.strategy == Strategy.STRATEGY_PARAMETER_SERVER:
+        train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
+        return
+    if train.strategy not in (Strategy.STRATEGY_ALL_REDUCE, Strategy.STRATEGY_LOCAL_SGD):
+        known = "STRATEGY_PARAMETER_SERVER, STRATEGY_ALL_REDUCE or STRATEGY_LOCAL_SGD"
+        raise _bad("job.train.strategy", train.strategy, f"use {known}")
+    strategy = Strategy.Name(train.strategy)
+    if train.shards:
+        raise _bad("job.train.shards", train.shards, f"{strategy} has no shards; leave it out")
+    if train.consistency != stores_pb2.CONSISTENCY_BSP:
+        name = stores_pb2.Consistency.Name(train.consistency)  # check_updates lets only known ones pass
+        raise _bad("job.train.consistency", name, "this is for STRATEGY_PARAMETER_SERVER; leave it out")
+    if train.backup_workers:
+        rule = f"{strategy} waits for all workers; leave it out"
+        raise _bad("job.train.backup_workers", train.backup_workers, rule)
+    norm = train.optimizer.maximum_gradient_norm
+    if norm and train.strategy == Strategy.STRATEGY_LOCAL_SGD:
+        rule = "with STRATEGY_LOCAL_SGD no step has a gradient of all workers to clip; leave it out"
+        raise _bad("job.train.optimizer.maximum_gradient_norm", norm, rule)
 
 
 def _check_program(program: Program, project: str) -> None:

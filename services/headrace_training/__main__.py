@@ -39,6 +39,7 @@ def _launcher(settings: Settings) -> Launcher:
         "allowed_programs": settings.allowed_programs,
         "allow_archives": settings.allow_archives,
         "step_timeout_s": settings.step_timeout_s,
+        "collective_host": settings.host,
     }
     return Launcher(CHILD, settings.data_dir, context)
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 import torch
 
-from headrace.parameters.client import ShardedStore
 from headrace.program import Program
 from headrace.program.loading import load_program
 from headrace.registry.client import RegistryClient
@@ -16,6 +15,7 @@ from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.types.v1.task_pb2 import Checkpoint, TaskResult
 from headrace_training.core.rank import Rank
 from headrace_training.registration import register
+from headrace_training.strategies import synchronizer_for
 from headrace_training.wire import read_run
 
 
@@ -47,9 +47,10 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         registry = _registry(str(context["registry_address"]), stack)
         reporter.progress(request.start_step, steps, "loading", {})
         program = _program(request, context, registry)
-        store = stack.enter_context(_store(request, float(context["step_timeout_s"])))
-        reporter.on_stop(store.close)  # a step that waits for a rank that is gone is not worth waiting for
-        rank = Rank(program, read_run(request), store, ReportingObserver(reporter, steps), time.monotonic)
+        synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
+        rank = Rank(
+            program, read_run(request), synchronizer, ReportingObserver(reporter, steps), time.monotonic
+        )
         rank.train()
         if request.rank != 0:
             return TaskResult(metrics=rank.metrics)
@@ -88,16 +89,6 @@ def _program(request: StartTaskRequest, context: Context, registry: RegistryClie
         allowed_modules=context["allowed_programs"],
         allow_archives=context["allow_archives"],
         fetch=fetch,
-    )
-
-
-def _store(request: StartTaskRequest, step_timeout_s: float) -> ShardedStore:
-    return ShardedStore(
-        list(request.shards),
-        request.store,
-        epoch=request.epoch,
-        worker=request.rank,
-        timeout_s=step_timeout_s,
     )
 
 

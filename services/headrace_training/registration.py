@@ -11,7 +11,7 @@ from headrace.errors import RequestIdReused
 from headrace.names import ModelName
 from headrace.registry.client import RegistryClient
 from headrace.registry.v1.models_pb2 import File, FileRole, Version
-from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
 
 WEIGHTS_FILE = "model.safetensors"
 KEY_LABEL = "training"
@@ -62,6 +62,9 @@ def _labels(request: StartTaskRequest) -> dict[str, str]:
         "steps": options.steps,
         "batch_size": options.batch_size,
         "workers": request.world_size,
+        "strategy": Strategy.Name(request.strategy or Strategy.STRATEGY_PARAMETER_SERVER)
+        .removeprefix("STRATEGY_")
+        .lower(),
         "shards": len(request.shards),
         "torch": torch.__version__,
     }

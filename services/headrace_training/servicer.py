@@ -11,7 +11,7 @@ from headrace.tasks.servicer import TaskServicer
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.training.v1.workers_pb2_grpc import WorkersServicer as GeneratedServicer
 from headrace.types.v1.task_pb2 import Task
-from headrace_training.wire import check_request
+from headrace_training.wire import check_request, uses_store
 
 
 class WorkersServicer(TaskServicer, GeneratedServicer):
@@ -36,9 +36,15 @@ class WorkersServicer(TaskServicer, GeneratedServicer):
         check_allowed(
             request.program, allowed_modules=self._allowed_modules, allow_archives=self._allow_archives
         )
-        if not self._has_registry and (request.model or request.program.HasField("archive")):
+        if not self._has_registry and _needs_registry(request):
             raise FailedPrecondition(
-                "this worker has no registry, which `model` and a program's archive need; leave them out, or start it with "
-                "HEADRACE_TRAINING_REGISTRY_ADDRESS"
+                "this worker has no registry, which `model`, a program's archive and all-reduce checkpoints need; leave them "
+                "out, or start it with HEADRACE_TRAINING_REGISTRY_ADDRESS"
             )
         return self._tasks.start(request.name, request.epoch, request)
+
+
+def _needs_registry(request: StartTaskRequest) -> bool:
+    # Under PARAMETER_SERVER it is the shards that save checkpoints.
+    saves = not uses_store(request.strategy) and (request.options.checkpoint_every_steps or request.snapshot)
+    return bool(request.model or request.program.HasField("archive") or saves)

@@ -1,10 +1,13 @@
 """What the training service can be told, by environment variables `HEADRACE_TRAINING_*`."""
 
+import socket
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from headrace.node.settings import reachable
+from headrace.rpc.addresses import split_address
 from headrace.tasks.settings import TaskNodeSettings
 
 
@@ -24,3 +27,16 @@ class Settings(TaskNodeSettings):
         le=86400,
         description="Longest wait for a step: for the slowest rank, its evaluation or checkpoint included.",
     )
+    collective_host: str = Field(
+        "",
+        description="Name or address of this machine that ranks of all-reduce runs on other nodes reach; "
+        '"" means the host of the advertised address.',
+    )
+
+    @property
+    def host(self) -> str:
+        """Where ranks on other nodes reach those of this one."""
+        if self.collective_host:
+            return self.collective_host
+        address = self.advertise_address or reachable(self.address, socket.gethostname())
+        return split_address(address)[0]

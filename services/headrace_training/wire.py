@@ -4,10 +4,17 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, TaskName
 from headrace.rpc.addresses import split_address
 from headrace.training.options import check_options
-from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2 import Precision, StartTaskRequest, Strategy
+from headrace_optimizers.bounds import check
+from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.core.run import Run
 
 MAX_WORLD_SIZE = 1024
+
+
+def uses_store(strategy: Strategy.ValueType) -> bool:
+    """Tell whether the parameters live in a store."""
+    return strategy in (Strategy.STRATEGY_UNSPECIFIED, Strategy.STRATEGY_PARAMETER_SERVER)
 
 
 def check_request(request: StartTaskRequest) -> None:
@@ -17,6 +24,9 @@ def check_request(request: StartTaskRequest) -> None:
         InvalidArgument: A field is wrong; the error names it.
     """
     task = TaskName.parse(request.name)
+    if request.strategy not in Strategy.values():
+        known = ", ".join(name for name in Strategy.keys() if not name.endswith("UNSPECIFIED"))  # noqa: SIM118 - not a dict
+        raise InvalidArgument(f"strategy is {request.strategy}; use {known}", field="strategy")
     _check_project(task.project, _names(request))
     _check_least(1, epoch=request.epoch, world_size=request.world_size)
     if request.world_size > MAX_WORLD_SIZE:
@@ -25,7 +35,10 @@ def check_request(request: StartTaskRequest) -> None:
         raise InvalidArgument(
             f"rank {request.rank} is none of 0 to {request.world_size - 1}; ranks count from 0", field="rank"
         )
-    _check_shards(request)
+    if uses_store(request.strategy):
+        _check_shards(request)
+    else:
+        _check_storeless(request)
     _check_start(request)
 
 
@@ -41,12 +54,20 @@ def read_run(request: StartTaskRequest) -> Run:
         start_step=request.start_step,
         checkpoint_every=options.checkpoint_every_steps,
         evaluate_every=options.evaluate_every_steps,
+        accumulate=options.accumulate or 1,
+        bf16=options.precision == Precision.PRECISION_BF16,
     )
 
 
 def _names(request: StartTaskRequest) -> dict[str, Name]:
     """Read every name of the request, by its field."""
-    names: dict[str, Name] = {"store": StoreName.parse(request.store, field="store")}
+    names: dict[str, Name] = {}
+    if uses_store(request.strategy):
+        names["store"] = StoreName.parse(request.store, field="store")
+    if request.snapshot:
+        names["snapshot"] = ArtifactName.parse(request.snapshot, field="snapshot")
+    if request.lead.task:
+        names["lead.task"] = TaskName.parse(request.lead.task, field="lead.task")
     if request.model:
         names["model"] = ModelName.parse(request.model, field="model")
     if request.job:
@@ -71,14 +92,47 @@ def _check_shards(request: StartTaskRequest) -> None:
     if not request.shards:
         raise InvalidArgument("shards is empty; give the address of each shard of the store", field="shards")
     for address in request.shards:
-        try:
-            split_address(address)
-        except ValueError as error:
-            raise InvalidArgument(f"shards has {address!r}, which {error}", field="shards") from error
+        _check_address(address, "shards")
+
+
+def _check_storeless(request: StartTaskRequest) -> None:
+    """Check what a run without a parameter server needs, and that it has nothing of one."""
+    for field in ("store", "shards"):
+        if getattr(request, field):
+            raise InvalidArgument(
+                f"{field} is for STRATEGY_PARAMETER_SERVER; leave it out with {Strategy.Name(request.strategy)}",
+                field=field,
+            )
+    optimizer_from_proto(request.optimizer)
+    schedule_from_proto(request.optimizer.schedule)
+    _check_clipping(request)
+    if bool(request.start_step) != bool(request.snapshot):
+        raise InvalidArgument(
+            f"start_step is {request.start_step} and snapshot {request.snapshot!r}; give both or neither",
+            field="snapshot",
+        )
+    if request.world_size > 1:
+        if not request.lead.task:
+            raise InvalidArgument("lead.task is empty; name the task of rank 0", field="lead.task")
+        _check_address(request.lead.address, "lead.address")
+
+
+def _check_clipping(request: StartTaskRequest) -> None:
+    field, norm = "optimizer.maximum_gradient_norm", request.optimizer.maximum_gradient_norm
+    check(field, norm, "0 (no clipping) or more", norm >= 0)
+    clips = request.strategy == Strategy.STRATEGY_ALL_REDUCE
+    check(field, norm, "0 unless strategy is STRATEGY_ALL_REDUCE", clips or norm == 0)
+
+
+def _check_address(address: str, field: str) -> None:
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise InvalidArgument(f"{field} has {address!r}, which {error}", field=field) from error
 
 
 def _check_start(request: StartTaskRequest) -> None:
-    check_options(request.options, request.world_size)
+    check_options(request.options, request.world_size, request.strategy)
     if request.start_step > request.options.steps:
         raise InvalidArgument(
             f"start_step {request.start_step} is beyond the last of {request.options.steps} steps",

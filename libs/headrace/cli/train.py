@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from headrace.cli.options import AsJson, Detach, JobId, Pool, read_config
 from headrace.cli.session import connected
+
+if TYPE_CHECKING:
+    from headrace.client.requests import StrategyKind
+
+
+_STRATEGIES: dict[str, StrategyKind] = {
+    "parameter-server": "parameter_server",
+    "all-reduce": "all_reduce",
+    "local-sgd": "local_sgd",
+}
 
 
 def train(
@@ -23,7 +33,21 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)],
     batch_size: Annotated[int, typer.Option(help="Examples per step, over all workers.", min=1)],
     workers: Annotated[int, typer.Option(help="Training processes.", min=1)] = 1,
-    shards: Annotated[int, typer.Option(help="Processes that hold the parameters.", min=1)] = 1,
+    strategy: Annotated[
+        Literal["parameter-server", "all-reduce", "local-sgd"],
+        typer.Option(
+            help="Parameters in shards; in every worker alike; in every worker, averaged now and then."
+        ),
+    ] = "parameter-server",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that hold the parameters.  [default: 1; none with another strategy]", min=1
+        ),
+    ] = None,
+    average_every: Annotated[
+        int, typer.Option(help="Steps from one mean to the next, for local-sgd.", min=0)
+    ] = 0,
     consistency: Annotated[
         Literal["bsp", "ssp", "async"],
         typer.Option(help="bsp: steps wait for all workers; ssp: within --staleness-bound; async: for none."),
@@ -42,7 +66,8 @@ def train(
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
     clip_norm: Annotated[
-        float, typer.Option(help="Largest norm of a step's mean gradient, for bsp; 0: any.", min=0)
+        float,
+        typer.Option(help="Largest norm of a step's mean gradient, for bsp or all-reduce; 0: any.", min=0),
     ] = 0.0,
     schedule: Annotated[
         Literal["constant", "linear", "cosine", "step"],
@@ -65,6 +90,12 @@ def train(
         int, typer.Option(help="Steps between evaluations; 0: only at the end.", min=0)
     ] = 0,
     threads: Annotated[int, typer.Option(help="Threads of each worker.", min=1)] = 1,
+    accumulate: Annotated[
+        int, typer.Option(help="Micro-batches a worker cuts its examples of a step into.", min=1)
+    ] = 1,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Numbers that model and loss compute with.")
+    ] = "fp32",
     config: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Keyword argument of the program's class; may be repeated."),
@@ -84,6 +115,8 @@ def train(
             steps=steps,
             batch_size=batch_size,
             workers=workers,
+            strategy=_STRATEGIES[strategy],
+            average_every_steps=average_every,
             shards=shards,
             consistency=consistency,
             staleness_bound=staleness_bound,
@@ -103,6 +136,8 @@ def train(
             checkpoint_every_steps=checkpoint_every,
             evaluate_every_steps=evaluate_every,
             threads=threads,
+            accumulate=accumulate,
+            precision=precision,
             config=read_config(config or []),
             pool=pool,
             job_id=name,

@@ -8,6 +8,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
+from headrace.client.choices import choose
 from headrace.client.naming import deployment_name, model_name, pool_name, version_name
 from headrace.client.updates import (
     Consistency,
@@ -27,8 +28,16 @@ from headrace.scheduler.v1 import jobs_pb2 as jobs
 from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
+PrecisionKind = Literal["fp32", "bf16"]
+StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
 ObjectiveKind = Literal["latency", "size"]
 
+_STRATEGIES = {
+    "parameter_server": training.STRATEGY_PARAMETER_SERVER,
+    "all_reduce": training.STRATEGY_ALL_REDUCE,
+    "local_sgd": training.STRATEGY_LOCAL_SGD,
+}
+_PRECISIONS = {"fp32": training.PRECISION_FP32, "bf16": training.PRECISION_BF16}
 _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
@@ -39,11 +48,17 @@ class TrainOptions(UpdateOptions, total=False):
     steps: Required[int]  # optimizer steps in all
     batch_size: Required[int]  # examples per step over all workers
     workers: int  # 1; training processes
-    shards: int  # 1; processes that hold the parameters
+    strategy: (
+        StrategyKind  # "parameter_server"; "all_reduce" and "local_sgd": the workers agree among themselves
+    )
+    shards: int | None  # 1, none with another strategy; processes that hold the parameters
+    average_every_steps: int  # 0; "local_sgd": steps from one mean of the workers' values to the next
     seed: int  # 0; of the initial values and the order of the data
     checkpoint_every_steps: int  # 0: never
     evaluate_every_steps: int  # 0: only at the end
     threads: int  # 1; per worker
+    accumulate: int  # 1; micro-batches that a worker cuts its examples of a step into, to need less memory
+    precision: PrecisionKind  # "fp32"; "bf16": model and loss compute with bfloat16 where that is enough
     pool: str  # "": pools/default
     job_id: str  # "": the scheduler makes one
 
@@ -86,7 +101,9 @@ def train_job(
     steps: int,
     batch_size: int,
     workers: int = 1,
-    shards: int = 1,
+    strategy: StrategyKind = "parameter_server",
+    shards: int | None = None,
+    average_every_steps: int = 0,
     consistency: Consistency = "bsp",
     staleness_bound: int = 0,
     backup_workers: int = 0,
@@ -105,6 +122,8 @@ def train_job(
     checkpoint_every_steps: int = 0,
     evaluate_every_steps: int = 0,
     threads: int = 1,
+    accumulate: int = 1,
+    precision: PrecisionKind = "fp32",
     pool: str = "",
     job_id: str = "",
 ) -> jobs.CreateJobRequest:
@@ -132,12 +151,16 @@ def train_job(
         checkpoint_every_steps=_whole("checkpoint_every_steps", checkpoint_every_steps, kind="uint64"),
         evaluate_every_steps=_whole("evaluate_every_steps", evaluate_every_steps, kind="uint64"),
         threads=_whole("threads", threads, least=1),
+        accumulate=_whole("accumulate", accumulate, least=1),
+        average_every_steps=_whole("average_every_steps", average_every_steps),
+        precision=choose("precision", precision, _PRECISIONS),
     )
     spec = jobs.TrainSpec(
         program=program,
         model=model_name(project, model),
         workers=_whole("workers", workers, least=1),
-        shards=_whole("shards", shards, least=1),
+        strategy=choose("strategy", strategy, _STRATEGIES),
+        shards=0 if shards is None else _whole("shards", shards, least=1),
         consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),
         optimizer=rule,
         options=options,
@@ -161,10 +184,6 @@ def optimize_job(
     job_id: str = "",
 ) -> jobs.CreateJobRequest:
     """Return the request for an optimization job; see `OptimizeOptions`."""
-    if objective not in _OBJECTIVES:
-        raise InvalidArgument(
-            f"objective {objective!r} is unknown; use 'latency' or 'size'", field="objective"
-        )
     options = optimization.OptimizationOptions(
         precisions=[optimization.PRECISION_INT8],
         gates=optimization.Gates(
@@ -172,7 +191,7 @@ def optimize_job(
             min_speedup=min_speedup,
             max_bytes=None if max_bytes is None else _whole("max_bytes", max_bytes, kind="uint64"),
         ),
-        objective=_OBJECTIVES[objective],
+        objective=choose("objective", objective, _OBJECTIVES),
         calibration_examples=_whole("calibration_examples", calibration_examples),
         batch_sizes=[_whole("batch_sizes", size, least=1) for size in batch_sizes],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
+from headrace.client.choices import choose
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import schedule_pb2 as schedules
 from headrace.parameters.v1 import stores_pb2 as stores
@@ -36,7 +37,7 @@ class UpdateOptions(TypedDict, total=False):
     momentum: float  # 0; "sgd" alone
     nesterov: bool  # False; "sgd" with momentum alone
     weight_decay: float  # 0
-    clip_norm: float  # 0: none; largest norm of a step's mean gradient; "bsp" without backup workers alone
+    clip_norm: float  # 0: none; largest norm of a step's mean gradient; "bsp" without backup workers, or "all_reduce"
     schedule: ScheduleKind  # "constant"; how the learning rate goes down after the warm-up
     warmup_steps: int  # 0; steps of linear warm-up
     decay_steps: int  # 0: all steps after the warm-up; "step": between two reductions, needed
@@ -52,11 +53,7 @@ def store_consistency(
     Raises:
         InvalidArgument: It is unknown, or one of the numbers does not go with it.
     """
-    consistency = _CONSISTENCIES.get(kind)
-    if consistency is None:
-        raise InvalidArgument(
-            f"consistency {kind!r} is unknown; use 'bsp', 'ssp' or 'async'", field="consistency"
-        )
+    consistency = choose("consistency", kind, _CONSISTENCIES)
     if staleness_bound and kind != "ssp":
         raise InvalidArgument(
             f"staleness_bound {staleness_bound} is for consistency 'ssp'; leave it out with {kind!r}",
@@ -133,11 +130,7 @@ def server_schedule(
     Raises:
         InvalidArgument: The schedule is unknown, or a value does not go with it.
     """
-    decay = _DECAYS.get(kind)
-    if decay is None:
-        raise InvalidArgument(
-            f"schedule {kind!r} is unknown; use 'constant', 'linear', 'cosine' or 'step'", field="schedule"
-        )
+    decay = choose("schedule", kind, _DECAYS)
     if kind in ("linear", "cosine") and not decay_steps:
         decay_steps = _steps_after(warmup_steps, steps)
     if kind == "step" and not decay_steps:

@@ -4,7 +4,7 @@ Read by the service that runs it, and before that by the scheduler, which refuse
 """
 
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import TrainingOptions
+from headrace.training.v1.workers_pb2 import Precision, Strategy, TrainingOptions
 
 # Bounds that no machine or patience reaches: beyond them is a mistake in writing.
 MOST_STEPS = 1_000_000_000_000
@@ -12,8 +12,8 @@ LARGEST_BATCH_SIZE = 1 << 24
 MOST_THREADS = 1024
 
 
-def check_options(options: TrainingOptions, workers: int) -> None:
-    """Check how `workers` workers shall train.
+def check_options(options: TrainingOptions, workers: int, strategy: Strategy.ValueType) -> None:
+    """Check how `workers` workers shall train by `strategy`.
 
     Raises:
         InvalidArgument: Some value is out of bounds; `field` names it as in `TrainingOptions`.
@@ -27,6 +27,33 @@ def check_options(options: TrainingOptions, workers: int) -> None:
             field="options.batch_size",
         )
     _check_within("threads", options.threads, 0, MOST_THREADS)
+    _check_within("accumulate", options.accumulate, 0, options.batch_size // workers)
+    if options.precision not in Precision.values():
+        raise InvalidArgument(
+            f"precision is {options.precision}; use PRECISION_FP32 or PRECISION_BF16",
+            field="options.precision",
+        )
+    _check_averaging(options, strategy)
+
+
+def _check_averaging(options: TrainingOptions, strategy: Strategy.ValueType) -> None:
+    """Between two means each rank has values of its own: not what one would evaluate or save."""
+    every = options.average_every_steps
+    if (strategy == Strategy.STRATEGY_LOCAL_SGD) != bool(every):
+        raise InvalidArgument(
+            f"average_every_steps is {every}; give it with STRATEGY_LOCAL_SGD, 1 or more, and with no other strategy",
+            field="options.average_every_steps",
+        )
+    steps = {
+        "checkpoint_every_steps": options.checkpoint_every_steps,
+        "evaluate_every_steps": options.evaluate_every_steps,
+    }
+    for name, value in steps.items():
+        if every and value % every:
+            raise InvalidArgument(
+                f"{name} is {value}; it must be a multiple of average_every_steps, {every}",
+                field=f"options.{name}",
+            )
 
 
 def _check_within(name: str, value: int, least: int, most: int) -> None:

@@ -1,12 +1,11 @@
-"""Clipping by the norm of the whole gradient, of which each shard has a part."""
+"""A step that waits until the norm of the whole gradient, of which each shard has a part, is known."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
+from headrace_optimizers.clipping import squared_norm
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,4 @@ def hold(steps: Mapping[int, int], gradients: Sequence[tuple[torch.Tensor, float
     mean = first * weight
     for gradient, share in others:
         mean.add_(gradient * share)
-    # In float64: the sum over the shards is then the same to far below 1e-6, however the vector is cut.
-    norm = torch.linalg.vector_norm(mean, dtype=torch.float64).item()
-    return HeldStep(steps, mean, norm * norm)
-
-
-def clip_factor(squared_norm: float, maximum: float) -> float:
-    """Return what a gradient of this norm is multiplied with so that its norm is at most about `maximum`."""
-    return min(1.0, maximum / (math.sqrt(squared_norm) + _EPSILON))
+    return HeldStep(steps, mean, squared_norm(mean))

@@ -15,12 +15,13 @@ from headrace.errors import (
     ShapeMismatch,
 )
 from headrace.parameters.layout import FlatLayout, Floats
-from headrace_parameters.core.clipping import HeldStep, Measured, clip_factor, hold
+from headrace_optimizers.clipping import clip_factor
+from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
+from headrace_parameters.core.clipping import HeldStep, Measured, hold
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.exchange import MOST_SAMPLES, Published, Push, check_finite
 from headrace_parameters.core.need import Need
-from headrace_parameters.core.optimizer import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_parameters.core.state import ShardState
 
 __all__ = ["MOST_SAMPLES", "Published", "Push", "Shard"]

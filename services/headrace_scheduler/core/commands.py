@@ -53,6 +53,9 @@ class StartTask:
     store: str
     shards: tuple[str, ...]
     start_step: int
+    snapshot: str  # to go on from, where no store does
+    lead: Target  # where rank 0 runs
+    lead_task: str
     version: str
     spec: bytes
 

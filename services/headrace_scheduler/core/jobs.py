@@ -137,7 +137,7 @@ class Job:
     kind: JobKind
     pool: str
     workers: int
-    shards: int
+    shards: int  # 0: it needs no stores
     max_attempts: int
     create_time: float
     sequence: int = 0  # place in the queue

@@ -58,8 +58,8 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
 
 
 def _resume(job: Job) -> Checkpoint | None:
-    """Return the checkpoint to go on from, if it fits: one snapshot for each shard."""
-    fits = job.checkpoint is not None and len(job.checkpoint.snapshots) == job.shards
+    """Return the checkpoint to go on from, if it fits: one snapshot for each shard, or one where there are none."""
+    fits = job.checkpoint is not None and len(job.checkpoint.snapshots) == max(job.shards, 1)
     return job.checkpoint if fits else None
 
 

@@ -29,7 +29,7 @@ class Demand:
 def demands(job: Job) -> tuple[Demand, ...]:
     """List what a job needs, in the order it is checked."""
     tasks = Demand(job.kind.task_node, job.workers, distinct=False)
-    if job.kind is JobKind.OPTIMIZE:
+    if not job.shards:
         return (tasks,)
     return (Demand(NodeKind.PARAMETERS, job.shards, distinct=True), tasks)
 

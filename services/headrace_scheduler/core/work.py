@@ -68,6 +68,9 @@ def _start_task(job: Job, task: Member) -> StartTask:
         store=job.stores[0].resource if job.stores else "",
         shards=tuple(store.address for store in job.stores),
         start_step=job.resume.step if job.resume else 0,
+        snapshot=job.resume.snapshots[0] if job.resume and not job.stores else "",
+        lead=_target(job.tasks[0]),
+        lead_task=job.tasks[0].resource,
         version=job.version,
         spec=job.spec,
     )

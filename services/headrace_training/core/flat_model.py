@@ -1,5 +1,6 @@
 """A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -45,6 +46,14 @@ class FlatModel:
     def clear_gradient(self) -> None:
         """Set the gradient to 0, where it lies."""
         self.gradient.fill(0)
+
+    def non_finite_gradient(self) -> str:
+        """Name the first tensor whose gradient holds a NaN or an infinity; empty if all are finite."""
+        # The sum is one pass without memory, and finite only if all values are; large finite ones may overflow it.
+        if math.isfinite(torch.from_numpy(self.gradient).sum().item()):
+            return ""
+        tensors = self.layout.views(self.gradient)
+        return next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), "")
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the whole state dict, buffers and untrained parameters included."""

@@ -19,6 +19,8 @@ class Run:
     start_step: int = 0
     checkpoint_every: int = 0
     evaluate_every: int = 0
+    accumulate: int = 1  # micro-batches per step
+    bf16: bool = False  # model and loss compute with bfloat16 where that is enough
 
     def checkpoints_between(self, before: int, done: int) -> bool:
         """Whether this rank takes a checkpoint after `done` steps, the last time it looked being after `before`."""

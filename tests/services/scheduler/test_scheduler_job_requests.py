@@ -29,7 +29,16 @@ def test_defaults_are_filled_in(scheduler: Scheduler) -> None:
     assert (job.train.workers, job.train.shards, job.pool, job.max_attempts) == (1, 1, "pools/default", 5)
     assert job.train.optimizer.adamw.learning_rate == 1e-3
     assert job.train.consistency == stores_pb2.CONSISTENCY_BSP
+    assert job.train.strategy == workers_pb2.STRATEGY_PARAMETER_SERVER
     assert job.name.startswith(f"{PROJECT}/jobs/train-")
+
+
+def test_a_job_by_all_reduce_has_no_shards(scheduler: Scheduler) -> None:
+    spec = train_spec(shards=0)
+    spec.strategy = workers_pb2.STRATEGY_ALL_REDUCE
+    request = jobs_pb2.CreateJobRequest(parent=PROJECT, job=jobs_pb2.Job(train=spec))
+    job = scheduler.jobs.CreateJob(request)
+    assert (job.train.shards, job.train.consistency) == (0, stores_pb2.CONSISTENCY_BSP)
 
 
 def test_deleting_is_for_final_jobs(scheduler: Scheduler) -> None:
@@ -149,6 +158,12 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
     scheduler.wait_for_state("a", "CANCELLED")
 
 
+STORELESS = {
+    workers_pb2.STRATEGY_ALL_REDUCE: workers_pb2.TrainingOptions(steps=9, batch_size=4),
+    workers_pb2.STRATEGY_LOCAL_SGD: workers_pb2.TrainingOptions(steps=9, batch_size=4, average_every_steps=3),
+}
+
+
 @pytest.mark.parametrize(
     ("field", "change"),
     [
@@ -157,12 +172,78 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
             "job.train.options.batch_size",
             {"options": workers_pb2.TrainingOptions(steps=1, batch_size=1), "workers": 2},
         ),
+        (
+            "job.train.options.accumulate",
+            {"options": workers_pb2.TrainingOptions(steps=1, batch_size=8, accumulate=5), "workers": 2},
+        ),
+        (
+            "job.train.options.precision",
+            {"options": workers_pb2.TrainingOptions(steps=1, batch_size=1, precision=9)},  # type: ignore[arg-type]  # of a newer client
+        ),
+        ("job.train.options.average_every_steps", {"strategy": workers_pb2.STRATEGY_LOCAL_SGD, "shards": 0}),
+        (
+            "job.train.options.average_every_steps",
+            {"options": workers_pb2.TrainingOptions(steps=1, batch_size=1, average_every_steps=2)},
+        ),
+        (
+            "job.train.options.evaluate_every_steps",
+            {
+                "strategy": workers_pb2.STRATEGY_LOCAL_SGD,
+                "shards": 0,
+                "options": workers_pb2.TrainingOptions(
+                    steps=9, batch_size=1, average_every_steps=2, evaluate_every_steps=3
+                ),
+            },
+        ),
         ("job.train.workers", {"workers": 2000}),
         ("job.train.model", {"model": "digits"}),
         ("job.train.model", {"model": "projects/other/models/digits"}),
         ("job.train.optimizer.sgd.learning_rate", {"optimizer": {"sgd": {"learning_rate": float("nan")}}}),
         ("job.train.optimizer.adamw.learning_rate", {"optimizer": {"adamw": {"learning_rate": 0}}}),
         ("job.train.optimizer.sgd.momentum", {"optimizer": {"sgd": {"learning_rate": 1, "momentum": 1}}}),
+        ("job.train.strategy", {"strategy": 99}),
+        ("job.train.shards", {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 2}),
+        (
+            "job.train.consistency",
+            {
+                "strategy": workers_pb2.STRATEGY_ALL_REDUCE,
+                "shards": 0,
+                "consistency": stores_pb2.CONSISTENCY_ASYNC,
+            },
+        ),
+        (
+            "job.train.consistency",
+            {
+                "strategy": workers_pb2.STRATEGY_LOCAL_SGD,
+                "shards": 0,
+                "consistency": stores_pb2.CONSISTENCY_SSP,
+                "staleness_bound": 2,
+            },
+        ),
+        (
+            "job.train.consistency",
+            {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 0, "consistency": 9},
+        ),
+        (
+            "job.train.staleness_bound",
+            {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 0, "staleness_bound": 1},
+        ),
+        *(
+            (
+                "job.train.backup_workers",
+                {"strategy": strategy, "shards": 0, "workers": 2, "backup_workers": 1, "options": options},
+            )
+            for strategy, options in STORELESS.items()
+        ),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {
+                "strategy": workers_pb2.STRATEGY_LOCAL_SGD,
+                "shards": 0,
+                "options": STORELESS[workers_pb2.STRATEGY_LOCAL_SGD],
+                "optimizer": {"maximum_gradient_norm": 1},
+            },
+        ),
         ("job.train.optimizer.sgd.nesterov", {"optimizer": {"sgd": {"learning_rate": 1, "nesterov": True}}}),
         (
             "job.train.optimizer.adagrad.epsilon",

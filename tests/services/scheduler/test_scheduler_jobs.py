@@ -8,7 +8,7 @@ from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.v1 import workers_pb2
 from headrace.types.v1 import task_pb2
 from tests.services.scheduler.fake_nodes import FakeNode, Nodes
-from tests.services.scheduler.scheduler_server import PROJECT, Scheduler
+from tests.services.scheduler.scheduler_server import PROJECT, Scheduler, train_spec
 
 TASK = f"{PROJECT}/tasks/a-1-train-0"
 STORE = f"{PROJECT}/stores/a"
@@ -164,3 +164,27 @@ def test_a_job_that_waits_is_told_why(scheduler: Scheduler, nodes: Nodes) -> Non
     )
     last = explained.conditions[-1]
     assert (last.id, last.satisfied, last.needed, last.available) == ("training nodes", False, 2, 1)
+
+
+def test_the_ranks_of_a_job_by_all_reduce_are_told_all_that_a_store_would_have(
+    scheduler: Scheduler, nodes: Nodes
+) -> None:
+    workers = [nodes.training(f"training-{index}") for index in range(2)]
+    spec = train_spec(workers=2, shards=0)
+    spec.strategy = workers_pb2.STRATEGY_ALL_REDUCE
+    spec.optimizer.maximum_gradient_norm, spec.optimizer.schedule.warmup_steps = 1.5, 7
+    job = jobs_pb2.Job(train=spec)
+    created = scheduler.jobs.CreateJob(jobs_pb2.CreateJobRequest(parent=PROJECT, job_id="a", job=job))
+    placed = {placement.index: placement.node for placement in created.placements}
+    by_name = {f"nodes/{worker.name}": worker for worker in workers}
+    for rank, node in placed.items():
+        task = f"{PROJECT}/tasks/a-1-train-{rank}"
+        run(by_name[node], task)
+        start = by_name[node].starts[task]
+        assert isinstance(start, workers_pb2.StartTaskRequest)
+        assert start.strategy == workers_pb2.STRATEGY_ALL_REDUCE
+        assert start.optimizer == created.train.optimizer
+        settings = start.optimizer
+        assert (settings.maximum_gradient_norm, settings.schedule.warmup_steps) == (1.5, 7)
+        assert start.lead == workers_pb2.Lead(address=by_name[placed[0]].address, task=TASK)
+        assert (start.store, list(start.shards), start.snapshot) == ("", [], "")

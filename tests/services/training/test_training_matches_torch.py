@@ -1,7 +1,8 @@
-"""The claim that distribution changes nothing: two workers and two shards end where a plain torch loop does."""
+"""The claim that distribution changes nothing: two workers end where a plain torch loop does, whatever the strategy."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,13 @@ from headrace.parameters.layout import Floats
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.program import Program
 from headrace.program.loading import load_attribute
+from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.types.v1.program_pb2 import Program as ProgramMessage
 from headrace.types.v1.task_pb2 import TaskState
 from tests.services.training.training_world import ADAMW, SGD, World
 
 STEPS, BATCH, SEED = 50, 64, 7
+TEXT = {"context": 16, "channels": 32, "layers": 1}  # small enough for a test
 
 
 @dataclass(frozen=True)
@@ -74,28 +78,46 @@ def single_process(program: Program, case: Case) -> dict[str, Floats]:
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("optimizer", list(CASES))
-@pytest.mark.parametrize(
-    "name", ["headrace_examples.digits:Digits", "headrace_examples.tabular:BreastCancer"]
-)
-def test_two_workers_and_two_shards_equal_one_process(running: World, name: str, optimizer: str) -> None:
-    case = CASES[optimizer]
+def parameter_server(
+    running: World, case: Case, asked: ProgramMessage, **changes: Any
+) -> list[StartTaskRequest]:
     store = running.create_store(case.optimizer)
-    model = f"projects/default/models/{name.rpartition(':')[2].lower()}-{optimizer}"
-    requests = [
-        running.request(
-            name, store, steps=STEPS, batch_size=BATCH, seed=SEED, rank=rank, world_size=2, model=model
-        )
-        for rank in range(2)
+    return [
+        running.request(asked, store, steps=STEPS, rank=rank, world_size=2, **changes) for rank in range(2)
     ]
 
-    first, second = running.run(*requests)
 
-    assert (first.state, second.state) == (TaskState.TASK_STATE_SUCCEEDED,) * 2, first.failure
-    assert VersionName.parse(first.result.version).parent.model == model.rpartition("/")[2]
-    assert second.result.version == ""
-    trained = running.weights(running.registry.get_version(first.result.version))
-    expected = single_process(load_attribute(name), case)
-    assert trained.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(trained[key], value, rtol=0, atol=1e-5, err_msg=key)
+def all_reduce(running: World, case: Case, asked: ProgramMessage, **changes: Any) -> list[StartTaskRequest]:
+    return running.all_reduce(asked, case.optimizer, steps=STEPS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "optimizer"),
+    [
+        ("headrace_examples.digits:Digits", {}, "adamw"),
+        ("headrace_examples.digits:Digits", {}, "clipped"),
+        ("headrace_examples.tabular:BreastCancer", {}, "sgd"),
+        ("headrace_examples.tabular:BreastCancer", {}, "clipped"),
+        ("headrace_examples.text:CharacterModel", TEXT, "adamw"),
+    ],
+)
+def test_two_workers_equal_one_process_whatever_the_strategy(
+    running: World, name: str, config: dict[str, int], optimizer: str
+) -> None:
+    asked = ProgramMessage(module=name)
+    asked.config.update(config)
+    expected = single_process(load_attribute(name, config), CASES[optimizer])
+    for strategy in (parameter_server, all_reduce):
+        wanted = f"{name.rpartition(':')[2].lower()}-{optimizer}-{strategy.__name__.replace('_', '-')}"
+        model = f"projects/default/models/{wanted}"
+        requests = strategy(running, CASES[optimizer], asked, batch_size=BATCH, seed=SEED, model=model)
+
+        first, second = running.run(*requests)
+
+        assert (first.state, second.state) == (TaskState.TASK_STATE_SUCCEEDED,) * 2, first.failure
+        assert VersionName.parse(first.result.version).parent.model == wanted
+        assert second.result.version == ""
+        trained = running.weights(running.registry.get_version(first.result.version))
+        assert trained.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_allclose(trained[key], value, rtol=0, atol=1e-5, err_msg=key)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from safetensors.numpy import load
@@ -19,7 +20,7 @@ from headrace.parameters.v1 import stores_pb2
 from headrace.registry.client import RegistryClient
 from headrace.registry.v1.models_pb2 import Version
 from headrace.rpc.channel import open_channel
-from headrace.training.v1.workers_pb2 import StartTaskRequest, TrainingOptions
+from headrace.training.v1.workers_pb2 import Lead, StartTaskRequest, Strategy, TrainingOptions
 from headrace.training.v1.workers_pb2_grpc import WorkersStub
 from headrace.types.v1.program_pb2 import Program
 from headrace.types.v1.task_pb2 import Task, WatchTaskRequest
@@ -152,6 +153,27 @@ class World:
         )
         for key, value in changes.items():
             setattr(asked.options if hasattr(asked.options, key) else asked, key, value)
+        return asked
+
+    def all_reduce(
+        self,
+        program: Program | str,
+        optimizer: stores_pb2.Optimizer,
+        *,
+        steps: int,
+        world_size: int = 2,
+        **changes: Any,
+    ) -> list[StartTaskRequest]:
+        """Ask for all ranks of a run without a parameter server; rank r is meant for worker r."""
+        asked = [
+            self.request(program, "", steps=steps, rank=rank, world_size=world_size, **changes)
+            for rank in range(world_size)
+        ]
+        for request in asked:
+            del request.shards[:]
+            request.strategy = Strategy.STRATEGY_ALL_REDUCE
+            request.optimizer.CopyFrom(optimizer)
+            request.lead.CopyFrom(Lead(address=self.workers[0], task=asked[0].name))
         return asked
 
     def workers_stub(self, index: int) -> WorkersStub:

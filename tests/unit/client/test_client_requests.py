@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from headrace.client import requests
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import stores_pb2
+from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1.program_pb2 import Program
 
 PROGRAM = Program(module="package:Net")
@@ -38,6 +39,12 @@ def test_a_training_job_says_everything_the_scheduler_needs() -> None:
     assert train.options.checkpoint_every_steps == 50
 
 
+def test_a_strategy_without_shards_asks_for_none() -> None:
+    job = requests.train_job("default", PROGRAM, "m", steps=1, batch_size=1, strategy="all_reduce").job
+
+    assert (job.train.strategy, job.train.shards) == (training.STRATEGY_ALL_REDUCE, 0)
+
+
 def test_every_request_has_an_idempotency_key_of_its_own() -> None:
     first, second = (
         requests.train_job("default", PROGRAM, "digits", steps=1, batch_size=1) for _ in range(2)
@@ -55,7 +62,11 @@ def test_every_request_has_an_idempotency_key_of_its_own() -> None:
         ({"workers": 1 << 32}, "workers"),
         ({"seed": 1.5}, "seed"),
         ({"threads": True}, "threads"),
+        ({"strategy": "gossip"}, "strategy"),
+        ({"shards": 0}, "shards"),
         ({"consistency": "eventual"}, "consistency"),
+        ({"precision": "fp8"}, "precision"),
+        ({"accumulate": 0}, "accumulate"),
         ({"optimizer": "lion"}, "optimizer"),
         ({"schedule": "cyclic"}, "schedule"),
         ({"staleness_bound": -1, "consistency": "ssp"}, "staleness_bound"),

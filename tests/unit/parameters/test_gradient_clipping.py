@@ -10,7 +10,8 @@ import torch
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import AdamW, Consistency, Optimizer, Sgd, StoreConfig
+from headrace_optimizers.config import AdamW, Optimizer, Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.shard import Push, Shard
 
 SIZE, WORKERS, STEPS, MAXIMUM = 1003, 3, 12, 4.0

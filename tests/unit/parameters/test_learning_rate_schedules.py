@@ -12,8 +12,9 @@ from torch.optim import lr_scheduler
 from headrace.errors import InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import AdamW, Consistency, Sgd, StoreConfig
-from headrace_parameters.core.schedule import Decay, Schedule
+from headrace_optimizers.config import AdamW, Sgd
+from headrace_optimizers.schedule import Decay, Schedule
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.shard import Push, Shard
 
 WARM, LONG, FLOOR = 5, 20, 0.1

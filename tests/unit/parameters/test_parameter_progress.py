@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import Consistency, Sgd, StoreConfig
+from headrace_optimizers.config import Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.shard import Push, Shard
 
 STEPS = 5

@@ -17,15 +17,8 @@ from headrace.errors import (
 )
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_parameters.core.config import (
-    Adagrad,
-    Adam,
-    AdamW,
-    Consistency,
-    Optimizer,
-    Sgd,
-    StoreConfig,
-)
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.shard import MOST_SAMPLES, Push, Shard
 from headrace_parameters.core.state import ShardState
 

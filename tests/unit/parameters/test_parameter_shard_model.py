@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from headrace.errors import NonFiniteValues, OutOfRange, StaleEpoch
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, TensorSpec
-from headrace_parameters.core.config import Consistency, Sgd, StoreConfig
+from headrace_optimizers.config import Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState

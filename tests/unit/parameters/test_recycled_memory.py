@@ -6,8 +6,8 @@ import torch
 
 from headrace.errors import SharedMemoryUnavailable
 from headrace.parameters.segments import MappedSegment
-from headrace_parameters.core.config import Sgd
-from headrace_parameters.core.optimizer import FusedOptimizer
+from headrace_optimizers.config import Sgd
+from headrace_optimizers.fused import FusedOptimizer
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 

@@ -7,7 +7,8 @@ import pytest
 
 from headrace.errors import InvalidArgument
 from headrace.names import StoreName
-from headrace_parameters.core.config import Adagrad, Adam, AdamW, Consistency, Sgd, StoreConfig
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Sgd
+from headrace_parameters.core.config import Consistency, StoreConfig
 
 
 def config(consistency: Consistency, staleness_bound: int = 0, backup_workers: int = 0) -> StoreConfig:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from headrace.errors import AlreadyExists, FailedPrecondition, NotFound
-from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask
+from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask, Target
 from headrace_scheduler.core.events import JobCancelled, JobDeleted, TaskState
+from headrace_scheduler.core.explain import conditions
 from headrace_scheduler.core.jobs import Failure, JobState, Progress
 from headrace_scheduler.core.nodes import NodeKind
 from tests.unit.scheduler.world import PROJECT, World, cluster
@@ -210,3 +211,29 @@ def test_a_deleted_job_is_forgotten_once_its_stores_are_gone() -> None:
 def test_an_unknown_pool_is_refused() -> None:
     with pytest.raises(NotFound, match="pools/gpu"):
         cluster().submit("a", pool="pools/gpu")
+
+
+def test_a_job_without_shards_needs_training_nodes_alone_and_every_rank_knows_where_rank_0_is() -> None:
+    world = cluster(training=2, parameters=0)
+    job = world.submit("a", workers=2, shards=0)
+    assert [condition.id for condition in conditions(world.machine.tables, job, world.now, 6.0)] == [
+        "pause after a failed attempt",
+        "turn",
+        "training nodes",
+    ]
+    starts = [command for command in world.deliver() if isinstance(command, StartTask)]
+    assert {start.lead for start in starts} == {Target(job.tasks[0].node, job.tasks[0].address)}
+    assert {start.lead_task for start in starts} == {f"{PROJECT}/tasks/a-1-train-0"}
+    assert {(start.store, start.shards, start.snapshot) for start in starts} == {("", (), "")}
+
+
+def test_a_job_without_shards_goes_on_from_its_one_snapshot() -> None:
+    world = cluster(training=2, parameters=0)
+    world.running("a", workers=2, shards=0)
+    world.checkpoint("a-1-train-0", step=40, shards=1)
+    world.fail("a-1-train-1", "UNAVAILABLE")
+    world.pass_time(2)
+    starts = [command for command in world.deliver() if isinstance(command, StartTask)]
+    again = [start for start in starts if start.epoch == 2]
+    assert {(start.start_step, start.snapshot) for start in again} == {(40, f"{PROJECT}/artifacts/40-0")}
+    assert {start.lead_task for start in again} == {f"{PROJECT}/tasks/a-2-train-0"}

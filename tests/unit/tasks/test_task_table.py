@@ -158,3 +158,10 @@ def test_only_final_tasks_are_forgotten(table: TaskTable) -> None:
 def test_a_returned_task_is_a_copy(table: TaskTable) -> None:
     start(table).state = TaskState.TASK_STATE_FAILED
     assert table.get(NAME).state == TaskState.TASK_STATE_STARTING
+
+
+def test_where_the_ranks_meet_is_kept(table: TaskTable) -> None:
+    start(table)
+    table.apply(NAME, Task(rendezvous="127.0.0.1:4711"))
+    table.apply(NAME, Task(progress=Progress(step=1)))
+    assert table.get(NAME).rendezvous == "127.0.0.1:4711"

@@ -69,6 +69,9 @@ class LockstepStore:
             self.snapshots.append(self.version)
             return Snapshot((f"snapshot-{self.version}",))
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
     def _apply(self) -> None:
         assert self._optimizer is not None
         total = sum(samples for _, samples in self._pending)

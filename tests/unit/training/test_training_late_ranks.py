@@ -8,6 +8,7 @@ import pytest
 
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.testing import FakeClock
+from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank
 from headrace_training.core.run import Run
 from tests.unit.training.lockstep_store import Pulled, Snapshot
@@ -37,6 +38,9 @@ class StoreThatGoesOn:
     def snapshot(self) -> Snapshot:
         return Snapshot(("snapshot",))
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
 
 @dataclass
 class Heard:
@@ -58,7 +62,7 @@ def test_a_late_rank_skips_the_steps_that_are_done_and_keeps_its_checkpoints(ran
     store, heard = StoreThatGoesOn(ahead=3), Heard()
     run = Run(steps=11, batch_size=16, seed=3, rank=rank, world_size=2, checkpoint_every=5)
 
-    Rank(Small(), run, store, heard, FakeClock()).train()
+    Rank(Small(), run, ParameterServer(store), heard, FakeClock()).train()
 
     assert store.pushed == [0, 3, 6, 9]
     assert heard.steps == [3, 6, 9, 11]
@@ -69,6 +73,6 @@ def test_a_rank_never_repeats_a_step() -> None:
     """After a resume its next step may lie behind: the store takes what it had before for a duplicate."""
     store, heard = StoreThatGoesOn(ahead=-2), Heard()
 
-    Rank(Small(), Run(steps=3, batch_size=16, seed=3), store, heard, FakeClock()).train()
+    Rank(Small(), Run(steps=3, batch_size=16, seed=3), ParameterServer(store), heard, FakeClock()).train()
 
     assert store.pushed == [0, 1, 2]

@@ -1,23 +1,27 @@
 """Ranks in threads against a store in memory, compared with a plain loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from headrace.errors import Cancelled, InvalidArgument, NonFiniteValues, ProgramFailed
+from headrace.errors import Cancelled
 from headrace.parameters.layout import Floats
-from headrace.program import Examples, Split
 from headrace.testing import FakeClock
-from headrace_training.core.flat_model import FlatModel
+from headrace_optimizers.config import AdamW, Sgd
+from headrace_training.core.all_reduce import AllReduce, Group
 from headrace_training.core.order import DataOrder
+from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank
 from headrace_training.core.run import Run
+from headrace_training.core.synchronizer import Synchronizer
+from tests.unit.training.lockstep_group import LockstepGroup, Shelf, lockstep_groups
 from tests.unit.training.lockstep_store import LockstepStore, MakeOptimizer
-from tests.unit.training.small_program import Array, Small
+from tests.unit.training.small_program import Small
 
 RUN = Run(steps=50, batch_size=16, seed=3)
 
@@ -55,18 +59,40 @@ class Heard:
 
 
 def train(program: Small, run: Run, store: LockstepStore, heard: Heard | None = None) -> Rank:
-    rank = Rank(program, run, store, heard or Heard(), FakeClock())
+    rank = Rank(program, run, ParameterServer(store), heard or Heard(), FakeClock())
     rank.train()
     return rank
 
 
-def train_all(store: LockstepStore, run: Run) -> list[Rank]:
+def over_store(make_optimizer: MakeOptimizer, workers: int) -> list[Synchronizer]:
+    store = LockstepStore(workers, make_optimizer)
+    return [ParameterServer(store) for _ in range(workers)]
+
+
+def over_group(make_optimizer: MakeOptimizer, workers: int) -> list[Synchronizer]:
+    groups = lockstep_groups(workers)
+    config = CONFIGS[make_optimizer]
+    return [AllReduce(partial(_itself, group), config, Shelf()) for group in groups]
+
+
+def _itself(group: LockstepGroup) -> Group:
+    return group
+
+
+CONFIGS: dict[MakeOptimizer, Sgd | AdamW] = {sgd: Sgd(0.1, 0.9), adamw: AdamW(1e-2, weight_decay=0.1)}
+
+
+STRATEGIES = pytest.mark.parametrize("strategy", [over_store, over_group])
+Strategy = Callable[[MakeOptimizer, int], list[Synchronizer]]
+
+
+def train_all(synchronizers: Sequence[Synchronizer], run: Run) -> list[Rank]:
     """Train all ranks of `run`. Made one after the other: making a model draws from torch's global generator."""
     ranks = [
-        Rank(Small(), replace(run, rank=rank, world_size=store.workers), store, Heard(), FakeClock())
-        for rank in range(store.workers)
+        Rank(Small(), replace(run, rank=rank, world_size=len(synchronizers)), each, Heard(), FakeClock())
+        for rank, each in enumerate(synchronizers)
     ]
-    with ThreadPoolExecutor(store.workers) as pool:
+    with ThreadPoolExecutor(len(ranks)) as pool:
         for done in [pool.submit(rank.train) for rank in ranks]:
             done.result(timeout=60)
     return ranks
@@ -89,25 +115,27 @@ def single_process(make_optimizer: MakeOptimizer, run: Run) -> Floats:
     return np.concatenate([parameter.detach().numpy().ravel() for parameter in model.parameters()])
 
 
+@STRATEGIES
 @OPTIMIZERS
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_ranks_together_equal_a_single_process(make_optimizer: MakeOptimizer, workers: int) -> None:
-    store = LockstepStore(workers, make_optimizer)
-    ranks = train_all(store, RUN)
+def test_ranks_together_equal_a_single_process(
+    make_optimizer: MakeOptimizer, workers: int, strategy: Strategy
+) -> None:
+    ranks = train_all(strategy(make_optimizer, workers), RUN)
     expected = single_process(make_optimizer, RUN)
     for rank in ranks:
         np.testing.assert_allclose(rank.model.values, expected, rtol=0, atol=1e-5)
 
 
+@STRATEGIES
 @OPTIMIZERS
-def test_more_ranks_than_examples_in_a_batch_change_nothing(make_optimizer: MakeOptimizer) -> None:
+def test_more_ranks_than_examples_in_a_batch_change_nothing(
+    make_optimizer: MakeOptimizer, strategy: Strategy
+) -> None:
     """50 examples in batches of 16 leave 2 for the last batch: a third rank has none."""
     run = replace(RUN, batch_size=2, steps=10)
-    store = LockstepStore(3, make_optimizer)
-    train_all(store, run)
-    np.testing.assert_allclose(
-        store.values.detach().numpy(), single_process(make_optimizer, run), rtol=0, atol=1e-5
-    )
+    lead, *_ = train_all(strategy(make_optimizer, 3), run)
+    np.testing.assert_allclose(lead.model.values, single_process(make_optimizer, run), rtol=0, atol=1e-5)
 
 
 @OPTIMIZERS
@@ -120,6 +148,30 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(make_optimiz
     resumed = train(Small(), replace(RUN, start_step=20), store)
     whole = train(Small(), RUN, LockstepStore(1, make_optimizer))
     np.testing.assert_array_equal(resumed.model.values, whole.model.values)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 100])
+def test_gradients_accumulated_over_micro_batches_change_nothing(accumulate: int) -> None:
+    """More micro-batches than examples are as many as there are examples."""
+    whole = train(Small(), RUN, LockstepStore(1, sgd))
+    cut = train(Small(), replace(RUN, accumulate=accumulate), LockstepStore(1, sgd))
+    np.testing.assert_allclose(cut.model.values, whole.model.values, rtol=0, atol=1e-6)
+    assert cut.metrics["loss"] == pytest.approx(whole.metrics["loss"], abs=1e-6)
+
+
+def test_bf16_computes_in_bfloat16_and_keeps_the_values_in_fp32() -> None:
+    seen = []
+
+    class Watched(Small):
+        def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            seen.append(outputs.dtype)
+            return super().loss(outputs, targets)
+
+    full = train(Small(), replace(RUN, steps=200), LockstepStore(1, adamw))
+    rank = train(Watched(), replace(RUN, steps=200, bf16=True), LockstepStore(1, adamw))
+    assert set(seen) == {torch.bfloat16}
+    assert rank.model.values.dtype == np.float32
+    assert rank.evaluate_test()["accuracy"] >= full.evaluate_test()["accuracy"] - 0.05
 
 
 def test_rank_0_evaluates_and_checkpoints_when_it_is_time() -> None:
@@ -145,7 +197,7 @@ def test_the_throughput_counts_own_samples_from_the_end_of_the_first_step() -> N
         def raise_if_stopped(self) -> None:
             clock.advance(2)
 
-    rank = Rank(Small(), replace(RUN, steps=3), LockstepStore(1, sgd), Ticking(), clock)
+    rank = Rank(Small(), replace(RUN, steps=3), ParameterServer(LockstepStore(1, sgd)), Ticking(), clock)
     rank.train()
     assert rank.metrics["samples_per_s"] == 16 * 2 / 4
 
@@ -160,123 +212,3 @@ def test_the_loss_goes_down_and_the_test_split_is_measured() -> None:
 def test_a_run_whose_steps_are_all_done_still_evaluates() -> None:
     rank = train(Small(), replace(RUN, start_step=50), LockstepStore(1, sgd))
     assert "accuracy" in rank.metrics
-
-
-class LossOfNan(Small):
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return outputs.sum() * float("nan")
-
-
-class LossPerSample(Small):
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return outputs.sum(1)
-
-
-class GradientOfInfinity(Small):
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return (outputs * 0).abs().sqrt().sum()
-
-
-class WrongGoal(Small):
-    def metrics(self, outputs: Array, targets: Array) -> Mapping[str, float]:
-        return {"recall": 1.0}
-
-
-class NoData(Small):
-    def data(self, split: Split) -> Examples:
-        return Examples({"input": np.zeros((0, 4), np.float32)}, np.zeros(0, np.int64))
-
-
-class OddData(Small):
-    def data(self, split: Split) -> Examples:
-        return Examples({"input": np.zeros((3, 4), np.float32)}, np.zeros(2, np.int64))
-
-
-class DoubleModel(Small):
-    def model(self) -> torch.nn.Module:
-        return super().model().double()
-
-
-class LossAsNumber(Small):
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return 1.0  # type: ignore[return-value]  # a user's mistake
-
-
-class NoModel(Small):
-    def model(self) -> torch.nn.Module:
-        return None  # type: ignore[return-value]  # a user's mistake
-
-
-class MetricsMissing(Small):
-    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
-        return None  # type: ignore[return-value]  # a user's mistake
-
-
-class MetricAsText(Small):
-    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
-        return {"accuracy": "high"}  # type: ignore[dict-item]  # a user's mistake
-
-
-class ManyMetrics(Small):
-    def metrics(self, outputs: Array, targets: Array) -> dict[str, float]:
-        return {str(number): 1.0 for number in range(101)}
-
-
-class NoExamples(Small):
-    def data(self, split: Split) -> Examples:
-        return None  # type: ignore[return-value]  # a user's mistake
-
-
-class FrozenModel(Small):
-    def model(self) -> torch.nn.Module:
-        return super().model().requires_grad_(requires_grad=False)
-
-
-@pytest.mark.parametrize(
-    ("program", "error", "says"),
-    [
-        (LossOfNan(), NonFiniteValues, "loss is nan in step 0"),
-        (GradientOfInfinity(), NonFiniteValues, "gradient is not finite in step 0"),
-        (LossPerSample(), ProgramFailed, r"shape \[16\].*a scalar"),
-        (LossAsNumber(), ProgramFailed, r"loss\(\) returned a float; return the mean"),
-        (NoModel(), ProgramFailed, r"model\(\) returned a NoneType; return a torch.nn.Module"),
-        (
-            NoExamples(),
-            ProgramFailed,
-            r"data\('train'\) returned a NoneType; return headrace.program.Examples",
-        ),
-        (MetricsMissing(), ProgramFailed, r"metrics\(\) returned a NoneType; return a dict of numbers"),
-        (ManyMetrics(), ProgramFailed, r"metrics\(\) returned 101 numbers; return at most 100"),
-        (MetricAsText(), ProgramFailed, r"metrics\(\) returned 'high' as 'accuracy'; return a number"),
-        (WrongGoal(), ProgramFailed, "returns recall, but the goal is 'accuracy'"),
-        (NoData(), ProgramFailed, r"data\('train'\) has 0 examples"),
-        (OddData(), ProgramFailed, "3 of input 'input' and 2 targets"),
-        (DoubleModel(), InvalidArgument, r"parameter '0\.weight' is float64; make it float32"),
-        (FrozenModel(), InvalidArgument, "nothing to train"),
-    ],
-)
-def test_a_program_with_a_mistake_ends_with_what_is_wrong(
-    program: Small, error: type[Exception], says: str
-) -> None:
-    with pytest.raises(error, match=says):
-        train(program, replace(RUN, steps=1), LockstepStore(1, sgd))
-
-
-def test_a_flat_model_computes_on_its_vector_and_adds_gradients_to_the_other() -> None:
-    linear = torch.nn.Linear(2, 1)
-    weight = linear.weight.detach().clone()
-    model = FlatModel(torch.nn.Sequential(linear, torch.nn.BatchNorm1d(1)))
-    np.testing.assert_array_equal(model.values[:2], weight.numpy().ravel())
-    model.values[...] = [2, 3, 1, 1, 0]  # weight, bias, scale and shift of the norm
-    assert linear(torch.ones(1, 2)).item() == 6
-    torch.autograd.backward(linear(torch.ones(1, 2)).sum())
-    np.testing.assert_array_equal(model.gradient[:3], [1, 1, 1])
-    assert "1.running_mean" in model.state()
-
-
-def test_a_frozen_parameter_is_saved_but_does_not_travel() -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1))
-    module[0].requires_grad_(requires_grad=False)
-    model = FlatModel(module)
-    assert [tensor.name for tensor in model.layout.tensors] == ["1.weight", "1.bias"]
-    assert set(model.state()) == {"0.weight", "0.bias", "1.weight", "1.bias"}

@@ -1,7 +1,7 @@
 import pytest
 
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import StartTaskRequest, TrainingOptions
+from headrace.training.v1.workers_pb2 import Lead, StartTaskRequest, Strategy, TrainingOptions
 from headrace.types.v1.program_pb2 import Archive, Program
 from headrace_training.registration import run_key
 from headrace_training.wire import check_request, read_run
@@ -89,3 +89,76 @@ def test_all_attempts_of_a_run_register_under_one_key() -> None:
     first, second = request(epoch=1, name="projects/default/tasks/a"), request(epoch=2, start_step=3)
     assert run_key(first) == run_key(second)
     assert run_key(first) != run_key(request(job="projects/default/jobs/other"))
+
+
+def all_reduce(**changes: object) -> StartTaskRequest:
+    asked = request(store="", shards=[], strategy=Strategy.STRATEGY_ALL_REDUCE)
+    asked.optimizer.sgd.learning_rate = 0.1
+    asked.snapshot = f"projects/default/artifacts/{'0' * 64}"
+    asked.lead.CopyFrom(Lead(address="127.0.0.1:8474", task="projects/default/tasks/t0"))
+    for field, value in changes.items():
+        target = asked.lead if field in ("task", "address") else asked
+        setattr(target, field, value)
+    return asked
+
+
+def test_a_request_without_a_store_is_one_by_all_reduce() -> None:
+    check_request(all_reduce())
+    check_request(all_reduce(start_step=0, snapshot=""))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "path"),
+    [
+        ("strategy", 99, "strategy"),
+        ("strategy", Strategy.STRATEGY_LOCAL_SGD, "options.average_every_steps"),
+        ("store", "projects/default/stores/s", "store"),
+        ("snapshot", "", "snapshot"),
+        ("snapshot", f"projects/other/artifacts/{'0' * 64}", "snapshot"),
+        ("start_step", 0, "snapshot"),
+        ("task", "", "lead.task"),
+        ("task", "projects/other/tasks/t0", "lead.task"),
+        ("address", "localhost", "lead.address"),
+    ],
+)
+def test_a_wrong_field_of_an_all_reduce_request_is_refused_by_name(
+    field: str, value: object, path: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_request(all_reduce(**{field: value}))
+    assert refused.value.field == path
+
+
+def test_an_all_reduce_request_needs_an_optimizer_and_a_known_strategy() -> None:
+    asked = all_reduce()
+    asked.ClearField("optimizer")
+    with pytest.raises(InvalidArgument, match="optimizer is missing"):
+        check_request(asked)
+    with pytest.raises(InvalidArgument, match="strategy is 99"):
+        check_request(request(strategy=99))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "norm"),
+    [
+        (Strategy.STRATEGY_ALL_REDUCE, -1.0),
+        (Strategy.STRATEGY_ALL_REDUCE, float("nan")),
+        (Strategy.STRATEGY_LOCAL_SGD, 1.0),
+    ],
+)
+def test_a_norm_that_the_strategy_cannot_clip_by_is_refused(
+    strategy: Strategy.ValueType, norm: float
+) -> None:
+    asked = all_reduce(strategy=strategy)
+    asked.options.average_every_steps = int(strategy == Strategy.STRATEGY_LOCAL_SGD)
+    asked.optimizer.maximum_gradient_norm = norm
+    with pytest.raises(InvalidArgument) as refused:
+        check_request(asked)
+    assert refused.value.field == "optimizer.maximum_gradient_norm"
+
+
+def test_the_schedule_of_an_all_reduce_request_is_checked() -> None:
+    asked = all_reduce()
+    asked.optimizer.schedule.floor = 0.5
+    with pytest.raises(InvalidArgument, match=r"floor is 0\.5; it must be 0 without a decay"):
+        check_request(asked)

@@ -8,6 +8,7 @@ from headrace.cli.views.table import Table
 from headrace.cli.views.values import NOTHING, between, headline, measures, moment, word
 from headrace.client.naming import short
 from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState
+from headrace.training.v1.workers_pb2 import Strategy
 
 
 def state(job: Job) -> str:
@@ -74,6 +75,7 @@ def job_facts(job: Job) -> Table:
         ("kind", kind(job)),
         ("of", job.train.model if job.HasField("train") else job.optimize.version),
         ("program", _program(job)),
+        ("strategy", _strategy(job)),
         ("state", state(job)),
         ("attempt", f"{job.attempt} of {(job.max_attempts or 5) + job.excused_attempts}"),
         ("progress", progress(job)),
@@ -92,6 +94,10 @@ def job_facts(job: Job) -> Table:
 def _program(job: Job) -> str:
     program = job.train.program
     return program.module or program.archive.object
+
+
+def _strategy(job: Job) -> str:
+    return word(Strategy, job.train.strategy, "STRATEGY_").replace("_", "-") if job.train.strategy else ""
 
 
 def explanation(answer: ExplainJobResponse) -> Table:

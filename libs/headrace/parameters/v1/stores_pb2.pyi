@@ -71,8 +71,8 @@ class Optimizer(_message.Message):
     MAXIMUM_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     maximum_gradient_norm: _builtins.float
     """Clipping: a step whose mean gradient g has a larger L2 norm, over all shards, is applied with g times
-    maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers alone. With more than one shard workers
-    carry the shards' norms: see Parameters.GetStepNorm.
+    maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers, or STRATEGY_ALL_REDUCE, alone. With more
+    than one shard workers carry the shards' norms: see Parameters.GetStepNorm.
     """
     @_builtins.property
     def sgd(self) -> Global___Sgd:

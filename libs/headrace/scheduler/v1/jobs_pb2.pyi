@@ -185,7 +185,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class TrainSpec(_message.Message):
-    """Train a program on `workers` workers against `shards` parameter shards."""
+    """Train a program on `workers` workers, which agree on the parameters by a strategy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,6 +196,7 @@ class TrainSpec(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
@@ -203,9 +204,11 @@ class TrainSpec(_message.Message):
     workers: _builtins.int
     """Training workers, 1 to 1024; 0 means 1."""
     shards: _builtins.int
-    """Parameter shards, 1 to 1024; 0 means 1."""
+    """Parameter shards, 1 to 1024; 0 means 1. PARAMETER_SERVER only: any other strategy has none."""
     consistency: _stores_pb2.Consistency.ValueType
-    """Unspecified means BSP."""
+    """Unspecified means BSP. Other strategies than PARAMETER_SERVER take no other."""
+    strategy: _workers_pb2.Strategy.ValueType
+    """Unspecified means PARAMETER_SERVER."""
     staleness_bound: _builtins.int
     """SSP alone: how many steps a worker may run ahead of the slowest."""
     backup_workers: _builtins.int
@@ -232,12 +235,13 @@ class TrainSpec(_message.Message):
         consistency: _stores_pb2.Consistency.ValueType = ...,
         optimizer: _stores_pb2.Optimizer | None = ...,
         options: _workers_pb2.TrainingOptions | None = ...,
+        strategy: _workers_pb2.Strategy.ValueType = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 from headrace.types.v1 import program_pb2 as _program_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +20,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Strategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRATEGY_UNSPECIFIED: _Strategy.ValueType  # 0
+    """Means STRATEGY_PARAMETER_SERVER."""
+    STRATEGY_PARAMETER_SERVER: _Strategy.ValueType  # 1
+    """The parameters live in a store; ranks push gradients to its shards and pull values, and the shards run the optimizer."""
+    STRATEGY_ALL_REDUCE: _Strategy.ValueType  # 2
+    """Every rank has all parameters; each step the ranks sum their gradients among themselves, weighted by their samples, and
+    each runs the optimizer. There are no shards.
+    """
+    STRATEGY_LOCAL_SGD: _Strategy.ValueType  # 3
+    """Every rank has all parameters and applies its own gradients; every `average_every_steps` steps the ranks take the mean of their
+    values, weighted by the samples that each has seen since. There are no shards.
+    """
+
+class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
+    """Where the parameters live and how the ranks agree on them."""
+
+STRATEGY_UNSPECIFIED: Strategy.ValueType  # 0
+"""Means STRATEGY_PARAMETER_SERVER."""
+STRATEGY_PARAMETER_SERVER: Strategy.ValueType  # 1
+"""The parameters live in a store; ranks push gradients to its shards and pull values, and the shards run the optimizer."""
+STRATEGY_ALL_REDUCE: Strategy.ValueType  # 2
+"""Every rank has all parameters; each step the ranks sum their gradients among themselves, weighted by their samples, and
+each runs the optimizer. There are no shards.
+"""
+STRATEGY_LOCAL_SGD: Strategy.ValueType  # 3
+"""Every rank has all parameters and applies its own gradients; every `average_every_steps` steps the ranks take the mean of their
+values, weighted by the samples that each has seen since. There are no shards.
+"""
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """Means PRECISION_FP32."""
+    PRECISION_FP32: _Precision.ValueType  # 1
+    """32-bit floating point throughout."""
+    PRECISION_BF16: _Precision.ValueType  # 2
+    """torch's autocast to bfloat16: matrix products and convolutions in bf16, what needs the range or the precision in fp32."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """Numbers to compute with."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""Means PRECISION_FP32."""
+PRECISION_FP32: Precision.ValueType  # 1
+"""32-bit floating point throughout."""
+PRECISION_BF16: Precision.ValueType  # 2
+"""torch's autocast to bfloat16: matrix products and convolutions in bf16, what needs the range or the precision in fp32."""
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
 
 @_typing.final
 class StartTaskRequest(_message.Message):
@@ -36,6 +98,10 @@ class StartTaskRequest(_message.Message):
     START_STEP_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LEAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller; it is the idempotency key."""
     epoch: _builtins.int
@@ -45,24 +111,36 @@ class StartTaskRequest(_message.Message):
     world_size: _builtins.int
     """Workers in the run, >= 1."""
     store: _builtins.str
-    """`projects/{project}/stores/{store}`: the run's parameters."""
+    """`projects/{project}/stores/{store}`: the run's parameters. Empty without a parameter server."""
     start_step: _builtins.int
-    """Optimizer steps already applied: 0, or the step of the checkpoint the store was restored from."""
+    """Optimizer steps already applied: 0, or the step of the checkpoint that the store was restored from, or that `snapshot` is."""
     model: _builtins.str
     """`projects/{project}/models/{model}`: rank 0 creates a version of it at the end; created when missing. Empty: none is made."""
     job: _builtins.str
     """`projects/{project}/jobs/{job}`, kept in the version's lineage; also the idempotency key of its creation. Empty when started by hand."""
+    strategy: Global___Strategy.ValueType
+    """Unspecified means PARAMETER_SERVER."""
+    snapshot: _builtins.str
+    """Without a parameter server: artifact name of the checkpoint to go on from, which every rank reads. Empty at step 0."""
     @_builtins.property
     def program(self) -> _program_pb2.Program:
         """The user's model code."""
 
     @_builtins.property
     def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """host:port of each shard of the store, in the order of the shards."""
+        """host:port of each shard of the store, in the order of the shards. Empty without a parameter server."""
 
     @_builtins.property
     def options(self) -> Global___TrainingOptions:
         """How to train."""
+
+    @_builtins.property
+    def optimizer(self) -> _stores_pb2.Optimizer:
+        """What the ranks apply gradients with, its schedule and (ALL_REDUCE alone) its clipping included. Required without a parameter server, which has its own."""
+
+    @_builtins.property
+    def lead(self) -> Global___Lead:
+        """Without a parameter server: where the other ranks learn from rank 0 where to meet. Required unless `world_size` is 1."""
 
     def __init__(
         self,
@@ -78,14 +156,44 @@ class StartTaskRequest(_message.Message):
         start_step: _builtins.int = ...,
         model: _builtins.str = ...,
         job: _builtins.str = ...,
+        strategy: Global___Strategy.ValueType = ...,
+        optimizer: _stores_pb2.Optimizer | None = ...,
+        snapshot: _builtins.str = ...,
+        lead: Global___Lead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job", b"job", "model", b"model", "name", b"name", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "start_step", b"start_step", "store", b"store", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartTaskRequest: _TypeAlias = StartTaskRequest  # noqa: Y015
+
+@_typing.final
+class Lead(_message.Message):
+    """The task that runs rank 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port of its node's Workers service."""
+    task: _builtins.str
+    """`projects/{project}/tasks/{task}`; it has the same epoch as this one."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lead: _TypeAlias = Lead  # noqa: Y015
 
 @_typing.final
 class TrainingOptions(_message.Message):
@@ -99,6 +207,9 @@ class TrainingOptions(_message.Message):
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     EVALUATE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    ACCUMULATE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    AVERAGE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimizer steps in all, >= 1."""
     batch_size: _builtins.int
@@ -111,6 +222,16 @@ class TrainingOptions(_message.Message):
     """Rank 0 evaluates on the validation split every so many steps; 0 means only at the end."""
     threads: _builtins.int
     """Threads the rank computes with, >= 1; 0 means 1."""
+    accumulate: _builtins.int
+    """Micro-batches that a rank cuts its examples of a step into, one after the other, to need less memory; 0 means 1. The gradient
+    is the same, but for rounding.
+    """
+    precision: Global___Precision.ValueType
+    """Numbers that model and loss compute with in a step; parameters, gradients and optimizer stay fp32. Unspecified means FP32."""
+    average_every_steps: _builtins.int
+    """LOCAL_SGD: steps from one mean of the ranks' values to the next, >= 1; the last step ends with one in any case. A divisor of
+    `checkpoint_every_steps` and `evaluate_every_steps`. 0 with any other strategy.
+    """
     def __init__(
         self,
         *,
@@ -120,10 +241,13 @@ class TrainingOptions(_message.Message):
         checkpoint_every_steps: _builtins.int = ...,
         evaluate_every_steps: _builtins.int = ...,
         threads: _builtins.int = ...,
+        accumulate: _builtins.int = ...,
+        precision: Global___Precision.ValueType = ...,
+        average_every_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "seed", b"seed", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,7 @@ class Task(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller of StartTask."""
     state: Global___TaskState.ValueType
@@ -86,6 +87,8 @@ class Task(_message.Message):
     """The attempt of the job this task belongs to, >= 1. What it writes elsewhere is fenced by it."""
     revision: _builtins.int
     """Output only. Grows by at least one with each change of the task."""
+    rendezvous: _builtins.str
+    """Output only. host:port where the ranks of an all-reduce run meet, told by rank 0; empty otherwise."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When StartTask was accepted."""
@@ -123,10 +126,11 @@ class Task(_message.Message):
         failure: Global___Failure | None = ...,
         result: Global___TaskResult | None = ...,
         revision: _builtins.int = ...,
+        rendezvous: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "rendezvous", b"rendezvous", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

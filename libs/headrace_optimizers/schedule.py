@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from headrace_parameters.core.bounds import check
+from headrace_optimizers.bounds import check
 
 
 class Decay(Enum):

@@ -7,7 +7,7 @@ import torch
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import Floats
-from headrace_parameters.core.config import Adagrad, Adam, AdamW, Optimizer, Sgd
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to

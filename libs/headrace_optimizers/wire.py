@@ -4,8 +4,8 @@ from typing import TypeVar
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
-from headrace_parameters.core.config import Adagrad, Adam, AdamW, Optimizer, Sgd
-from headrace_parameters.core.schedule import CONSTANT, Decay, Schedule
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
+from headrace_optimizers.schedule import CONSTANT, Decay, Schedule
 
 _DECAY = {
     schedule_pb2.DECAY_UNSPECIFIED: Decay.CONSTANT,

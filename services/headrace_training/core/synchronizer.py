@@ -1,0 +1,48 @@
+"""How a rank and the others agree on the model's values: the one thing in which the strategies differ."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from headrace.parameters.layout import FlatLayout, Floats
+
+
+class Synchronizer(Protocol):
+    """One rank's part in it, as a context: leaving it with an error lets the other ranks know.
+
+    `begin` is called once, before all but `gradient_memory`, then `step` for the first step, and for whichever it returns.
+    """
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the others."""
+
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
+
+    def begin(self, layout: FlatLayout, values: Floats) -> None:
+        """Agree on the values to begin with.
+
+        Args:
+            values: The model's own memory, shape (N,): what the ranks agree on is written to it, now and in each step.
+        """
+
+    def step(self, step: int, gradient: Floats, samples: int) -> int:
+        """Apply the mean of all ranks' gradients, weighted by their samples.
+
+        Args:
+            gradient: Shape (N,), the mean over `samples` samples; may be written to.
+            samples: 0 if the rank had nothing to do in this step.
+        Returns:
+            The step to compute with the new values; more than one on if the run went on without this rank.
+        """
+
+    def checkpoint(self) -> Sequence[str]:
+        """Save all that the run needs to go on from here; return the artifacts. Called by rank 0 alone, between steps."""
+
+    def final(self) -> None:
+        """Bring the newest values, those of other ranks' last steps included."""

@@ -1,0 +1,56 @@
+"""From a request to the `Synchronizer` of its strategy."""
+
+from headrace.names import TaskName
+from headrace.parameters.client import ShardedStore
+from headrace.registry.client import RegistryClient
+from headrace.tasks.child import Context, Reporter
+from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
+from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
+from headrace_training.checkpoints import RegistryCheckpoints
+from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.local_sgd import LocalSgd
+from headrace_training.core.parameter_server import ParameterServer
+from headrace_training.core.synchronizer import Synchronizer
+from headrace_training.interruption import Interruptible
+from headrace_training.rendezvous import join
+from headrace_training.wire import uses_store
+
+
+def synchronizer_for(
+    request: StartTaskRequest, context: Context, registry: RegistryClient | None, reporter: Reporter
+) -> Synchronizer:
+    """Make what the rank agrees with the others by. A wait for a rank that is gone ends when the task is asked to stop."""
+    timeout_s = float(context["step_timeout_s"])
+    if not uses_store(request.strategy):
+        return _all_reduce(request, str(context["collective_host"]), timeout_s, registry, reporter)
+    store = ShardedStore(
+        list(request.shards),
+        request.store,
+        epoch=request.epoch,
+        worker=request.rank,
+        timeout_s=timeout_s,
+    )
+    reporter.on_stop(store.close)
+    return ParameterServer(store)
+
+
+def _all_reduce(
+    request: StartTaskRequest,
+    host: str,
+    timeout_s: float,
+    registry: RegistryClient | None,
+    reporter: Reporter,
+) -> AllReduce:
+    waiting = Interruptible()
+    reporter.on_stop(waiting.stop)
+    parts = (
+        lambda: join(request, host, timeout_s, reporter.send, waiting),
+        optimizer_from_proto(request.optimizer),
+        RegistryCheckpoints(registry, TaskName.parse(request.name).project),
+        request.snapshot,
+        request.start_step,
+        schedule_from_proto(request.optimizer.schedule),
+    )
+    if request.strategy == Strategy.STRATEGY_LOCAL_SGD:
+        return LocalSgd(request.options.average_every_steps, request.options.steps, *parts)
+    return AllReduce(*parts, request.optimizer.maximum_gradient_norm)

@@ -1,0 +1,26 @@
+"""A model in one vector."""
+
+import numpy as np
+import torch
+
+from headrace_training.core.flat_model import FlatModel
+
+
+def test_a_flat_model_computes_on_its_vector_and_adds_gradients_to_the_other() -> None:
+    linear = torch.nn.Linear(2, 1)
+    weight = linear.weight.detach().clone()
+    model = FlatModel(torch.nn.Sequential(linear, torch.nn.BatchNorm1d(1)))
+    np.testing.assert_array_equal(model.values[:2], weight.numpy().ravel())
+    model.values[...] = [2, 3, 1, 1, 0]  # weight, bias, scale and shift of the norm
+    assert linear(torch.ones(1, 2)).item() == 6
+    torch.autograd.backward(linear(torch.ones(1, 2)).sum())
+    np.testing.assert_array_equal(model.gradient[:3], [1, 1, 1])
+    assert "1.running_mean" in model.state()
+
+
+def test_a_frozen_parameter_is_saved_but_does_not_travel() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1))
+    module[0].requires_grad_(requires_grad=False)
+    model = FlatModel(module)
+    assert [tensor.name for tensor in model.layout.tensors] == ["1.weight", "1.bias"]
+    assert set(model.state()) == {"0.weight", "0.bias", "1.weight", "1.bias"}
