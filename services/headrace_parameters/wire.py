@@ -4,13 +4,21 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.wire import layout_to_proto
-from headrace_parameters.core.config import AdamW, Consistency, Optimizer, Sgd, StoreConfig
+from headrace.scheduler.v1 import nodes_pb2
+from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, Sgd, StoreConfig
 from headrace_parameters.live import LiveStore
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,
     stores_pb2.CONSISTENCY_ASYNC: Consistency.ASYNC,
 }
+_DURABILITY = {
+    stores_pb2.DURABILITY_UNSPECIFIED: Durability.MEMORY,
+    stores_pb2.DURABILITY_MEMORY: Durability.MEMORY,
+    stores_pb2.DURABILITY_PROCESS: Durability.PROCESS,
+    stores_pb2.DURABILITY_DISK: Durability.DISK,
+}
+_DURABILITY_OF = {ours: theirs for theirs, ours in _DURABILITY.items()}
 _CONSISTENCY_OF = {ours: theirs for theirs, ours in _CONSISTENCY.items()}
 
 
@@ -23,6 +31,12 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
             field="consistency",
         )
     name = StoreName.parse(request.name)
+    durability = _DURABILITY.get(request.durability)
+    if durability is None:
+        raise InvalidArgument(
+            f"durability is {request.durability}; use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+            field="durability",
+        )
     if request.snapshot:
         check_snapshot(request.snapshot, name, "snapshot")
     return StoreConfig(
@@ -34,6 +48,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         consistency=consistency,
         optimizer=_optimizer_from_proto(request.optimizer),
         snapshot=request.snapshot,
+        durability=durability,
     )
 
 
@@ -94,6 +109,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         consistency=_CONSISTENCY_OF[config.consistency],
         optimizer=_optimizer_to_proto(config.optimizer),
         size_bytes=store.size_bytes,
+        durability=_DURABILITY_OF[config.durability],
     )
     message.create_time.FromDatetime(store.create_time)
     published, layout = store.published, store.layout
@@ -104,3 +120,13 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         message.tensors.extend(layout_to_proto(layout))
         message.offset, message.length = held.start, len(held)
     return message
+
+
+def recovered_to_proto(store: LiveStore) -> nodes_pb2.RecoveredStore:
+    """Tell the scheduler of a store that outlived its process."""
+    return nodes_pb2.RecoveredStore(
+        name=str(store.config.name),
+        epoch=store.config.epoch,
+        shard_index=store.config.shard_index,
+        version=store.published.version if store.published else 0,
+    )

@@ -15,6 +15,14 @@ class Consistency(Enum):
     ASYNC = "async"
 
 
+class Durability(Enum):
+    """What an acknowledged push survives: nothing, the death of the process, or that of the machine."""
+
+    MEMORY = "memory"
+    PROCESS = "process"
+    DISK = "disk"
+
+
 @dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent: v = momentum v + gradient + weight_decay x; x = x - learning_rate v."""
@@ -67,6 +75,7 @@ class StoreConfig:
     consistency: Consistency
     optimizer: Optimizer
     snapshot: str = ""
+    durability: Durability = Durability.MEMORY
 
     def __post_init__(self) -> None:
         _check("epoch", self.epoch, "1 or more", self.epoch >= 1)

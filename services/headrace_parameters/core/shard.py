@@ -99,6 +99,11 @@ class Shard:
             return []
         return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
 
+    @property
+    def between_steps(self) -> bool:
+        """Whether `state` has all that was taken: no gradient waits for the others of its step."""
+        return not self._pending
+
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
 
@@ -151,6 +156,17 @@ class Shard:
             )
         return step < self.published.version or worker in self._pending
 
+    def takes(self, push: Push) -> bool:
+        """Tell whether `push` would take this gradient, or raise what it would; changes nothing."""
+        if self.is_duplicate(push.worker, push.step):
+            return False
+        assert self.published is not None
+        if push.gradient.shape != self.published.values.shape:
+            raise ShapeMismatch(
+                f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
+            )
+        return True
+
     def version_with(self, step: int) -> int:
         """Return the first version that holds the gradients of `step`; under ASYNC any does that comes after the push."""
         return step + 1 if self.config.consistency is Consistency.BSP else 0
@@ -162,13 +178,8 @@ class Shard:
             ShapeMismatch: It has another shape than (shard's length,).
             FailedPrecondition, InvalidArgument, OutOfRange: As `is_duplicate`.
         """
-        if self.is_duplicate(push.worker, push.step):
+        if not self.takes(push):
             return False
-        assert self.published is not None
-        if push.gradient.shape != self.published.values.shape:
-            raise ShapeMismatch(
-                f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
-            )
         if self.config.consistency is Consistency.ASYNC:
             self._apply({push.worker: push})
             self._last_steps[push.worker] = push.step

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 REPOSITORY_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "PATH": os.environ["PATH"],
+    **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
 }
 
 

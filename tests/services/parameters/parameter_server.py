@@ -1,5 +1,6 @@
 """A parameter process that is served in the process of a test, and requests to make stores in it."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,16 @@ from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
-from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.journal.journal import Limits
+from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
+from headrace_parameters.wire import config_from_proto
 
+NO_FOLDER = Path(os.devnull, "none")  # where nothing can be kept
 NAME = "projects/default/stores/run"
 LAYOUT = FlatLayout((TensorSpec("weight", (3, 2)), TensorSpec("bias", ()), TensorSpec("scale", (4,))))
 
@@ -39,6 +44,7 @@ def create_request(
     learning_rate: float = 0.5,
     momentum: float = 0.0,
     snapshot: str = "",
+    durability: stores_pb2.Durability.ValueType = stores_pb2.DURABILITY_MEMORY,
 ) -> stores_pb2.CreateStoreRequest:
     return stores_pb2.CreateStoreRequest(
         name=name,
@@ -49,6 +55,7 @@ def create_request(
         consistency=consistency,
         optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=learning_rate, momentum=momentum)),
         snapshot=snapshot,
+        durability=durability,
     )
 
 
@@ -89,14 +96,25 @@ class ParameterServer:
 
 @contextmanager
 def parameter_server(
-    artifacts: FolderOfArtifacts | None = None, *, max_stores: int = 4, max_bytes: int = 1 << 20
+    artifacts: FolderOfArtifacts | None = None,
+    *,
+    max_stores: int = 4,
+    max_bytes: int = 1 << 20,
+    folder: Path = NO_FOLDER,
+    log_pushes: int = 1000,
 ) -> Iterator[ParameterServer]:
-    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC))
     metrics = CollectorRegistry()
+    shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
+    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC), shelf=shelf)
+    table.recover()
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
     with serve(
         lambda server: add_ParametersServicer_to_server(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
     ) as channel:
-        yield ParameterServer(channel, table, metrics)
+        try:
+            yield ParameterServer(channel, table, metrics)
+        finally:
+            table.drain()
+            table.close()

@@ -48,6 +48,34 @@ CONSISTENCY_ASYNC: Consistency.ValueType  # 2
 """Asynchronous: each push is applied when it arrives."""
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    """Means MEMORY."""
+    DURABILITY_MEMORY: _Durability.ValueType  # 1
+    """Nothing: the store is lost with its process."""
+    DURABILITY_PROCESS: _Durability.ValueType  # 2
+    """The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
+    DURABILITY_DISK: _Durability.ValueType  # 3
+    """The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """What an acknowledged push survives. Values are visible to pulls only once what made them has reached its level."""
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+"""Means MEMORY."""
+DURABILITY_MEMORY: Durability.ValueType  # 1
+"""Nothing: the store is lost with its process."""
+DURABILITY_PROCESS: Durability.ValueType  # 2
+"""The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
+DURABILITY_DISK: Durability.ValueType  # 3
+"""The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
+
 @_typing.final
 class Optimizer(_message.Message):
     """How gradients change values."""
@@ -198,6 +226,7 @@ class Store(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -220,6 +249,8 @@ class Store(_message.Message):
     """Output only. Values held here."""
     size_bytes: _builtins.int
     """Output only. Memory of values and optimizer state, bytes."""
+    durability: Global___Durability.ValueType
+    """What an acknowledged push survives."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -249,10 +280,11 @@ class Store(_message.Message):
         length: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +304,7 @@ class CreateStoreRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -286,6 +319,10 @@ class CreateStoreRequest(_message.Message):
     """Required."""
     snapshot: _builtins.str
     """Artifact name of a snapshot to begin with; empty: the store waits for Initialize."""
+    durability: Global___Durability.ValueType
+    """What an acknowledged push survives; unspecified means MEMORY. Above MEMORY: FAILED_PRECONDITION if the process has no folder to
+    itself, DATA_LOSS if it has files of this very store and epoch that it cannot trust.
+    """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """Required."""
@@ -301,10 +338,11 @@ class CreateStoreRequest(_message.Message):
         consistency: Global___Consistency.ValueType = ...,
         optimizer: Global___Optimizer | None = ...,
         snapshot: _builtins.str = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
