@@ -83,6 +83,7 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         consistency=train.consistency,
         optimizer=train.optimizer,
         snapshot=command.snapshot,
+        durability=train.durability,
     )
 
 

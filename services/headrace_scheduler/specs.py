@@ -84,6 +84,13 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     if train.consistency not in (stores_pb2.CONSISTENCY_BSP, stores_pb2.CONSISTENCY_ASYNC):
         raise _bad("job.train.consistency", train.consistency, "use CONSISTENCY_BSP or CONSISTENCY_ASYNC")
+    train.durability = train.durability or stores_pb2.DURABILITY_MEMORY
+    if train.durability not in stores_pb2.Durability.values():
+        raise _bad(
+            "job.train.durability",
+            train.durability,
+            "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+        )
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     _check_optimizer(train.optimizer)

@@ -27,6 +27,12 @@ def train(
     consistency: Annotated[
         Literal["bsp", "async"], typer.Option(help="bsp: steps wait for all workers; async: for none.")
     ] = "bsp",
+    durability: Annotated[
+        Literal["memory", "process", "disk"],
+        typer.Option(
+            help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them; disk: of its machine."
+        ),
+    ] = "memory",
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="How gradients are applied.")] = "adamw",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,
@@ -58,6 +64,7 @@ def train(
             workers=workers,
             shards=shards,
             consistency=consistency,
+            durability=durability,
             optimizer=optimizer,
             learning_rate=learning_rate,
             momentum=momentum,

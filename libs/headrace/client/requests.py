@@ -19,10 +19,16 @@ from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
 Consistency = Literal["bsp", "async"]
+Durability = Literal["memory", "process", "disk"]
 OptimizerKind = Literal["sgd", "adamw"]
 ObjectiveKind = Literal["latency", "size"]
 
 _CONSISTENCIES = {"bsp": stores.CONSISTENCY_BSP, "async": stores.CONSISTENCY_ASYNC}
+_DURABILITIES = {
+    "memory": stores.DURABILITY_MEMORY,
+    "process": stores.DURABILITY_PROCESS,
+    "disk": stores.DURABILITY_DISK,
+}
 _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
@@ -35,6 +41,9 @@ class TrainOptions(TypedDict, total=False):
     workers: int  # 1; training processes
     shards: int  # 1; processes that hold the parameters
     consistency: Consistency  # "bsp": every step waits for all workers; "async": none waits
+    durability: (
+        Durability  # "memory"; what an acknowledged push survives: "process" its process, "disk" its machine
+    )
     optimizer: OptimizerKind  # "adamw"
     learning_rate: float  # 1e-3
     momentum: float  # 0; "sgd" alone
@@ -104,6 +113,7 @@ def train_job(
     workers: int = 1,
     shards: int = 1,
     consistency: Consistency = "bsp",
+    durability: Durability = "memory",
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
@@ -124,6 +134,10 @@ def train_job(
         raise InvalidArgument(
             f"consistency {consistency!r} is unknown; use 'bsp' or 'async'", field="consistency"
         )
+    if durability not in _DURABILITIES:
+        raise InvalidArgument(
+            f"durability {durability!r} is unknown; use 'memory', 'process' or 'disk'", field="durability"
+        )
     options = training.TrainingOptions(
         steps=_whole("steps", steps, least=1, kind="uint64"),
         batch_size=_whole("batch_size", batch_size, least=1),
@@ -138,6 +152,7 @@ def train_job(
         workers=_whole("workers", workers, least=1),
         shards=_whole("shards", shards, least=1),
         consistency=_CONSISTENCIES[consistency],
+        durability=_DURABILITIES[durability],
         optimizer=server_optimizer(optimizer, learning_rate, momentum, weight_decay),
         options=options,
     )
