@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from headrace.errors import Cancelled
 from headrace.parameters.client import ShardedStore, StoresClient
@@ -104,6 +105,13 @@ class Victim:
             self._process.wait()
 
     @property
+    def processor_s(self) -> float:
+        """Processor time of the running process."""
+        assert self._process
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    @property
     def log(self) -> str:
         """What all its processes have said."""
         return self._log.read_text()
@@ -163,12 +171,15 @@ class Pusher(threading.Thread):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of some rounds: acknowledged pushes, how many were lost or applied twice, and how long each outage was, in seconds."""
+    """What came of some rounds: acknowledged pushes, how many were lost or applied twice, and how long each outage was and how much
+    processor time the new process had taken by its end, in seconds.
+    """
 
     acknowledged: int
     lost: int
     twice: int
     outages_s: list[float]
+    processor_s: list[float]
 
 
 @contextmanager
@@ -207,6 +218,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
     random = np.random.default_rng(seed)
     lost = twice = 0
     outages: list[float] = []
+    processor: list[float] = []
     with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (victim, pushers):
         for _ in range(rounds):
             begun = [pusher.acknowledged for pusher in pushers]
@@ -219,6 +231,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
             victim.start()
             applied = scene.applied(_pulled(victim.address))
             outages.append(time.perf_counter() - killed)
+            processor.append(victim.processor_s)
             lost += int((scene.wanted(before) > applied).sum())
             after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
             twice += int((scene.wanted(after) < applied).sum())
@@ -228,7 +241,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
         final = scene.applied(_pulled(victim.address))
     lost += int((final < scene.wanted(counts)).sum())
     twice += int((final > scene.wanted(counts)).sum())
-    return Outcome(sum(counts), lost, twice, outages)
+    return Outcome(sum(counts), lost, twice, outages, processor)
 
 
 def _settle(scene: Scene, pushers: list[Pusher]) -> list[int]:
