@@ -7,6 +7,7 @@ from datetime import datetime
 from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal
@@ -96,19 +97,20 @@ class LiveStore:
         Raises:
             StorageFull, DataLoss: It could not be written, and was not applied.
         """
+        sealed = Sealed.of(push) if self.journal else None
         with self._changing:
             self._check_alive()
             taken = self._shard.takes(push)
             if taken:
-                self._apply(push)
+                self._apply(push, sealed)
             change, published, position = self._changes, self._shard.published, self._position()
         self._wait_until_safe(position)
         self._show(change, published)
         return taken
 
-    def _apply(self, push: Push) -> None:
-        if self.journal:
-            self.journal.append(push)  # before: the update scales the gradient in place
+    def _apply(self, push: Push, sealed: Sealed | None) -> None:
+        if self.journal and sealed:
+            self.journal.append(sealed)  # before: the update scales the gradient in place
         self._shard.push(push)
         self._changes += 1
         if self.journal and self.journal.due and self._shard.between_steps:

@@ -43,13 +43,25 @@ def checksum(data: bytes | memoryview) -> int:
     return int(google_crc32c.value(view))
 
 
-def encode(push: Push, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
-    """Return the header and the payload, which shares the gradient's memory."""
-    payload = np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
-    facts = _FACTS.pack(
-        checksum(payload), push.worker, sequence, epoch, push.step, payload.nbytes, push.samples
-    )
-    return _PREFIX.pack(MAGIC, checksum(facts)) + facts, payload
+@dataclass(frozen=True)
+class Sealed:
+    """A push with the checksum of its gradient: the long part of making a record, which needs nobody else to wait."""
+
+    push: Push
+    payload: memoryview
+    payload_crc: int
+
+    @classmethod
+    def of(cls, push: Push) -> "Sealed":
+        """Sum up a gradient; `payload` shares its memory."""
+        payload = np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
+        return cls(push, payload, checksum(payload))
+
+    def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
+        """Return the header and the payload."""
+        push, length = self.push, self.payload.nbytes
+        facts = _FACTS.pack(self.payload_crc, push.worker, sequence, epoch, push.step, length, push.samples)
+        return _PREFIX.pack(MAGIC, checksum(facts)) + facts, self.payload
 
 
 def decode(data: memoryview) -> Entry:

@@ -1,6 +1,6 @@
 """The journal of one durable store: every push goes into its log before it is applied, snapshots keep the log short.
 
-    journal.append(push)              # before the core takes it; raises, and then nothing has happened
+    journal.append(Sealed.of(push))   # before the core takes it; raises, and then nothing has happened
     shard.push(push)
     journal.wait(journal.position)    # before anybody is told
 
@@ -18,8 +18,7 @@ from pathlib import Path
 import structlog
 
 from headrace_parameters.core.config import Durability, StoreConfig
-from headrace_parameters.core.record import encode
-from headrace_parameters.core.shard import Push
+from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
 from headrace_parameters.journal.log import Log, find_segments, segment_path
@@ -103,13 +102,13 @@ class Journal:
         except FileNotFoundError:
             return 0  # it is being removed
 
-    def append(self, push: Push) -> None:
+    def append(self, sealed: Sealed) -> None:
         """Write a push.
 
         Raises:
             StorageFull, DataLoss: It is not written; the log is as before.
         """
-        self._log.append(encode(push, self._sequence, self._epoch))
+        self._log.append(sealed.encode(self._sequence, self._epoch))
         self._sequence += 1
 
     def wait(self, position: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, StoreConfig
+from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal, Limits, Observers
@@ -58,7 +59,7 @@ class JournaledShard:
     def push(self, step: int, worker: int = 0) -> None:
         push = push_of(step, worker)
         assert self.shard.takes(push)
-        self.journal.append(push)
+        self.journal.append(Sealed.of(push))
         self.shard.push(push)
         self.journal.wait(self.journal.position)
 

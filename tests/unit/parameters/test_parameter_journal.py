@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from headrace.errors import DataLoss, StorageFull
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, Sgd, StoreConfig
-from headrace_parameters.core.record import BadRecord, decode, encode
+from headrace_parameters.core.record import BadRecord, Sealed, decode
 from headrace_parameters.core.shard import Push
 from headrace_parameters.journal.files import storage_error
 from headrace_parameters.journal.journal import Journal, Limits, Observers
@@ -34,7 +34,7 @@ BOTH = [Durability.PROCESS, Durability.DISK]
     arrays(np.float32, st.integers(0, 9), elements=st.floats(-1024, 1024, width=32)),
 )
 def test_a_record_is_read_as_it_was_written(worker: int, step: int, samples: float, gradient: Floats) -> None:
-    data = b"".join(encode(Push(worker, step, samples, gradient), sequence=7, epoch=2))
+    data = b"".join(Sealed.of(Push(worker, step, samples, gradient)).encode(sequence=7, epoch=2))
 
     entry = decode(memoryview(data + b"what follows"))
 
@@ -44,7 +44,7 @@ def test_a_record_is_read_as_it_was_written(worker: int, step: int, samples: flo
 
 
 def test_no_flipped_bit_of_a_record_goes_unnoticed() -> None:
-    data = bytearray(b"".join(encode(push_of(4), sequence=0, epoch=1)))
+    data = bytearray(b"".join(Sealed.of(push_of(4)).encode(sequence=0, epoch=1)))
     for bit in range(8 * len(data)):
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadRecord):
