@@ -171,8 +171,13 @@ class Pusher(threading.Thread):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of some rounds: acknowledged pushes, how many were lost or applied twice, and how long each outage was and how much
-    processor time the new process had taken by its end, in seconds.
+    """What came of some rounds.
+
+    Args:
+        acknowledged: Pushes that were answered.
+        outages_s: From each kill until the store served again.
+        processor_s: Processor time the new process had taken by then.
+        pulls_s: From each kill until all values had been pulled.
     """
 
     acknowledged: int
@@ -180,6 +185,7 @@ class Outcome:
     twice: int
     outages_s: list[float]
     processor_s: list[float]
+    pulls_s: list[float]
 
 
 @contextmanager
@@ -219,6 +225,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
     lost = twice = 0
     outages: list[float] = []
     processor: list[float] = []
+    pulls: list[float] = []
     with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (victim, pushers):
         for _ in range(rounds):
             begun = [pusher.acknowledged for pusher in pushers]
@@ -229,9 +236,11 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
             before = [pusher.acknowledged for pusher in pushers]
             killed = time.perf_counter()
             victim.start()
-            applied = scene.applied(_pulled(victim.address))
+            _await_store(victim.address)
             outages.append(time.perf_counter() - killed)
             processor.append(victim.processor_s)
+            applied = scene.applied(_pulled(victim.address))
+            pulls.append(time.perf_counter() - killed)
             lost += int((scene.wanted(before) > applied).sum())
             after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
             twice += int((scene.wanted(after) < applied).sum())
@@ -241,7 +250,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
         final = scene.applied(_pulled(victim.address))
     lost += int((final < scene.wanted(counts)).sum())
     twice += int((final > scene.wanted(counts)).sum())
-    return Outcome(sum(counts), lost, twice, outages, processor)
+    return Outcome(sum(counts), lost, twice, outages, processor, pulls)
 
 
 def _settle(scene: Scene, pushers: list[Pusher]) -> list[int]:
@@ -256,6 +265,11 @@ def _settle(scene: Scene, pushers: list[Pusher]) -> list[int]:
         pusher.close()
         assert pusher.error is None, pusher.error
     return [pusher.acknowledged for pusher in pushers]
+
+
+def _await_store(address: str) -> None:
+    with StoresClient(address) as stores:
+        Operation(START_S).attempt(lambda: stores.get(STORE))
 
 
 def _pulled(address: str) -> Floats:

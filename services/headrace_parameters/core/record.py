@@ -19,6 +19,7 @@ MAGIC = b"HRP1"
 _PREFIX = struct.Struct("<4sI")
 _FACTS = struct.Struct("<IIQQQQd")
 HEADER_BYTES = _PREFIX.size + _FACTS.size
+_WINDOW_BYTES = 1 << 20  # searched at a time: a log is much longer than it is worth copying at once
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Sealed:
 
 
 def decode(data: memoryview) -> Entry:
-    """Read the record that `data` begins with; its gradient is a copy.
+    """Read the record that `data` begins with; its gradient shares the memory of `data`, which must be writable.
 
     Raises:
         BadRecord: It is cut off or damaged.
@@ -76,7 +77,7 @@ def decode(data: memoryview) -> Entry:
         raise BadRecord(f"record {sequence} is cut off: {payload.nbytes} of {length} bytes are there")
     if checksum(payload) != checksum_found:
         raise BadRecord(f"record {sequence} is damaged: its checksum does not match")
-    gradient: Floats = np.frombuffer(payload, "<f4").astype(np.float32)
+    gradient: Floats = np.frombuffer(payload, "<f4").astype(np.float32, copy=False)
     return Entry(sequence, epoch, Push(worker, step, samples, gradient), HEADER_BYTES + length)
 
 
@@ -92,13 +93,18 @@ def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:
 
 def headers_after(data: memoryview, start: int) -> Iterator[int]:
     """Find where sound headers begin, from `start` on: records that follow a damaged one."""
-    text = bytes(data[start:])
-    place = text.find(MAGIC)
-    while place >= 0:
-        try:
-            _facts(data[start + place :])
-        except BadRecord:
-            pass
-        else:
-            yield start + place
-        place = text.find(MAGIC, place + 1)
+    for window in range(start, data.nbytes, _WINDOW_BYTES):
+        text = bytes(data[window : window + _WINDOW_BYTES + len(MAGIC) - 1])
+        place = text.find(MAGIC)
+        while place >= 0:
+            if _is_header(data[window + place :]):
+                yield window + place
+            place = text.find(MAGIC, place + 1)
+
+
+def _is_header(data: memoryview) -> bool:
+    try:
+        _facts(data)
+    except BadRecord:
+        return False
+    return True

@@ -116,11 +116,11 @@ def _has_records(segments: list[tuple[int, Path]]) -> bool:
 
 
 def _content(path: Path) -> memoryview:
-    """Map a file; empty if it is. The mapping ends with the last view of it."""
+    """Map a file; empty if it is. What is written to the mapping does not reach the file; it ends with the last view of it."""
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _trimmed(found: Recovered, segments: list[tuple[int, Path]]) -> Recovered:

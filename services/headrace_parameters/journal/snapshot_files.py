@@ -39,8 +39,8 @@ class SnapshotFile:
         try:
             self._check()
             with safe_open(self.path, framework="pt") as file:
-                # Cloned: the tensors of a file point into it, and it will be removed.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+                # Not copied: nobody writes to a snapshot, and its pages outlive its name.
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
                 return ShardState.decode(tensors, file.metadata() or {})
         except (OSError, SafetensorError, HeadraceError) as error:
             raise Damaged(f"{self.path.name} cannot be read: {error}") from error

@@ -36,7 +36,7 @@ BOTH = [Durability.PROCESS, Durability.DISK]
 def test_a_record_is_read_as_it_was_written(worker: int, step: int, samples: float, gradient: Floats) -> None:
     data = b"".join(Sealed.of(Push(worker, step, samples, gradient)).encode(sequence=7, epoch=2))
 
-    entry = decode(memoryview(data + b"what follows"))
+    entry = decode(memoryview(bytearray(data + b"what follows")))
 
     assert (entry.sequence, entry.epoch, entry.size_bytes) == (7, 2, len(data))
     assert (entry.push.worker, entry.push.step, entry.push.samples) == (worker, step, samples)
