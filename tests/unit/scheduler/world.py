@@ -166,10 +166,8 @@ class World:
         new = SimulatedNode(name, node.kind, node.slots, f"incarnation-{self._incarnations}", port=port)
         if recovers:
             new.stores, new.shards = node.stores, node.shards
-            new.recovered = tuple(
-                RecoveredStore(store, epoch, node.shards[store], version=7)
-                for store, epoch in node.stores.items()
-            )
+            shards = ((store, epoch, node.shards[store]) for store, epoch in node.stores.items())
+            new.recovered = tuple(RecoveredStore(*shard, version=7) for shard in shards)
         self.nodes[name] = new
         self.attach(name)
         return new
