@@ -74,6 +74,7 @@ class StoreTable:
 
     def _find_same(self, config: StoreConfig) -> LiveStore | None:
         held = self._stores.get(config.name)
+        self._unclaimed.discard(config.name)
         if held is None or held.config.epoch < config.epoch:
             return None
         if held.config.epoch > config.epoch:

@@ -154,7 +154,7 @@ class Log:
             for one in retired:
                 os.close(one)
             with self._changed:
-                self._safe = position
+                self._safe = max(self._safe, position)
                 self._changed.notify_all()
 
 
