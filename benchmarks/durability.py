@@ -135,7 +135,7 @@ def recover() -> Iterator[list[Case]]:
         stores_pb2.DURABILITY_PROCESS,
         padding=RECOVER_MB * VALUES_PER_MB,
         least=1,
-        snapshot_every=4,  # as the default of 1 GiB of log says for gradients as large as that
+        snapshot_every=2,  # as the default says for gradients as large as the shard, give or take one
     )
     found: list[Outcome] = []
 

@@ -42,9 +42,10 @@ class Settings(NodeSettings):
         description="Folder of the durable stores, this process's alone; made when the first one is.",
     )
     snapshot_log_bytes: int = Field(
-        GIB,
+        GIB // 4,
         ge=1,
-        description="Bytes a store's log grows by before a snapshot takes its place; a recovery replays at most about as many.",
+        description="Bytes a store's log grows by before a snapshot takes its place, but at least the snapshot's own size; a recovery "
+        "replays at most about as many.",
     )
     snapshot_log_pushes: int = Field(
         10_000, ge=1, description="Pushes a store's log grows by before a snapshot takes its place."

@@ -44,7 +44,10 @@ class Observers:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the log of a store may grow before the next snapshot, in bytes and in pushes."""
+    """How long the log of a store may grow before the next snapshot, in bytes and in pushes.
+
+    Below the size of a snapshot the bytes do not count: snapshots never make more to write than the log itself.
+    """
 
     log_bytes: int
     log_pushes: int
@@ -83,6 +86,8 @@ class Journal:
         # Where the last snapshot was begun. After a recovery: as if just now, less what is in the log.
         self._base = (sequence, -tail.stat().st_size)
         self._writing: threading.Thread | None = None
+        snapshots = find_snapshots(folder)
+        self._snapshot_bytes = snapshots[0].path.stat().st_size if snapshots else 0
 
     @property
     def position(self) -> int:
@@ -120,7 +125,7 @@ class Journal:
         """Whether the log is long enough for a snapshot, and none is being written."""
         sequence, position = self._base
         long = (
-            self._log.position - position >= self._limits.log_bytes
+            self._log.position - position >= max(self._limits.log_bytes, self._snapshot_bytes)
             or self._sequence - sequence >= self._limits.log_pushes
         )
         return long and not (self._writing and self._writing.is_alive())
@@ -142,7 +147,8 @@ class Journal:
     def _write(self, sequence: int, position: int, state: ShardState) -> None:
         began = time.perf_counter()
         try:
-            write_snapshot(self._folder, sequence, state)
+            written = write_snapshot(self._folder, sequence, state)
+            self._snapshot_bytes = written.path.stat().st_size
             self._prune()
         except OSError as error:  # the log is still whole; the next one may do better
             log.warning("snapshot_failed", store=self._name, error=str(error))
@@ -180,6 +186,7 @@ class Journal:
             raise storage_error(error, "the snapshot of the store") from error
         self._sequence = sequence
         self._base = sequence, self._log.position
+        self._snapshot_bytes = newest.path.stat().st_size
         for old in find_snapshots(self._folder):
             if old != newest:
                 old.path.unlink()

@@ -126,6 +126,16 @@ def test_the_log_is_cut_behind_the_older_of_two_snapshots(tmp_path: Path) -> Non
     assert [int(path.name.split("-")[1]) for path in store.segments()] == [10, 13]
 
 
+def test_a_log_shorter_than_a_snapshot_is_not_worth_one(tmp_path: Path) -> None:
+    store = JournaledShard(tmp_path, config(), Limits(log_bytes=1, log_pushes=1 << 30))
+    store.initialize()
+    size = store.snapshots()[0].stat().st_size
+    for step in range(20):
+        store.push(step)
+        assert store.journal.due == (store.journal.log_bytes >= size)
+    assert store.journal.due
+
+
 def written(folder: Path, settings: StoreConfig, pushes: int) -> Path:
     """Write a log and return its last segment."""
     store = JournaledShard(folder, settings)
