@@ -6,7 +6,8 @@ from datetime import datetime
 
 from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.layout import FlatLayout, Floats
-from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
@@ -138,9 +139,13 @@ class LiveStore:
                 self._shown, self._visible = change, published
             self._news.notify_all()
 
-    def version_with(self, step: int) -> int:
-        """Return the first version that holds the gradients of `step`."""
-        return self._shard.version_with(step)
+    def need_for(self, step: int) -> Need:
+        """Say what the values must hold with which a worker computes `step`."""
+        return self._shard.need_for(step)
+
+    def next_step(self, worker: int, published: Published) -> int:
+        """Return the first step that this worker can compute with these values and whose gradient will be taken."""
+        return self._shard.next_step(worker, published)
 
     def state(self) -> ShardState:
         """Return a copy of everything, of one moment."""
@@ -163,8 +168,41 @@ class LiveStore:
             journal.rebase(self._shard.state())
         self.journal = journal
 
-    def wait(self, min_version: int, timeout_s: float, wanted: Callable[[], bool]) -> Published:
-        """Return the values as soon as their version is at least `min_version`.
+    def finish_step(self, step: int, squared_norm: float) -> None:
+        """Apply a complete step, clipped by the norm over all shards; do nothing if it is applied already.
+
+        No log has this: stores whose steps need it are in memory alone.
+        """
+        with self._changing:
+            self._check_alive()
+            self._shard.finish_step(step, squared_norm)
+            self._changes += 1
+            change, published = self._changes, self._shard.published
+        self._show(change, published)
+
+    def wait_for_norm(self, step: int, timeout_s: float, wanted: Callable[[], bool]) -> float | None:
+        """Return the squared norm of this shard's part of a step, once it is complete; None: the step is long applied.
+
+        Raises:
+            DeadlineExceeded: It was not complete in time.
+            HeadraceError: Why the store ended meanwhile.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._ended or self._is_complete(step) or not wanted(), timeout_s)
+        self._check_alive()
+        measured = self._shard.measured
+        if not self._is_complete(step):
+            raise self._too_late(Need(version=step + 1))
+        return measured.squared_norm if measured and measured.step == step else None
+
+    def _is_complete(self, step: int) -> bool:
+        measured, published = self._shard.measured, self.published
+        if measured and measured.step >= step:
+            return True
+        return published is not None and published.version > step
+
+    def wait(self, need: Need, timeout_s: float, wanted: Callable[[], bool]) -> Published:
+        """Return the values as soon as they hold what `need` asks for.
 
         Args:
             wanted: Whether somebody still waits; asked again at every `wake`.
@@ -173,13 +211,11 @@ class LiveStore:
             HeadraceError: Why the store ended meanwhile.
         """
         with self._news:
-            self._news.wait_for(
-                lambda: self._ended or self._reached(min_version) or not wanted(), timeout=timeout_s
-            )
+            self._news.wait_for(lambda: self._ended or self._fitting(need) or not wanted(), timeout=timeout_s)
         self._check_alive()
-        published = self.published
-        if published is None or published.version < min_version:
-            raise self._too_late(min_version)
+        published = self._fitting(need)
+        if published is None:
+            raise self._too_late(need)
         return published
 
     def end(self, why: HeadraceError) -> None:
@@ -198,8 +234,9 @@ class LiveStore:
         with self._news:
             self._news.notify_all()
 
-    def _reached(self, min_version: int) -> bool:
-        return self.published is not None and self.published.version >= min_version
+    def _fitting(self, need: Need) -> Published | None:
+        published = self.published
+        return published if published and need.met_by(published.version, published.slowest) else None
 
     def _check_alive(self) -> None:
         if self._ended:
@@ -208,19 +245,18 @@ class LiveStore:
                 self._ended.message, metadata=self._ended.metadata, retry_after_s=self._ended.retry_after_s
             )
 
-    def _too_late(self, min_version: int) -> DeadlineExceeded:
+    def _too_late(self, need: Need) -> DeadlineExceeded:
         published = self.published
         if published is None:
             return DeadlineExceeded(
                 f"{self.config.name} got no values in time; did a worker call Initialize?"
             )
-        missing = self._shard.missing_workers
-        why = (
-            f"the pushes of workers {missing} for step {published.version} are missing"
-            if missing
-            else "nobody pushed"
-        )
+        missing = self._shard.missing_workers(need)
+        step = max(need.clock - 1, published.version if self.config.consistency is Consistency.BSP else 0)
+        why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
+        if self._is_complete(published.version):
+            why = f"step {published.version} waits for its norm: FinishStep"
         return DeadlineExceeded(
-            f"{self.config.name} did not reach version {min_version} in time, it has {published.version}: {why}",
+            f"{self.config.name} did not get as far as asked in time, it has version {published.version}: {why}",
             metadata={"version": published.version, "missing_workers": ",".join(map(str, missing))},
         )

@@ -12,6 +12,7 @@ from headrace_parameters.live import LiveStore
 
 _WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
+_STALENESS_BUCKETS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 _LONG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -42,6 +43,13 @@ class ParameterMetrics:
             "headrace_parameters_wait_seconds",
             "Time a pull waited for its version: under BSP, for the other workers.",
             buckets=_WAIT_BUCKETS_S,
+            registry=registry,
+        )
+        self.staleness = Histogram(
+            "headrace_parameters_staleness_steps",
+            "Steps that the slowest worker's contribution in pulled values is behind the puller's step.",
+            labelnames=["consistency"],
+            buckets=_STALENESS_BUCKETS,
             registry=registry,
         )
         registry.register(_HeldStores(stores))

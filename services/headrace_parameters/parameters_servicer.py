@@ -3,17 +3,19 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 from grpc import ServicerContext
 
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import Floats, intersect
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics
@@ -67,10 +69,14 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         name = StoreName.parse(request.store, field="store")
         # 0: a reader outside the run
         store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
-        published = self._wait(store, request.min_version, context)
+        step = request.step if request.HasField("step") else None
+        need = store.need_for(step) if step is not None else Need()
+        need = replace(need, version=max(need.version, request.min_version))
+        published = self._wait(store, need, context)
         pieces = _pieces(store, published, request.tensors)
         self._count_sent(pieces)
-        yield from carry(parameters_pb2.PullResponse(version=published.version), pieces)
+        staleness = self._stale(store, published, step)
+        yield from carry(parameters_pb2.PullResponse(version=published.version, staleness=staleness), pieces)
 
     def PushPull(
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
@@ -79,11 +85,40 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         first = _first(request_iterator)
         store = self._fenced(first.store, first.header.epoch)
         taken = self._take(store, first, request_iterator)
-        published = self._wait(store, store.version_with(first.header.step), context)
+        step = first.header.step + 1
+        published = self._wait(store, store.need_for(step), context)
         pieces = [Piece(0, published.values)]
         self._count_sent(pieces)
-        answer = parameters_pb2.PushPullResponse(version=published.version, duplicate=not taken)
+        answer = parameters_pb2.PushPullResponse(
+            version=published.version,
+            duplicate=not taken,
+            staleness=self._stale(store, published, step),
+            next_step=store.next_step(first.header.worker, published),
+        )
         yield from carry(answer, pieces)
+
+    def GetStepNorm(
+        self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
+    ) -> parameters_pb2.GetStepNormResponse:
+        """Return this shard's part of a step's norm."""
+        store = self._clipping(request.store, request.epoch)
+        context.add_callback(store.wake)
+        norm = store.wait_for_norm(request.step, wait_bound_s(context.time_remaining()), context.is_active)
+        return parameters_pb2.GetStepNormResponse(squared_norm=norm or 0.0, finished=norm is None)
+
+    def FinishStep(
+        self, request: parameters_pb2.FinishStepRequest, context: ServicerContext
+    ) -> parameters_pb2.FinishStepResponse:
+        """Apply a step, clipped."""
+        store = self._clipping(request.store, request.epoch)
+        store.finish_step(request.step, request.squared_norm)
+        return parameters_pb2.FinishStepResponse(version=_version(store))
+
+    def _clipping(self, name: str, epoch: int) -> LiveStore:
+        store = self._fenced(name, epoch)
+        if not store.config.maximum_gradient_norm or store.config.shard_count == 1:
+            raise FailedPrecondition(f"{name} applies complete steps by itself; pull instead")
+        return store
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))
@@ -107,12 +142,17 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self._metrics.received_bytes.inc(gradient.nbytes)
         return gradient
 
-    def _wait(self, store: LiveStore, min_version: int, context: ServicerContext) -> Published:
+    def _wait(self, store: LiveStore, need: Need, context: ServicerContext) -> Published:
         context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
         began = time.monotonic()
-        published = store.wait(min_version, wait_bound_s(context.time_remaining()), context.is_active)
+        published = store.wait(need, wait_bound_s(context.time_remaining()), context.is_active)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
+
+    def _stale(self, store: LiveStore, published: Published, step: int | None) -> int:
+        staleness = published.staleness(step)
+        self._metrics.staleness.labels(store.config.consistency.value).observe(staleness)
+        return staleness
 
     def _count_sent(self, pieces: list[Piece]) -> None:
         self._metrics.pulls.inc()

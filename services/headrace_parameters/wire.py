@@ -5,11 +5,17 @@ from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.wire import layout_to_proto
 from headrace.scheduler.v1 import nodes_pb2
-from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, Sgd, StoreConfig
+from headrace_parameters.core.config import Consistency, Durability, StoreConfig
 from headrace_parameters.live import LiveStore
+from headrace_parameters.optimizers import (
+    optimizer_from_proto,
+    optimizer_to_proto,
+    schedule_from_proto,
+)
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,
+    stores_pb2.CONSISTENCY_SSP: Consistency.SSP,
     stores_pb2.CONSISTENCY_ASYNC: Consistency.ASYNC,
 }
 _DURABILITY = {
@@ -27,7 +33,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
     consistency = _CONSISTENCY.get(request.consistency)
     if consistency is None:
         raise InvalidArgument(
-            f"consistency is {request.consistency}; use CONSISTENCY_BSP or CONSISTENCY_ASYNC",
+            f"consistency is {request.consistency}; use CONSISTENCY_BSP, CONSISTENCY_SSP or CONSISTENCY_ASYNC",
             field="consistency",
         )
     name = StoreName.parse(request.name)
@@ -46,8 +52,12 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         shard_count=request.shard_count,
         worker_count=request.worker_count,
         consistency=consistency,
-        optimizer=_optimizer_from_proto(request.optimizer),
+        optimizer=optimizer_from_proto(request.optimizer),
         snapshot=request.snapshot,
+        schedule=schedule_from_proto(request.optimizer.schedule),
+        staleness_bound=request.staleness_bound,
+        backup_workers=request.backup_workers,
+        maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
         durability=durability,
     )
 
@@ -61,42 +71,6 @@ def check_snapshot(artifact: str, store: StoreName, field: str) -> None:
         )
 
 
-def _optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:
-    match optimizer.WhichOneof("kind"):
-        case "sgd":
-            sgd = optimizer.sgd
-            return Sgd(sgd.learning_rate, sgd.momentum, sgd.weight_decay)
-        case "adamw":
-            adamw = optimizer.adamw
-            return AdamW(
-                adamw.learning_rate,
-                adamw.beta1 or AdamW.beta1,
-                adamw.beta2 or AdamW.beta2,
-                adamw.epsilon or AdamW.epsilon,
-                adamw.weight_decay,
-            )
-        case _:
-            raise InvalidArgument("optimizer is missing; give it `sgd` or `adamw`", field="optimizer")
-
-
-def _optimizer_to_proto(optimizer: Optimizer) -> stores_pb2.Optimizer:
-    if isinstance(optimizer, Sgd):
-        sgd = stores_pb2.Sgd(
-            learning_rate=optimizer.learning_rate,
-            momentum=optimizer.momentum,
-            weight_decay=optimizer.weight_decay,
-        )
-        return stores_pb2.Optimizer(sgd=sgd)
-    adamw = stores_pb2.AdamW(
-        learning_rate=optimizer.learning_rate,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        epsilon=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay,
-    )
-    return stores_pb2.Optimizer(adamw=adamw)
-
-
 def store_to_proto(store: LiveStore) -> stores_pb2.Store:
     """Write a store as it is now."""
     config = store.config
@@ -107,7 +81,9 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         shard_count=config.shard_count,
         worker_count=config.worker_count,
         consistency=_CONSISTENCY_OF[config.consistency],
-        optimizer=_optimizer_to_proto(config.optimizer),
+        optimizer=optimizer_to_proto(config.optimizer, config.schedule, config.maximum_gradient_norm),
+        staleness_bound=config.staleness_bound,
+        backup_workers=config.backup_workers,
         size_bytes=store.size_bytes,
         durability=_DURABILITY_OF[config.durability],
     )

@@ -83,6 +83,8 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         consistency=train.consistency,
         optimizer=train.optimizer,
         snapshot=command.snapshot,
+        staleness_bound=train.staleness_bound,
+        backup_workers=train.backup_workers,
         durability=train.durability,
     )
 

@@ -1,6 +1,5 @@
 """Job specifications from outside: checked once, defaults filled in, so that everything behind this reads complete ones."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +22,7 @@ from headrace.training.options import check_options
 from headrace.types.v1.program_pb2 import Program
 from headrace_scheduler.core.jobs import Job, JobKind
 from headrace_scheduler.core.nodes import DEFAULT_POOL
+from headrace_scheduler.updates import check_updates
 
 DEFAULT_ATTEMPTS = 5
 MAX_ATTEMPTS = 100
@@ -82,8 +82,6 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
     train.shards = _within(train.shards or 1, MAX_GANG, "job.train.shards")
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
-    if train.consistency not in (stores_pb2.CONSISTENCY_BSP, stores_pb2.CONSISTENCY_ASYNC):
-        raise _bad("job.train.consistency", train.consistency, "use CONSISTENCY_BSP or CONSISTENCY_ASYNC")
     train.durability = train.durability or stores_pb2.DURABILITY_MEMORY
     if train.durability not in stores_pb2.Durability.values():
         raise _bad(
@@ -93,7 +91,7 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
         )
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
-    _check_optimizer(train.optimizer)
+    check_updates(train)
     with _in_field("job.train"):
         check_options(train.options, train.workers)
 
@@ -116,26 +114,6 @@ def _check_program(program: Program, project: str) -> None:
 def _check_project(name: str, project: str, field: str) -> None:
     if project_of(name, field=field) != project:
         raise _bad(field, name, f"it must be in the job's own project, projects/{project}")
-
-
-def _check_optimizer(optimizer: stores_pb2.Optimizer) -> None:
-    kind = optimizer.WhichOneof("kind")
-    settings = optimizer.sgd if kind == "sgd" else optimizer.adamw
-    field = f"job.train.optimizer.{kind}"
-    for name, value, holds, rule in _optimizer_rules(settings):
-        if not (math.isfinite(value) and holds):
-            raise _bad(f"{field}.{name}", value, f"it must be {rule}")
-
-
-def _optimizer_rules(settings: stores_pb2.Sgd | stores_pb2.AdamW) -> Iterator[tuple[str, float, bool, str]]:
-    yield "learning_rate", settings.learning_rate, settings.learning_rate > 0, "finite and greater than 0"
-    yield "weight_decay", settings.weight_decay, settings.weight_decay >= 0, "finite and 0 or more"
-    if isinstance(settings, stores_pb2.Sgd):
-        yield "momentum", settings.momentum, 0 <= settings.momentum < 1, "0 or more and less than 1"
-        return
-    yield "beta1", settings.beta1, 0 <= settings.beta1 < 1, "0 (for 0.9) or more and less than 1"
-    yield "beta2", settings.beta2, 0 <= settings.beta2 < 1, "0 (for 0.999) or more and less than 1"
-    yield "epsilon", settings.epsilon, settings.epsilon >= 0, "finite and 0 (for 1e-8) or more"
 
 
 @contextmanager

@@ -25,18 +25,46 @@ def train(
     workers: Annotated[int, typer.Option(help="Training processes.", min=1)] = 1,
     shards: Annotated[int, typer.Option(help="Processes that hold the parameters.", min=1)] = 1,
     consistency: Annotated[
-        Literal["bsp", "async"], typer.Option(help="bsp: steps wait for all workers; async: for none.")
+        Literal["bsp", "ssp", "async"],
+        typer.Option(help="bsp: steps wait for all workers; ssp: within --staleness-bound; async: for none."),
     ] = "bsp",
+    staleness_bound: Annotated[
+        int, typer.Option(help="Steps a worker may run ahead of the slowest, for ssp.", min=0)
+    ] = 0,
+    backup_workers: Annotated[
+        int, typer.Option(help="Slowest workers a step does not wait for, for bsp.", min=0)
+    ] = 0,
     durability: Annotated[
         Literal["memory", "process", "disk"],
         typer.Option(
             help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them; disk: of its machine."
         ),
     ] = "memory",
-    optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="How gradients are applied.")] = "adamw",
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd", "adagrad"], typer.Option(help="How gradients are applied.")
+    ] = "adamw",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,
+    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    clip_norm: Annotated[
+        float, typer.Option(help="Largest norm of a step's mean gradient, for bsp; 0: any.", min=0)
+    ] = 0.0,
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine", "step"],
+        typer.Option(help="How the learning rate goes down after the warm-up."),
+    ] = "constant",
+    warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up.", min=0)] = 0,
+    decay_steps: Annotated[
+        int,
+        typer.Option(help="Steps down to the floor, 0: all after the warm-up; step: per reduction.", min=0),
+    ] = 0,
+    decay_factor: Annotated[
+        float, typer.Option(help="Factor of each reduction, for step.  [default: 0.1]", show_default=False)
+    ] = 0.0,
+    learning_rate_floor: Annotated[
+        float, typer.Option(help="Least part of the learning rate that is left, 0 to 1.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of initial values and order of the data.", min=0)] = 0,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 0,
     evaluate_every: Annotated[
@@ -64,11 +92,20 @@ def train(
             workers=workers,
             shards=shards,
             consistency=consistency,
+            staleness_bound=staleness_bound,
+            backup_workers=backup_workers,
             durability=durability,
             optimizer=optimizer,
             learning_rate=learning_rate,
             momentum=momentum,
+            nesterov=nesterov,
             weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            schedule=schedule,
+            warmup_steps=warmup_steps,
+            decay_steps=decay_steps,
+            decay_factor=decay_factor,
+            learning_rate_floor=learning_rate_floor,
             seed=seed,
             checkpoint_every_steps=checkpoint_every,
             evaluate_every_steps=evaluate_every,

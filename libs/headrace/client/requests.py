@@ -9,6 +9,16 @@ from typing import Any, Literal, Required, TypedDict
 from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
 from headrace.client.naming import deployment_name, model_name, pool_name, version_name
+from headrace.client.updates import (
+    Consistency,
+    OptimizerKind,
+    ScheduleKind,
+    UpdateOptions,
+    clipping,
+    server_optimizer,
+    server_schedule,
+    store_consistency,
+)
 from headrace.errors import InvalidArgument
 from headrace.names import DeploymentName, ProjectName
 from headrace.optimization.v1 import optimizer_pb2 as optimization
@@ -18,12 +28,9 @@ from headrace.scheduler.v1 import jobs_pb2 as jobs
 from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
-Consistency = Literal["bsp", "async"]
 Durability = Literal["memory", "process", "disk"]
-OptimizerKind = Literal["sgd", "adamw"]
 ObjectiveKind = Literal["latency", "size"]
 
-_CONSISTENCIES = {"bsp": stores.CONSISTENCY_BSP, "async": stores.CONSISTENCY_ASYNC}
 _DURABILITIES = {
     "memory": stores.DURABILITY_MEMORY,
     "process": stores.DURABILITY_PROCESS,
@@ -33,21 +40,16 @@ _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.O
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
 
-class TrainOptions(TypedDict, total=False):
+class TrainOptions(UpdateOptions, total=False):
     """How to train; `steps` and `batch_size` must be given."""
 
     steps: Required[int]  # optimizer steps in all
     batch_size: Required[int]  # examples per step over all workers
     workers: int  # 1; training processes
     shards: int  # 1; processes that hold the parameters
-    consistency: Consistency  # "bsp": every step waits for all workers; "async": none waits
     durability: (
         Durability  # "memory"; what an acknowledged push survives: "process" its process, "disk" its machine
     )
-    optimizer: OptimizerKind  # "adamw"
-    learning_rate: float  # 1e-3
-    momentum: float  # 0; "sgd" alone
-    weight_decay: float  # 0
     seed: int  # 0; of the initial values and the order of the data
     checkpoint_every_steps: int  # 0: never
     evaluate_every_steps: int  # 0: only at the end
@@ -86,23 +88,6 @@ def archive_program(artifact: str, target: str, config: Mapping[str, Any] | None
     )
 
 
-def server_optimizer(
-    kind: OptimizerKind, learning_rate: float, momentum: float, weight_decay: float
-) -> stores.Optimizer:
-    """Return the server-side optimizer; `momentum` is for "sgd" alone."""
-    if kind == "sgd":
-        return stores.Optimizer(
-            sgd=stores.Sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        )
-    if kind != "adamw":
-        raise InvalidArgument(f"optimizer {kind!r} is unknown; use 'sgd' or 'adamw'", field="optimizer")
-    if momentum:
-        raise InvalidArgument(
-            f"momentum {momentum} is for optimizer 'sgd'; leave it out with 'adamw'", field="momentum"
-        )
-    return stores.Optimizer(adamw=stores.AdamW(learning_rate=learning_rate, weight_decay=weight_decay))
-
-
 def train_job(
     project: str,
     program: program_pb2.Program,
@@ -113,11 +98,20 @@ def train_job(
     workers: int = 1,
     shards: int = 1,
     consistency: Consistency = "bsp",
+    staleness_bound: int = 0,
+    backup_workers: int = 0,
     durability: Durability = "memory",
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    schedule: ScheduleKind = "constant",
+    warmup_steps: int = 0,
+    decay_steps: int = 0,
+    decay_factor: float = 0.0,
+    learning_rate_floor: float = 0.0,
     seed: int = 0,
     checkpoint_every_steps: int = 0,
     evaluate_every_steps: int = 0,
@@ -130,14 +124,22 @@ def train_job(
     Raises:
         InvalidArgument: A value that no service could take.
     """
-    if consistency not in _CONSISTENCIES:
-        raise InvalidArgument(
-            f"consistency {consistency!r} is unknown; use 'bsp' or 'async'", field="consistency"
-        )
     if durability not in _DURABILITIES:
         raise InvalidArgument(
             f"durability {durability!r} is unknown; use 'memory', 'process' or 'disk'", field="durability"
         )
+    rule = server_optimizer(optimizer, learning_rate, momentum, weight_decay, nesterov)
+    rates = server_schedule(
+        schedule,
+        steps=_whole("steps", steps, least=1, kind="uint64"),
+        warmup_steps=_whole("warmup_steps", warmup_steps, kind="uint64"),
+        decay_steps=_whole("decay_steps", decay_steps, kind="uint64"),
+        decay_factor=decay_factor,
+        floor=learning_rate_floor,
+    )
+    rule.maximum_gradient_norm = clipping(clip_norm, consistency, backup_workers)
+    if rates:
+        rule.schedule.CopyFrom(rates)
     options = training.TrainingOptions(
         steps=_whole("steps", steps, least=1, kind="uint64"),
         batch_size=_whole("batch_size", batch_size, least=1),
@@ -151,10 +153,12 @@ def train_job(
         model=model_name(project, model),
         workers=_whole("workers", workers, least=1),
         shards=_whole("shards", shards, least=1),
-        consistency=_CONSISTENCIES[consistency],
+        consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),
         durability=_DURABILITIES[durability],
-        optimizer=server_optimizer(optimizer, learning_rate, momentum, weight_decay),
+        optimizer=rule,
         options=options,
+        staleness_bound=_whole("staleness_bound", staleness_bound),
+        backup_workers=_whole("backup_workers", backup_workers),
     )
     return _create_job(project, jobs.Job(train=spec, pool=pool_name(pool)), job_id)
 

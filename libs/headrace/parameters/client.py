@@ -6,45 +6,26 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
         values = store.push_pull(step, gradient, samples=32).values
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import grpc
 import numpy as np
 
 from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, ShapeMismatch
+from headrace.parameters.answers import Pulled, Snapshot, summed_up
 from headrace.parameters.layout import FlatLayout, Floats, intersect
 from headrace.parameters.operation import Operation
 from headrace.parameters.shard import ShardClient
-from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.parameters.stores import StoresClient
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
-from headrace.rpc.pages import pages
+
+__all__ = ["Pulled", "ShardedStore", "Snapshot", "StoresClient"]
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """Values of a store.
-
-    `version` is that of the values; under ASYNC the shards' versions differ, and it is the smallest.
-    `values` has shape (N,), or as many as the tensors asked for have.
-    """
-
-    version: int
-    values: Floats
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a store was saved: one artifact name per shard, in their order, and the (smallest) version in them."""
-
-    version: int
-    artifacts: tuple[str, ...]
 
 
 class ShardedStore:
@@ -79,6 +60,7 @@ class ShardedStore:
         self._timeout_s = timeout_s
         self._operation: Operation | None = None
         self._layout: FlatLayout | None = None
+        self._clipping: bool | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +110,7 @@ class ShardedStore:
         """Send a gradient, without waiting until it is applied.
 
         Args:
-            step: BSP: the store's version. ASYNC: above this worker's last.
+            step: BSP: the store's version. SSP, ASYNC: above this worker's last; SSP: within the bound.
             gradient: Shape (N,), the mean over `samples` samples.
             samples: The gradient's weight in the step's mean.
         Returns:
@@ -141,34 +123,74 @@ class ShardedStore:
             )
         )
 
-    def pull(self, min_version: int = 0, names: Sequence[str] = (), out: Floats | None = None) -> Pulled:
+    def pull(
+        self,
+        min_version: int = 0,
+        names: Sequence[str] = (),
+        out: Floats | None = None,
+        step: int | None = None,
+    ) -> Pulled:
         """Receive the values, once every shard has at least `min_version`.
 
         Args:
             min_version: The version to wait for.
             names: Tensors to receive, in the order of the layout; all without any.
             out: Where to put the values; a new vector if None. After an error it may hold a part of them.
+            step: The step to compute with them; waits until the store's consistency lets it be.
         """
         ranges = self.layout.ranges(names)
         values = _output(sum(map(len, ranges)), out)
         pieces = self._pieces(ranges, values)
-        versions = self._on_all(
-            lambda operation, index: self._shards[index].pull(operation, min_version, names, pieces[index])
+        received = self._on_all(
+            lambda operation, index: self._shards[index].pull(
+                operation, min_version, names, pieces[index], step
+            )
         )
-        return Pulled(min(versions), values)
+        return summed_up(received, values)
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
-        """Send a gradient and receive the values that hold it: `push`, then `pull`, in one round trip."""
+        """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip.
+
+        In a store with clipping over several shards `finish_step` comes in between, and each is a round trip of its own.
+        """
         layout = self.layout
+        if self._clips:
+            self.push(step, gradient, samples)
+            self.finish_step(step)
+            pulled = self.pull(step=step + 1, out=out)
+            return replace(pulled, next_step=max(step + 1, pulled.version))
         parts = self._parts(layout, _checked(layout, gradient))
         values = _output(layout.size, out)
         places = self._parts(layout, values)
-        versions = self._on_all(
+        received = self._on_all(
             lambda operation, index: self._shards[index].push_pull(
                 operation, step, parts[index], samples, places[index]
             )
         )
-        return Pulled(min(versions), values)
+        return summed_up(received, values)
+
+    def finish_step(self, step: int) -> None:
+        """Wait until all workers have pushed `step`, and let every shard apply it, clipped by the norm over all shards.
+
+        For stores with clipping over several shards alone; any number of workers may do it for one step.
+        """
+        norms = self._on_all(lambda operation, index: self._shards[index].step_norm(operation, step))
+        parts = [norm for norm in norms if norm is not None]
+        if len(parts) == len(
+            norms
+        ):  # else a later step is complete somewhere, and this one applied everywhere
+            total = sum(parts)
+            self._on_all(lambda operation, index: self._shards[index].finish_step(operation, step, total))
+
+    @property
+    def _clips(self) -> bool:
+        """Whether the store's steps wait for `finish_step`; asked for once."""
+        if self._clipping is None:
+            clipped = len(self._shards) > 1 and self._on_all(
+                lambda operation, index: self._shards[index].get(operation).optimizer.maximum_gradient_norm
+            )
+            self._clipping = bool(clipped and any(clipped))
+        return self._clipping
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""
@@ -234,52 +256,3 @@ def _output(size: int, out: Floats | None) -> Floats:
             f"`out` has shape {list(out.shape)} of {out.dtype}; it must be [{size}] of float32"
         )
     return out
-
-
-class StoresClient:
-    """The stores that one parameter process holds: what a scheduler does with them.
-
-    Args:
-        address: The process's, or a channel to it, which stays the caller's.
-        timeout_s: Bound of every call.
-    """
-
-    def __init__(self, address: str | grpc.Channel, *, timeout_s: float = 30.0) -> None:
-        channel = open_channel(address) if isinstance(address, str) else address
-        self._own_channel = channel if isinstance(address, str) else None
-        self._stub = stores_pb2_grpc.StoresStub(channel)
-        self._timeout_s = timeout_s
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the connection."""
-        if self._own_channel:
-            self._own_channel.close()
-
-    def create(self, request: stores_pb2.CreateStoreRequest) -> stores_pb2.Store:
-        """Make the process hold a shard; the same request again returns it as it is."""
-        return self._stub.CreateStore(request, timeout=self._timeout_s)
-
-    def get(self, name: str) -> stores_pb2.Store:
-        """Return one store; NotFound if the process does not hold it."""
-        return self._stub.GetStore(stores_pb2.GetStoreRequest(name=name), timeout=self._timeout_s)
-
-    def list(self, project: str = "default") -> Iterator[stores_pb2.Store]:
-        """Yield all stores of a project, by name."""
-        request = stores_pb2.ListStoresRequest(parent=f"projects/{project}")
-        for page in pages(partial(self._stub.ListStores, timeout=self._timeout_s), request):
-            yield from page.stores
-
-    def delete(self, name: str, *, epoch: int = 0) -> None:
-        """Forget a store if its epoch is `epoch` or older; 0: whatever it is."""
-        self._stub.DeleteStore(stores_pb2.DeleteStoreRequest(name=name, epoch=epoch), timeout=self._timeout_s)
-
-    def restore(self, name: str, artifact: str, *, epoch: int) -> stores_pb2.Store:
-        """Put a snapshot back."""
-        request = stores_pb2.RestoreRequest(name=name, epoch=epoch, artifact=artifact)
-        return self._stub.Restore(request, timeout=self._timeout_s)

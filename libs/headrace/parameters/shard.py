@@ -1,6 +1,7 @@
 """The calls of one worker to one shard."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
@@ -13,6 +14,15 @@ from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc, stores_p
 from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a shard says of the values it sent: their version, and how many steps the slowest worker is behind in them."""
+
+    version: int
+    staleness: int
+    next_step: int = 0  # of a push_pull alone: the next step whose gradient the shard takes
 
 
 class ShardClient:
@@ -47,23 +57,45 @@ class ShardClient:
         return operation.track(call).result().version
 
     def pull(
-        self, operation: Operation, min_version: int, names: Sequence[str], pieces: Sequence[Piece]
-    ) -> int:
-        """Receive values into `pieces`; return their version."""
+        self,
+        operation: Operation,
+        min_version: int,
+        names: Sequence[str],
+        pieces: Sequence[Piece],
+        step: int | None = None,
+    ) -> Received:
+        """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with."""
         request = parameters_pb2.PullRequest(
-            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names
+            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names, step=step
         )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        return _receive(call, pieces)
+        first = _receive(call, pieces)
+        return Received(first.version, first.staleness)
 
     def push_pull(
         self, operation: Operation, step: int, gradient: Floats, samples: float, values: Floats
-    ) -> int:
-        """Send the shard's part of a gradient, receive the new values into `values`; return their version."""
+    ) -> Received:
+        """Send the shard's part of a gradient, receive the new values into `values`."""
         first = parameters_pb2.PushPullRequest(store=self._store, header=self._header(step, samples))
         requests = carry(first, [Piece(0, gradient)])
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
-        return _receive(call, [Piece(0, values)])
+        first_answer = _receive(call, [Piece(0, values)])
+        return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
+
+    def step_norm(self, operation: Operation, step: int) -> float | None:
+        """Wait until the step is complete and return the squared norm of the shard's part; None: it is long applied."""
+        request = parameters_pb2.GetStepNormRequest(store=self._store, epoch=self._epoch, step=step)
+        call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
+        answer = operation.track(call).result()
+        return None if answer.finished else answer.squared_norm
+
+    def finish_step(self, operation: Operation, step: int, squared_norm: float) -> int:
+        """Let the shard apply the step, clipped; return its version."""
+        request = parameters_pb2.FinishStepRequest(
+            store=self._store, epoch=self._epoch, step=step, squared_norm=squared_norm
+        )
+        call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
+        return operation.track(call).result().version
 
     def snapshot(self, operation: Operation) -> stores_pb2.SnapshotResponse:
         """Save the shard in the registry."""
@@ -74,9 +106,10 @@ class ShardClient:
         return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
 
 
-def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> int:
+def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> Response:
+    """Receive values and return the first response."""
     first = next(responses, None)
     if first is None:
         raise Internal("the parameter service answered nothing at all; its log may say why")
     receive(chain([first], responses), pieces)
-    return first.version
+    return first

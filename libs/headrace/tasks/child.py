@@ -165,7 +165,7 @@ def _failed(reason: str, message: str, detail: str) -> Task:
 
 def _by_program(error: HeadraceError) -> bool:
     """Tell whether the program raised what is behind an error of ours: else the message says all, and the traceback is the platform's."""
-    return isinstance(error, ProgramFailed) and error.__cause__ is not None
+    return isinstance(error, ProgramFailed) and error.__context__ is not None
 
 
 def describe(error: BaseException) -> str:

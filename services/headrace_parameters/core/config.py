@@ -1,17 +1,19 @@
 """What a shard is told when it is made."""
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 
-from headrace.errors import FailedPrecondition, InvalidArgument, StaleEpoch
+from headrace.errors import FailedPrecondition, StaleEpoch
 from headrace.names import StoreName
+from headrace_parameters.core.bounds import check
+from headrace_parameters.core.schedule import CONSTANT, Schedule
 
 
 class Consistency(Enum):
-    """When a push takes effect: with all others of its step (bulk synchronous), or at once."""
+    """When a push takes effect: with all others of its step (bulk synchronous), or at once; SSP bounds how far workers part."""
 
     BSP = "bsp"
+    SSP = "ssp"
     ASYNC = "async"
 
 
@@ -25,21 +27,27 @@ class Durability(Enum):
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent: v = momentum v + gradient + weight_decay x; x = x - learning_rate v."""
+    """Stochastic gradient descent: g = gradient + weight_decay x; v = momentum v + g; x = x - learning_rate v.
+
+    With `nesterov`: x = x - learning_rate (g + momentum v).
+    """
 
     learning_rate: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check("optimizer.sgd.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
-        _check("optimizer.sgd.momentum", self.momentum, "0 to below 1", 0 <= self.momentum < 1)
-        _check("optimizer.sgd.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        check("optimizer.sgd.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        check("optimizer.sgd.momentum", self.momentum, "0 to below 1", 0 <= self.momentum < 1)
+        check("optimizer.sgd.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        fits = not self.nesterov or self.momentum > 0
+        check("optimizer.sgd.nesterov", self.nesterov, "false without momentum", fits)
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """AdamW with bias correction (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+class _Moments:
+    """What Adam and AdamW can be told."""
 
     learning_rate: float
     beta1: float = 0.9
@@ -48,14 +56,43 @@ class AdamW:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("optimizer.adamw.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
-        _check("optimizer.adamw.beta1", self.beta1, "above 0 and below 1", 0 < self.beta1 < 1)
-        _check("optimizer.adamw.beta2", self.beta2, "above 0 and below 1", 0 < self.beta2 < 1)
-        _check("optimizer.adamw.epsilon", self.epsilon, "above 0", self.epsilon > 0)
-        _check("optimizer.adamw.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        prefix = f"optimizer.{type(self).__name__.lower()}"
+        check(f"{prefix}.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        check(f"{prefix}.beta1", self.beta1, "above 0 and below 1", 0 < self.beta1 < 1)
+        check(f"{prefix}.beta2", self.beta2, "above 0 and below 1", 0 < self.beta2 < 1)
+        check(f"{prefix}.epsilon", self.epsilon, "above 0", self.epsilon > 0)
+        check(f"{prefix}.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
 
 
-Optimizer = Sgd | AdamW
+@dataclass(frozen=True)
+class Adam(_Moments):
+    """Adam with bias correction (Kingma & Ba 2015, arXiv:1412.6980); weight decay is an L2 penalty on the gradient."""
+
+
+@dataclass(frozen=True)
+class AdamW(_Moments):
+    """AdamW with bias correction (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Adagrad (Duchi et al. 2011): s = s + g^2; x = x - learning_rate g / (sqrt(s) + epsilon)."""
+
+    learning_rate: float
+    initial_accumulator: float = 0.0
+    epsilon: float = 1e-10
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        prefix = "optimizer.adagrad"
+        check(f"{prefix}.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        start = self.initial_accumulator
+        check(f"{prefix}.initial_accumulator", start, "0 or more", start >= 0)
+        check(f"{prefix}.epsilon", self.epsilon, "above 0", self.epsilon > 0)
+        check(f"{prefix}.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+
+
+Optimizer = Sgd | Adam | AdamW | Adagrad
 
 
 @dataclass(frozen=True)
@@ -65,6 +102,9 @@ class StoreConfig:
     Args:
         epoch: The attempt that owns it, 1 or more; everything an older attempt tries is refused.
         snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
+        staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
+        backup_workers: BSP: of how many workers a step does not wait for the gradients.
+        maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
     """
 
     name: StoreName
@@ -75,14 +115,42 @@ class StoreConfig:
     consistency: Consistency
     optimizer: Optimizer
     snapshot: str = ""
+    schedule: Schedule = CONSTANT
+    staleness_bound: int = 0
+    backup_workers: int = 0
+    maximum_gradient_norm: float = 0.0
     durability: Durability = Durability.MEMORY
 
     def __post_init__(self) -> None:
-        _check("epoch", self.epoch, "1 or more", self.epoch >= 1)
-        _check("shard_count", self.shard_count, "1 or more", self.shard_count >= 1)
-        _check("worker_count", self.worker_count, "1 or more", self.worker_count >= 1)
+        check("epoch", self.epoch, "1 or more", self.epoch >= 1)
+        check("shard_count", self.shard_count, "1 or more", self.shard_count >= 1)
+        check("worker_count", self.worker_count, "1 or more", self.worker_count >= 1)
         in_range = 0 <= self.shard_index < self.shard_count
-        _check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
+        check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
+        self._check_consistency()
+
+    def _check_consistency(self) -> None:
+        bound, backups, most = self.staleness_bound, self.backup_workers, self.worker_count - 1
+        if self.consistency is Consistency.SSP:
+            check("staleness_bound", bound, "0 or more", bound >= 0)
+        else:
+            check("staleness_bound", bound, "0 unless consistency is SSP", bound == 0)
+        if self.consistency is Consistency.BSP:
+            check("backup_workers", backups, f"0 to {most}, fewer than the workers", 0 <= backups <= most)
+        else:
+            check("backup_workers", backups, "0 unless consistency is BSP", backups == 0)
+        norm, field = self.maximum_gradient_norm, "optimizer.maximum_gradient_norm"
+        check(field, norm, "0 (no clipping) or more", norm >= 0)
+        whole_steps = self.consistency is Consistency.BSP and not backups
+        check(field, norm, "0 unless consistency is BSP without backup workers", whole_steps or norm == 0)
+        # FinishStep is no push, and a log has pushes alone. One shard finishes its steps by itself.
+        logged = self.durability is Durability.MEMORY or self.shard_count == 1
+        check(field, norm, "0 unless durability is MEMORY or there is one shard", logged or norm == 0)
+
+    @property
+    def required_gradients(self) -> int:
+        """Gradients that complete a step under BSP."""
+        return self.worker_count - self.backup_workers
 
     def fence(self, epoch: int) -> None:
         """Let only callers of the store's own epoch pass.
@@ -100,8 +168,3 @@ class StoreConfig:
             raise FailedPrecondition(
                 f"{self.name} is of epoch {self.epoch}, the caller of {epoch}; call CreateStore with epoch {epoch} first"
             )
-
-
-def _check(field: str, value: float, bounds: str, holds: bool) -> None:
-    if not holds or not math.isfinite(value):
-        raise InvalidArgument(f"{field} is {value}; it must be {bounds}", field=field)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from headrace.errors import InvalidArgument
-from headrace_parameters.core.config import AdamW, Optimizer, Sgd
+from headrace_parameters.core.config import Adagrad, Adam, AdamW, Optimizer, Sgd
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
@@ -14,7 +14,9 @@ _LANES = 64
 
 _STATE: Mapping[type[Optimizer], Sequence[str]] = {
     Sgd: ("momentum_buffer",),
+    Adam: ("exp_avg", "exp_avg_sq"),
     AdamW: ("exp_avg", "exp_avg_sq"),
+    Adagrad: ("sum",),
 }
 
 
@@ -39,12 +41,15 @@ class FusedOptimizer:
         self._parameter.grad = torch.zeros(self._padded_size)
         self._torch = _build(config, self._parameter)
 
-    def apply(self, values: torch.Tensor, gradients: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
+    def apply(
+        self, values: torch.Tensor, gradients: Sequence[tuple[torch.Tensor, float]], factor: float = 1.0
+    ) -> torch.Tensor:
         """Do one step with the weighted sum of gradients.
 
         Args:
             values: Shape (size,); left as it is.
             gradients: Shape (size,) each, with its weight. They are scaled in place.
+            factor: Of the learning rate, in this step.
         Returns:
             The new values, shape (size,), in memory of their own: who reads the old ones may go on.
         """
@@ -59,6 +64,7 @@ class FusedOptimizer:
                 total.add_(scaled)
             else:
                 total.copy_(scaled)
+        self._torch.param_groups[0]["lr"] = self._config.learning_rate * factor
         self._torch.step()
         return self._parameter.data[: self._size]
 
@@ -86,7 +92,7 @@ class FusedOptimizer:
         if not state:
             return
         expected = {name: [self._size] for name in _STATE[type(self._config)]}
-        if isinstance(self._config, AdamW):
+        if not isinstance(self._config, Sgd):
             expected["step"] = []
         found = {name: list(value.shape) for name, value in state.items() if value.dtype == torch.float32}
         if _is_plain(self._config) or found != expected or len(found) != len(state):
@@ -112,9 +118,20 @@ def _build(config: Optimizer, parameter: torch.nn.Parameter) -> torch.optim.Opti
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
             fused=True,
         )
-    return torch.optim.AdamW(
+    if isinstance(config, Adagrad):
+        return torch.optim.Adagrad(
+            [parameter],
+            lr=config.learning_rate,
+            initial_accumulator_value=config.initial_accumulator,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    kind = torch.optim.AdamW if isinstance(config, AdamW) else torch.optim.Adam
+    return kind(
         [parameter],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),

@@ -4,67 +4,26 @@ Not thread-safe: its owner lets one call in at a time. Only `published` may be r
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 
 from headrace.errors import (
     FailedPrecondition,
     InvalidArgument,
-    NonFiniteValues,
     OutOfRange,
     ShapeMismatch,
 )
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace_parameters.core.clipping import HeldStep, Measured, clip_factor, hold
+from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.exchange import MOST_SAMPLES, Published, Push, check_finite
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
 from headrace_parameters.core.state import ShardState
 
-# Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
-MOST_SAMPLES = float(1 << 53)
-
-
-@dataclass(frozen=True)
-class Published:
-    """Values of one version, shape (shard's length,); nobody writes to them any more."""
-
-    version: int
-    values: Floats
-
-
-@dataclass(frozen=True)
-class Push:
-    """One worker's gradient for one step; the memory of `gradient` is the shard's from now on.
-
-    Raises:
-        NonFiniteValues: The gradient holds a NaN or an infinity.
-        InvalidArgument: `samples` is no weight.
-    """
-
-    worker: int
-    step: int
-    samples: float
-    gradient: Floats
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
-            raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
-        check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
-
-
-def check_finite(values: Floats, what: str) -> None:
-    """Raise NonFiniteValues, naming the first place, if `values` holds a NaN or an infinity."""
-    tensor = torch.from_numpy(values)
-    # The sum is cheap, needs no memory and is finite only if all values are; large finite ones may overflow it.
-    if math.isfinite(tensor.sum().item()) or torch.isfinite(tensor).all():
-        return
-    place = int(np.argmin(np.isfinite(values)))
-    raise NonFiniteValues(
-        f"{what} holds {values[place]} at offset {place} of the shard; nothing was applied: lower the learning rate or skip the batch",
-        metadata={"offset": place},
-    )
+__all__ = ["MOST_SAMPLES", "Published", "Push", "Shard"]
 
 
 class Shard:
@@ -75,8 +34,10 @@ class Shard:
         self.layout: FlatLayout | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
-        self._last_steps: dict[int, int] = {}  # ASYNC only: under BSP the version tells
+        self.measured: Measured | None = None  # as `published`; with clipping over several shards alone
+        self._clocks = Clocks(config.worker_count)
         self._pending: Mapping[int, Push] = {}  # BSP: gradients of the step that is not complete
+        self._held: HeldStep | None = None  # BSP with clipping: the step that is complete
 
     @property
     def size_bytes(self) -> int:
@@ -92,17 +53,18 @@ class Shard:
         """Say which values of a model of this layout the shard holds."""
         return layout.shard_range(self.config.shard_index, self.config.shard_count)
 
-    @property
-    def missing_workers(self) -> list[int]:
-        """Workers whose gradients the next version waits for, under BSP."""
-        if self.config.consistency is Consistency.ASYNC:
+    def missing_workers(self, need: Need) -> list[int]:
+        """Workers whose gradients the next version (BSP), or what `need` asks for (SSP), waits for."""
+        if self._held:
             return []
-        return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
+        if self.config.consistency is Consistency.BSP:
+            return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
+        return self._clocks.behind(need.clock)
 
     @property
     def between_steps(self) -> bool:
-        """Whether `state` has all that was taken: no gradient waits for the others of its step."""
-        return not self._pending
+        """Whether `state` has all that was taken: no gradient waits for the others of its step, no step for its norm."""
+        return not self._pending and not self._held
 
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
@@ -133,12 +95,12 @@ class Shard:
             )
 
     def is_duplicate(self, worker: int, step: int) -> bool:
-        """Tell whether this worker's gradient for this step was taken before.
+        """Tell whether this worker's gradient for this step was taken before, or comes too late to be.
 
         Raises:
             FailedPrecondition: The shard has no values yet.
             InvalidArgument: There is no such worker.
-            OutOfRange: BSP: the step is ahead of the version.
+            OutOfRange: BSP: the step is ahead of the version; SSP: it is too far ahead of the slowest worker.
         """
         if self.published is None:
             raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
@@ -147,14 +109,13 @@ class Shard:
                 f"worker is {worker}; this store has workers 0 to {self.config.worker_count - 1}",
                 field="header.worker",
             )
-        if self.config.consistency is Consistency.ASYNC:
-            return step <= self._last_steps.get(worker, -1)
-        if step > self.published.version:
-            raise OutOfRange(
-                f"step {step} is ahead of version {self.published.version}; pull, then push step {self.published.version}",
-                metadata={"version": self.published.version},
-            )
-        return step < self.published.version or worker in self._pending
+        if self.config.consistency is Consistency.BSP:
+            return self._is_late(self.published.version, worker, step)
+        if step < self._clocks.of(worker):
+            return True
+        if self.config.consistency is Consistency.SSP:
+            self._clocks.check_bound(step, self.config.staleness_bound)
+        return False
 
     def takes(self, push: Push) -> bool:
         """Tell whether `push` would take this gradient, or raise what it would; changes nothing."""
@@ -167,12 +128,28 @@ class Shard:
             )
         return True
 
-    def version_with(self, step: int) -> int:
-        """Return the first version that holds the gradients of `step`; under ASYNC any does that comes after the push."""
-        return step + 1 if self.config.consistency is Consistency.BSP else 0
+    def _is_late(self, version: int, worker: int, step: int) -> bool:
+        if step > version:
+            raise OutOfRange(
+                f"step {step} is ahead of version {version}; pull, then push step {version}",
+                metadata={"version": version},
+            )
+        return step < version or worker in self._pending or self._held is not None
+
+    def need_for(self, step: int) -> Need:
+        """Say what the values must hold with which a worker computes `step`."""
+        if self.config.consistency is Consistency.BSP:
+            return Need(version=step)
+        if self.config.consistency is Consistency.SSP:
+            return Need(clock=step - self.config.staleness_bound)
+        return Need()
+
+    def next_step(self, worker: int, published: Published) -> int:
+        """Return the first step that this worker can compute with these values and whose gradient will be taken."""
+        return published.version if self.config.consistency is Consistency.BSP else self._clocks.of(worker)
 
     def push(self, push: Push) -> bool:
-        """Take a gradient; return False, with nothing changed, if it was taken before.
+        """Take a gradient; return False, with nothing changed, if it was taken before or, under BSP, the step is complete.
 
         Raises:
             ShapeMismatch: It has another shape than (shard's length,).
@@ -180,35 +157,78 @@ class Shard:
         """
         if not self.takes(push):
             return False
-        if self.config.consistency is Consistency.ASYNC:
-            self._apply({push.worker: push})
-            self._last_steps[push.worker] = push.step
-            return True
-        pending = {**self._pending, push.worker: push}
-        if len(pending) == self.config.worker_count:
-            self._apply(pending)
-            pending = {}
-        self._pending = pending
+        pushes = {**self._pending, push.worker: push}
+        if self.config.consistency is not Consistency.BSP or len(pushes) == self.config.required_gradients:
+            self._complete(pushes)
+            pushes = {}
+        self._pending = pushes
         return True
 
-    def _apply(self, pushes: Mapping[int, Push]) -> None:
-        """Publish the next version, one optimizer step with the weighted mean of the gradients away."""
+    def _complete(self, pushes: Mapping[int, Push]) -> None:
+        """Apply the weighted mean of the gradients, or hold it until the norm of all shards' is known."""
+        assert self.published is not None
+        steps = {worker: push.step for worker, push in pushes.items()}
+        total = sum(push.samples for push in pushes.values())
+        # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
+        gradients = [
+            (torch.from_numpy(pushes[worker].gradient), pushes[worker].samples / total)
+            for worker in sorted(pushes)
+            if total > 0
+        ]
+        if not self.config.maximum_gradient_norm:
+            self._apply(steps, gradients)
+            return
+        held = hold(steps, gradients)
+        if self.config.shard_count == 1:
+            self._finish(held, held.squared_norm)
+            return
+        self._held = held
+        self.measured = Measured(self.published.version, held.squared_norm)
+
+    def finish_step(self, step: int, squared_norm: float) -> None:
+        """Apply the complete step that is held, clipped; do nothing if it is applied already.
+
+        Args:
+            squared_norm: Of the step's mean gradient, over all shards.
+        Raises:
+            InvalidArgument: No norm can be that.
+            FailedPrecondition: The step is not complete.
+        """
+        if not math.isfinite(squared_norm) or squared_norm < 0:
+            raise InvalidArgument(
+                f"squared_norm is {squared_norm}; add up those of all shards", field="squared_norm"
+            )
+        if self.published is not None and step < self.published.version:
+            return
+        if self._held is None or self.published is None or step > self.published.version:
+            raise FailedPrecondition(
+                f"step {step} of {self.config.name} is not complete; ask for its norm first"
+            )
+        self._finish(self._held, squared_norm)
+        self._held = None
+
+    def _finish(self, held: HeldStep, squared_norm: float) -> None:
+        factor = clip_factor(squared_norm, self.config.maximum_gradient_norm)
+        self._apply(held.steps, [] if held.mean is None else [(held.mean, factor)])
+
+    def _apply(self, steps: Mapping[int, int], gradients: Sequence[tuple[torch.Tensor, float]]) -> None:
+        """Publish the next version, one optimizer step with the weighted sum of the gradients away."""
         assert self.published is not None
         assert self._optimizer is not None
         values = torch.from_numpy(self.published.values)
-        total = sum(push.samples for push in pushes.values())
-        if total > 0:
-            # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
-            gradients = [
-                (torch.from_numpy(pushes[worker].gradient), pushes[worker].samples / total)
-                for worker in sorted(pushes)
-            ]
-            values = self._optimizer.apply(values, gradients)
+        if gradients:
+            values = self._optimizer.apply(values, gradients, self._learning_rate_factor())
+        self._clocks = self._clocks.after(steps)
         self._publish(self.published.version + 1, values)
+
+    def _learning_rate_factor(self) -> float:
+        assert self.published is not None
+        pushes_per_step = 1 if self.config.consistency is Consistency.BSP else self.config.worker_count
+        return self.config.schedule.factor(self.published.version // pushes_per_step)
 
     def _publish(self, version: int, values: torch.Tensor) -> None:
         array: Floats = values.numpy()
-        self.published = Published(version, array)
+        self.published = Published(version, array, self._clocks.slowest, self._clocks.furthest)
 
     def state(self) -> ShardState:
         """Return all of it, but the gradients of a step that is not complete.
@@ -224,7 +244,7 @@ class Shard:
             shard_count=self.config.shard_count,
             optimizer=kind_of(self.config.optimizer),
             version=self.published.version,
-            last_steps=dict(self._last_steps),
+            last_steps=dict(self._clocks.last_steps),
             values=torch.from_numpy(self.published.values),
             optimizer_state=self._optimizer.state(),
         )
@@ -243,7 +263,8 @@ class Shard:
         optimizer = FusedOptimizer(self.config.optimizer, len(self.held(state.layout)))
         optimizer.load(state.optimizer_state)
         self.layout, self._optimizer = state.layout, optimizer
-        self._last_steps, self._pending = dict(state.last_steps), {}
+        self._clocks = Clocks(self.config.worker_count, dict(state.last_steps))
+        self._pending, self._held, self.measured = {}, None, None
         self._publish(state.version, state.values)
 
     def _check_same(self, fact: str, snapshot: object, own: object) -> None:

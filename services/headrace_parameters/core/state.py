@@ -19,7 +19,7 @@ class ShardState:
 
     Args:
         optimizer: Kind of the optimizer that `optimizer_state` belongs to.
-        last_steps: Last step taken of each worker that has pushed.
+        last_steps: Last step of each worker that was applied, if any was.
         values: Shape (shard's length,), float32.
     """
 

@@ -22,8 +22,8 @@ class Pulled(Protocol):
     """Values that were written where the caller wanted them."""
 
     @property
-    def version(self) -> int:
-        """Optimizer updates they hold."""
+    def next_step(self) -> int:
+        """After a push: the step to compute with them; more than one on if the run went on without this rank."""
 
 
 class Snapshot(Protocol):
@@ -40,7 +40,7 @@ class ParameterStore(Protocol):
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its first values, unless it has some."""
 
-    def pull(self, *, out: Floats) -> Pulled:
+    def pull(self, *, out: Floats) -> object:
         """Write the newest values to `out`."""
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
@@ -100,10 +100,12 @@ class Rank:
         model.module.train()
         self._store.initialize(model.layout, model.values)
         self._store.pull(out=model.values)
-        for step in range(run.start_step, run.steps):
+        step = run.start_step
+        while step < run.steps:
             self._observer.raise_if_stopped()
-            self._step(step)
-            self._finish_step(step + 1)
+            following = min(max(step + 1, self._step(step)), run.steps)
+            self._finish_steps(step, following)
+            step = following
         if run.start_step == run.steps and run.rank == 0:
             self._evaluate()
 
@@ -112,7 +114,8 @@ class Rank:
         self._store.pull(out=self.model.values)
         return examples.evaluate(self._program, self.model.module, examples.load(self._program, "test"))
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> int:
+        """Do one step and return the next."""
         run = self._run
         mine = self._order.share(step, run.rank, run.world_size)
         self.model.clear_gradient()
@@ -120,10 +123,11 @@ class Rank:
             torch.manual_seed(noise_seed(run.seed, run.rank, step))
             self.metrics["loss"] = self._backward(step, examples.take(self._train, mine))
         try:
-            self._store.push_pull(step, self.model.gradient, len(mine), out=self.model.values)
+            pulled = self._store.push_pull(step, self.model.gradient, len(mine), out=self.model.values)
         except NonFiniteValues as error:
             raise NonFiniteValues(f"the gradient is not finite in step {step}: {error.message}") from error
         self._throughput.add(len(mine))
+        return pulled.next_step
 
     def _backward(self, step: int, batch: examples.Batch) -> float:
         """Add the gradient of the batch's mean loss to the model's, and return the loss."""
@@ -141,13 +145,13 @@ class Rank:
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         return value
 
-    def _finish_step(self, done: int) -> None:
-        if self._run.evaluates_at(done):
+    def _finish_steps(self, before: int, done: int) -> None:
+        if self._run.evaluates_between(before, done):
             self._evaluate()
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
         self._observer.advanced(done, self.metrics)
-        if self._run.checkpoints_at(done):
-            # Between two steps of this rank no step can be applied: under BSP the snapshot is of one version.
+        if self._run.checkpoints_between(before, done):
+            # Between two steps of this rank no step can be applied: under BSP (without backup workers) the snapshot is of one version.
             self._observer.checkpointed(done, self._store.snapshot().artifacts)
 
     def _evaluate(self) -> None:

@@ -20,12 +20,16 @@ class Run:
     checkpoint_every: int = 0
     evaluate_every: int = 0
 
-    def checkpoints_at(self, done: int) -> bool:
-        """Whether this rank takes a checkpoint after `done` steps."""
-        return self.rank == 0 and self.checkpoint_every > 0 and done % self.checkpoint_every == 0
+    def checkpoints_between(self, before: int, done: int) -> bool:
+        """Whether this rank takes a checkpoint after `done` steps, the last time it looked being after `before`."""
+        return self.rank == 0 and _passes_multiple(before, done, self.checkpoint_every)
 
-    def evaluates_at(self, done: int) -> bool:
-        """Whether this rank evaluates after `done` steps."""
+    def evaluates_between(self, before: int, done: int) -> bool:
+        """Whether this rank evaluates after `done` steps, the last time it looked being after `before`."""
         if self.rank != 0:
             return False
-        return done == self.steps or (self.evaluate_every > 0 and done % self.evaluate_every == 0)
+        return done == self.steps or _passes_multiple(before, done, self.evaluate_every)
+
+
+def _passes_multiple(before: int, done: int, every: int) -> bool:
+    return every > 0 and done // every > before // every

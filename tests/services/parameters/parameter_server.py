@@ -44,6 +44,8 @@ def create_request(
     learning_rate: float = 0.5,
     momentum: float = 0.0,
     snapshot: str = "",
+    staleness_bound: int = 0,
+    backup_workers: int = 0,
     durability: stores_pb2.Durability.ValueType = stores_pb2.DURABILITY_MEMORY,
 ) -> stores_pb2.CreateStoreRequest:
     return stores_pb2.CreateStoreRequest(
@@ -55,6 +57,8 @@ def create_request(
         consistency=consistency,
         optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=learning_rate, momentum=momentum)),
         snapshot=snapshot,
+        staleness_bound=staleness_bound,
+        backup_workers=backup_workers,
         durability=durability,
     )
 

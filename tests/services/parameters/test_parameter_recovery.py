@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.errors import DataLoss, FailedPrecondition, NotFound, StaleEpoch, StorageFull
+from headrace.errors import DataLoss, FailedPrecondition, NotFound, OutOfRange, StaleEpoch, StorageFull
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.v1 import stores_pb2
 from tests.services.parameters.conftest import Connect
@@ -70,6 +70,26 @@ def test_a_new_process_of_the_folder_goes_on_where_the_old_one_ended(
         found = store.push_pull(2, flat(3), samples=1)
     assert found.version == 3
     assert found.values.tobytes() == expected.values.tobytes()
+
+
+def test_consistency_optimizer_and_schedule_come_back_with_the_store(folder: Path, connect: Connect) -> None:
+    request = create_request(
+        worker_count=2, consistency=stores_pb2.CONSISTENCY_SSP, staleness_bound=1, durability=PROCESS
+    )
+    request.optimizer.adagrad.learning_rate = 0.5
+    request.optimizer.schedule.warmup_steps = 4
+    with parameter_server(folder=folder) as server:
+        made = server.stores.create(request)
+        store = connect(server)
+        store.initialize(LAYOUT, flat(1))
+        store.push(0, flat(0.25), samples=4)
+        store.push(1, flat(0.25), samples=4)
+    with parameter_server(folder=folder) as server:
+        found = server.stores.get(NAME)
+        assert (found.consistency, found.staleness_bound) == (made.consistency, 1)
+        assert found.optimizer == made.optimizer
+        with pytest.raises(OutOfRange, match="more than 1 ahead"):
+            connect(server).push(2, flat(0.25), samples=4)
 
 
 def test_a_store_in_memory_leaves_no_files(folder: Path, connect: Connect, durable: ParameterServer) -> None:

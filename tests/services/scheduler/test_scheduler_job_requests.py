@@ -163,6 +163,26 @@ def test_watches_are_bounded_and_give_their_place_back(scheduler: Scheduler) -> 
         ("job.train.optimizer.sgd.learning_rate", {"optimizer": {"sgd": {"learning_rate": float("nan")}}}),
         ("job.train.optimizer.adamw.learning_rate", {"optimizer": {"adamw": {"learning_rate": 0}}}),
         ("job.train.optimizer.sgd.momentum", {"optimizer": {"sgd": {"learning_rate": 1, "momentum": 1}}}),
+        ("job.train.optimizer.sgd.nesterov", {"optimizer": {"sgd": {"learning_rate": 1, "nesterov": True}}}),
+        (
+            "job.train.optimizer.adagrad.epsilon",
+            {"optimizer": {"adagrad": {"learning_rate": 1, "epsilon": -1}}},
+        ),
+        ("job.train.optimizer.schedule.decay_steps", {"optimizer": {"schedule": {"decay": 3}}}),
+        ("job.train.optimizer.schedule.floor", {"optimizer": {"schedule": {"floor": 0.5}}}),
+        ("job.train.optimizer.maximum_gradient_norm", {"optimizer": {"maximum_gradient_norm": -1}}),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {"consistency": 2, "optimizer": {"maximum_gradient_norm": 1}},
+        ),
+        (
+            "job.train.optimizer.maximum_gradient_norm",
+            {"durability": 2, "shards": 2, "optimizer": {"maximum_gradient_norm": 1}},
+        ),
+        ("job.train.consistency", {"consistency": 9}),
+        ("job.train.staleness_bound", {"staleness_bound": 1}),
+        ("job.train.backup_workers", {"backup_workers": 2, "workers": 2}),
+        ("job.train.backup_workers", {"consistency": 2, "backup_workers": 1, "workers": 2}),
         ("job.train.program", {"program": {}}),
         ("job.train.program.module", {"program": {"module": "digits"}}),
         (

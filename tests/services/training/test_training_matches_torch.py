@@ -10,7 +10,7 @@ import torch
 
 from headrace.names import VersionName
 from headrace.parameters.layout import Floats
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.program import Program
 from headrace.program.loading import load_attribute
 from headrace.types.v1.task_pb2 import TaskState
@@ -23,10 +23,22 @@ STEPS, BATCH, SEED = 50, 64, 7
 class Case:
     optimizer: stores_pb2.Optimizer
     make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+    clip_norm: float = float("inf")
+    schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
 
 
 CASES = {
     "adamw": Case(ADAMW, lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)),
+    "clipped": Case(
+        stores_pb2.Optimizer(
+            adam=stores_pb2.Adam(learning_rate=1e-3),
+            schedule=schedule_pb2.Schedule(decay=schedule_pb2.DECAY_COSINE, decay_steps=STEPS),
+            maximum_gradient_norm=0.5,
+        ),
+        lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        clip_norm=0.5,
+        schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS),
+    ),
     "sgd": Case(SGD, lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)),
 }
 
@@ -50,11 +62,15 @@ def single_process(program: Program, case: Case) -> dict[str, Floats]:
     torch.manual_seed(SEED)
     model = program.model()
     optimizer = case.make(model.parameters())
+    scheduler = case.schedule(optimizer) if case.schedule else None
     for chosen in batches(len(data)):
         optimizer.zero_grad()
         outputs = model(**{name: torch.from_numpy(array[chosen]) for name, array in data.inputs.items()})
         torch.autograd.backward(program.loss(outputs, torch.from_numpy(data.targets[chosen])))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), case.clip_norm)
         optimizer.step()
+        if scheduler:
+            scheduler.step()
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 

@@ -25,6 +25,8 @@ from headrace.types.v1.program_pb2 import Program
 from headrace.types.v1.task_pb2 import Task, WatchTaskRequest
 
 HERE = Path(__file__).parent
+# The programs of these tests, then wherever this process itself looks first.
+PYTHON_PATH = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
 START_S, TASK_S = 60.0, 60.0
 ADAMW = stores_pb2.Optimizer(adamw=stores_pb2.AdamW(learning_rate=1e-3, weight_decay=0.01))
 SGD = stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=0.05, momentum=0.9))
@@ -62,7 +64,7 @@ def service(name: str, folder: Path, **settings: str) -> Iterator[Service]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", f"headrace_{name}"],
-            env=os.environ | environment | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+            env=os.environ | environment | {"PYTHONPATH": PYTHON_PATH, "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
         )
@@ -110,6 +112,9 @@ class World:
         epoch: int = 1,
         workers: int = 2,
         snapshots: Sequence[str] = ("", ""),
+        consistency: stores_pb2.Consistency.ValueType = stores_pb2.CONSISTENCY_BSP,
+        staleness_bound: int = 0,
+        backup_workers: int = 0,
     ) -> str:
         """Make a store over both parameter processes and return its name."""
         name = name or f"projects/default/stores/s{next(self._names)}"
@@ -122,7 +127,9 @@ class World:
                         shard_index=index,
                         shard_count=len(self.shards),
                         worker_count=workers,
-                        consistency=stores_pb2.CONSISTENCY_BSP,
+                        consistency=consistency,
+                        staleness_bound=staleness_bound,
+                        backup_workers=backup_workers,
                         optimizer=optimizer,
                         snapshot=snapshot,
                     )

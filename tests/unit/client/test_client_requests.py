@@ -47,14 +47,6 @@ def test_every_request_has_an_idempotency_key_of_its_own() -> None:
     assert first.request_id != second.request_id
 
 
-def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:
-    sgd = requests.server_optimizer("sgd", 0.1, 0.9, 0.0)
-
-    assert sgd.sgd == stores_pb2.Sgd(learning_rate=0.1, momentum=0.9)
-    with pytest.raises(InvalidArgument, match=r"momentum 0\.9 is for optimizer 'sgd'"):
-        requests.server_optimizer("adamw", 0.1, 0.9, 0.0)
-
-
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -64,7 +56,9 @@ def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:
         ({"seed": 1.5}, "seed"),
         ({"threads": True}, "threads"),
         ({"consistency": "eventual"}, "consistency"),
-        ({"optimizer": "adam"}, "optimizer"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"schedule": "cyclic"}, "schedule"),
+        ({"staleness_bound": -1, "consistency": "ssp"}, "staleness_bound"),
         ({"model": "Digits"}, "name"),
     ],
 )

@@ -9,6 +9,7 @@ from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, StoreConfig
 from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.schedule import CONSTANT, Schedule
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal, Limits, Observers
@@ -23,6 +24,10 @@ def config(
     consistency: Consistency = Consistency.ASYNC,
     optimizer: Optimizer | None = None,
     durability: Durability = Durability.PROCESS,
+    schedule: Schedule = CONSTANT,
+    staleness_bound: int = 0,
+    backup_workers: int = 0,
+    maximum_gradient_norm: float = 0.0,
 ) -> StoreConfig:
     return StoreConfig(
         name=StoreName("default", "run"),
@@ -33,6 +38,10 @@ def config(
         consistency=consistency,
         optimizer=optimizer or AdamW(0.1),
         durability=durability,
+        schedule=schedule,
+        staleness_bound=staleness_bound,
+        backup_workers=backup_workers,
+        maximum_gradient_norm=maximum_gradient_norm,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from headrace.errors import DataLoss, DeadlineExceeded, HeadraceError, StorageFull
 from headrace_parameters.core.config import Durability
+from headrace_parameters.core.need import Need
 from headrace_parameters.journal.journal import Journal, Limits, Observers
 from headrace_parameters.journal.recovery import recover
 from headrace_parameters.live import LiveStore
@@ -69,7 +70,7 @@ def test_a_push_is_neither_answered_nor_seen_before_the_disk_has_it(tmp_path: Pa
     repeating, _ = in_background(lambda: store.is_duplicate(0, 0))
 
     with pytest.raises(DeadlineExceeded):
-        store.wait(1, 0.05, lambda: True)
+        store.wait(Need(version=1), 0.05, lambda: True)
     assert version(store) == 0
     assert pushing.is_alive()
     assert repeating.is_alive(), "a repeated push must not be answered before the first one is safe"

@@ -1,11 +1,5 @@
 """What the files of a durable store give back after their process is gone, whole or damaged."""
 
-import errno
-import os
-import resource
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +8,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headrace.errors import DataLoss, StorageFull
+from headrace.errors import DataLoss
 from headrace.parameters.layout import Floats
-from headrace_parameters.core.config import AdamW, Consistency, Durability, Optimizer, Sgd, StoreConfig
+from headrace_parameters.core.config import (
+    Adagrad,
+    Adam,
+    AdamW,
+    Consistency,
+    Durability,
+    Optimizer,
+    Sgd,
+    StoreConfig,
+)
 from headrace_parameters.core.record import BadRecord, Sealed, decode
 from headrace_parameters.core.shard import Push
-from headrace_parameters.journal.files import storage_error
 from headrace_parameters.journal.journal import Journal, Limits, Observers
 from headrace_parameters.journal.recovery import recover
 from tests.unit.parameters.journal_files import SELDOM, JournaledShard, config, model, push_of, same
 
 BOTH = [Durability.PROCESS, Durability.DISK]
+OPTIMIZERS = [
+    Sgd(0.1),
+    Sgd(0.1, momentum=0.9),
+    Sgd(0.1, momentum=0.9, nesterov=True),
+    Adam(0.1, weight_decay=0.1),
+    AdamW(0.1),
+    Adagrad(0.1, initial_accumulator=0.5),
+]
 
 
 @given(
@@ -53,7 +63,7 @@ def test_no_flipped_bit_of_a_record_goes_unnoticed() -> None:
 
 
 @pytest.mark.parametrize("durability", BOTH)
-@pytest.mark.parametrize("optimizer", [Sgd(0.1), Sgd(0.1, momentum=0.9), AdamW(0.1)])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("snapshots", [(), (4,), (4, 9)])
 def test_replay_gives_the_same_values_and_optimizer_state_to_the_bit(
     tmp_path: Path, durability: Durability, optimizer: Optimizer, snapshots: tuple[int, ...]
@@ -263,47 +273,3 @@ def test_restored_values_are_what_comes_back_and_nothing_older(tmp_path: Path) -
     flip(store.snapshots()[-1], 100)
     with pytest.raises(DataLoss):
         recover(tmp_path, config())
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """Let the kernel refuse to make a file longer, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize("durability", BOTH)
-def test_a_push_there_is_no_room_for_leaves_the_log_as_it_was(tmp_path: Path, durability: Durability) -> None:
-    settings = config(durability=durability)
-    store = JournaledShard(tmp_path, settings)
-    store.initialize()
-    store.push(0)
-    length = store.segments()[-1].stat().st_size
-    for room in (length, length + 10):
-        with largest_file(room), pytest.raises(StorageFull, match="nothing was applied"):
-            store.push(1)
-        assert store.segments()[-1].stat().st_size == length
-        shutil.copytree(tmp_path, copy := tmp_path / f"copy-{room}")
-        assert same(recover(copy, settings), model(settings, 1, lambda step: [push_of(step)]))
-    store.push(1)
-    assert same(recover(tmp_path, settings), model(settings, 2, lambda step: [push_of(step)]))
-
-
-def test_a_restore_there_is_no_room_for_leaves_the_store_as_it_was(tmp_path: Path) -> None:
-    store = JournaledShard(tmp_path, config())
-    store.initialize()
-    saved = store.shard.state()
-    store.push(0)
-    with largest_file(200), pytest.raises(StorageFull):
-        store.journal.rebase(saved)
-    store.push(1)
-    assert same(recover(tmp_path, config()), model(config(), 2, lambda step: [push_of(step)]))
-
-
-def test_only_a_lack_of_room_is_called_so() -> None:
-    assert isinstance(storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "x"), StorageFull)
-    assert isinstance(storage_error(OSError(errno.EIO, os.strerror(errno.EIO)), "x"), DataLoss)

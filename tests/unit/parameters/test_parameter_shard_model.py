@@ -1,6 +1,7 @@
 """The shard against a plain model of the same rules, under whatever order of calls Hypothesis finds."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headrace.errors import NonFiniteValues, OutOfRange
+from headrace.errors import NonFiniteValues, OutOfRange, StaleEpoch
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace_parameters.core.config import Consistency, Sgd, StoreConfig
+from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 
@@ -25,31 +27,50 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 0.01
 Vector = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Rules:
+    consistency: Consistency
+    workers: int
+    bound: int = 0
+    backups: int = 0
+
+
 class Model:
     """What a store must do, in float64 and without a thought of speed."""
 
-    def __init__(self, consistency: Consistency, workers: int) -> None:
-        self.consistency, self.workers = consistency, workers
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
         self.values, self.velocity = np.zeros(LAYOUT.size), np.zeros(LAYOUT.size)
         self.version = 0
-        self.seen: set[tuple[int, int]] = set()
+        self.clocks = [0] * rules.workers  # of each worker, one more than its last step that was applied
         self.pending: dict[int, tuple[Vector, float]] = {}
 
     def copy(self) -> "Model":
-        twin = Model(self.consistency, self.workers)
+        twin = Model(self.rules)
         twin.values, twin.velocity = self.values, self.velocity
-        twin.version, twin.seen = self.version, set(self.seen)
+        twin.version, twin.clocks = self.version, list(self.clocks)
         return twin
 
+    @property
+    def bsp(self) -> bool:
+        return self.rules.consistency is Consistency.BSP
+
+    def is_too_early(self, worker: int, step: int) -> bool:
+        if self.bsp:
+            return step > self.version
+        fresh = step >= self.clocks[worker]
+        ssp = self.rules.consistency is Consistency.SSP
+        return ssp and fresh and step > min(self.clocks) + self.rules.bound
+
     def push(self, worker: int, step: int, samples: float, gradient: Vector) -> bool:
-        last = max((seen for who, seen in self.seen if who == worker), default=-1)
-        late = step < self.version if self.consistency is Consistency.BSP else step <= last
-        if late or worker in self.pending:
+        late = step < self.version or worker in self.pending if self.bsp else step < self.clocks[worker]
+        if late:
             return False
         self.pending[worker] = gradient, samples
-        self.seen.add((worker, step))
-        if self.consistency is Consistency.ASYNC or len(self.pending) == self.workers:
+        if not self.bsp or len(self.pending) == self.rules.workers - self.rules.backups:
             self.apply(self.pending)
+            for contributor in self.pending:
+                self.clocks[contributor] = step + 1
             self.pending = {}
         return True
 
@@ -62,18 +83,28 @@ class Model:
         self.version += 1
 
 
+@st.composite
+def rules(draw: st.DrawFn) -> Rules:
+    consistency, workers = draw(st.sampled_from(Consistency)), draw(st.integers(1, 3))
+    bound = draw(st.integers(0, 2)) if consistency is Consistency.SSP else 0
+    backups = draw(st.integers(0, workers - 1)) if consistency is Consistency.BSP else 0
+    return Rules(consistency, workers, bound, backups)
+
+
 class StoreMachine(RuleBasedStateMachine):
-    @initialize(consistency=st.sampled_from(Consistency), workers=st.integers(1, 3))
-    def make(self, consistency: Consistency, workers: int) -> None:
-        self.model = Model(consistency, workers)
+    @initialize(rules=rules())
+    def make(self, rules: Rules) -> None:
+        self.model = Model(rules)
         self.config = StoreConfig(
             name=StoreName("default", "run"),
             epoch=1,
             shard_index=0,
             shard_count=1,
-            worker_count=workers,
-            consistency=consistency,
+            worker_count=rules.workers,
+            consistency=rules.consistency,
             optimizer=Sgd(LEARNING_RATE, MOMENTUM, WEIGHT_DECAY),
+            staleness_bound=rules.bound,
+            backup_workers=rules.backups,
         )
         self.shard = Shard(self.config)
         self.shard.initialize(LAYOUT, np.zeros(LAYOUT.size, np.float32))
@@ -82,16 +113,17 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(worker=WORKERS, step=STEPS, samples=SAMPLES, seed=st.integers(0, 9))
     def push(self, worker: int, step: int, samples: float, seed: int) -> None:
         """Mostly duplicates, late ones and ones out of order."""
-        self._push(worker % self.model.workers, step, samples, seed)
+        self._push(worker % self.model.rules.workers, step, samples, seed)
 
     @rule(worker=WORKERS, samples=SAMPLES, seed=st.integers(0, 9))
     def push_in_order(self, worker: int, samples: float, seed: int) -> None:
-        worker %= self.model.workers
-        self._push(worker, self.model.version, samples, seed)
+        worker %= self.model.rules.workers
+        step = self.model.version if self.model.bsp else self.model.clocks[worker]
+        self._push(worker, step, samples, seed)
 
     def _push(self, worker: int, step: int, samples: float, seed: int) -> None:
         gradient = np.random.default_rng(seed).normal(size=LAYOUT.size).astype(np.float32)
-        if self.model.consistency is Consistency.BSP and step > self.model.version:
+        if self.model.is_too_early(worker, step):
             with pytest.raises(OutOfRange):
                 self.shard.push(Push(worker, step, samples, gradient))
             return
@@ -102,7 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
     def push_what_is_not_finite(self, worker: int) -> None:
         gradient = np.full(LAYOUT.size, np.inf, np.float32)
         with pytest.raises(NonFiniteValues):
-            self.shard.push(Push(worker % self.model.workers, self.model.version, 1, gradient))
+            self.shard.push(Push(worker % self.model.rules.workers, self.model.version, 1, gradient))
 
     @rule()
     def save(self) -> None:
@@ -115,7 +147,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.saved
         state, model = self.saved
         if anew:
+            old, self.config = self.config, replace(self.config, epoch=self.config.epoch + 1)
             self.shard = Shard(self.config)
+            with pytest.raises(StaleEpoch):
+                self.shard.config.fence(old.epoch)
         self.shard.restore(state)
         self.model = model.copy()
 
@@ -124,9 +159,30 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.shard.published
         assert self.shard.published.version == self.model.version
         np.testing.assert_allclose(self.shard.published.values, self.model.values, rtol=1e-5, atol=1e-6)
-        if self.model.consistency is Consistency.BSP:
-            missing = [worker for worker in range(self.model.workers) if worker not in self.model.pending]
-            assert self.shard.missing_workers == missing
+        clocks = self.model.clocks
+        assert (self.shard.published.slowest, self.shard.published.furthest) == (min(clocks), max(clocks))
+        if self.model.bsp:
+            missing = [w for w in range(self.model.rules.workers) if w not in self.model.pending]
+            assert self.shard.missing_workers(Need()) == missing
+
+    @invariant()
+    def keeps_the_bound(self) -> None:
+        """The last step applied is never more than the bound ahead of the slowest worker's next."""
+        if self.model.rules.consistency is Consistency.SSP:
+            assert self.shard.published
+            assert self.shard.published.furthest - 1 <= self.shard.published.slowest + self.model.rules.bound
+
+    @rule(step=STEPS)
+    def ask_what_a_step_may_be_computed_with(self, step: int) -> None:
+        assert self.shard.published
+        need = self.shard.need_for(step)
+        met = need.met_by(self.shard.published.version, self.shard.published.slowest)
+        if self.model.bsp:
+            assert met == (self.model.version >= step)
+        else:
+            bounded = self.model.rules.consistency is Consistency.SSP
+            assert met == (not bounded or step - min(self.model.clocks) <= self.model.rules.bound)
+            assert not (bounded and met) or self.shard.published.staleness(step) <= self.model.rules.bound
 
 
 StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

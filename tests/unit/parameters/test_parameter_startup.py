@@ -3,18 +3,24 @@
 import subprocess
 import sys
 
+import pytest
+
 STEP = """
 import sys, torch
-from headrace_parameters.core.config import AdamW
+from headrace_parameters.core.config import Adagrad, Adam, AdamW, Sgd
 from headrace_parameters.core.optimizer import FusedOptimizer
 from headrace_parameters.startup import leave_out_compiler
 
 leave_out_compiler()
-optimizer = FusedOptimizer(AdamW(0.1), 10)
-optimizer.apply(torch.ones(10), [(torch.ones(10), 1.0)])
+optimizer = FusedOptimizer({optimizer}, 10)
+optimizer.apply(torch.ones(10), [(torch.ones(10), 1.0)], 0.5)
 sys.exit("torch._dynamo" in sys.modules)
 """
 
 
-def test_the_first_update_does_not_import_the_compiler_of_torch() -> None:
-    assert subprocess.run([sys.executable, "-c", STEP], check=False, timeout=60).returncode == 0
+@pytest.mark.parametrize(
+    "optimizer", ["Sgd(0.1)", "Sgd(0.1, 0.9, nesterov=True)", "Adam(0.1)", "AdamW(0.1)", "Adagrad(0.1)"]
+)
+def test_the_first_update_does_not_import_the_compiler_of_torch(optimizer: str) -> None:
+    program = STEP.replace("{optimizer}", optimizer)
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

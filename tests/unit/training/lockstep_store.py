@@ -15,7 +15,7 @@ MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 @dataclass
 class Pulled:
-    version: int
+    next_step: int
 
 
 @dataclass

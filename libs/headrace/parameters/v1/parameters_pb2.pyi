@@ -123,7 +123,8 @@ class PushHeader(_message.Message):
     """The caller's epoch; STALE_EPOCH if the store has a greater one, FAILED_PRECONDITION if a smaller one."""
     step: _builtins.int
     """The step the gradient belongs to: BSP refuses any but the store's version (or an earlier one, as a duplicate) with
-    OUT_OF_RANGE; ASYNC takes any step greater than this worker's last.
+    OUT_OF_RANGE; ASYNC takes any step greater than this worker's last; so does SSP, but refuses with OUT_OF_RANGE a step that is
+    more than `staleness_bound` ahead of the slowest worker's.
     """
     samples: _builtins.float
     """Weight of the gradient in the step's mean: the samples it was computed from, 0 to 2**53. A step whose weights are all 0 applies nothing
@@ -188,7 +189,7 @@ class PushResponse(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
-    """True if this (worker, step) was taken before."""
+    """True if the gradient had no effect: this (worker, step) was taken before or, with backup workers, the step was complete."""
     version: _builtins.int
     """The store's version now."""
     def __init__(
@@ -215,12 +216,17 @@ class PullRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
     """The caller's epoch; STALE_EPOCH if the store has a greater one; 0 is let through (a reader outside the run)."""
     min_version: _builtins.int
     """Wait until the store has at least this version."""
+    step: _builtins.int
+    """The step that is to be computed with the values: wait until they may be used for it, too (BSP: version `step`; SSP: every
+    worker has pushed step `step` - `staleness_bound` - 1 or a later one). Unset: the caller computes no step.
+    """
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors; only the parts of them this shard holds are sent, in the order of the flat vector. Empty: all values."""
@@ -232,12 +238,15 @@ class PullRequest(_message.Message):
         epoch: _builtins.int = ...,
         min_version: _builtins.int = ...,
         tensors: _abc.Iterable[_builtins.str] | None = ...,
+        step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "min_version", b"min_version", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___PullRequest: _TypeAlias = PullRequest  # noqa: Y015
 
@@ -249,8 +258,16 @@ class PullResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
+    staleness: _builtins.int
+    """How stale the values are, in steps: s - c, at least 0. s is the step they are for: `step` of a Pull, one more than the pushed
+    step of a PushPull, and without a step the furthest worker's next. c is the slowest worker's next step as these values have it:
+    for each worker one more than the last step whose gradient is in them (0 without any), and of these the least. Under BSP
+    it is 0, but for backup workers, whose late gradients are in no values; under SSP at most the bound (one more without a step).
+    First message only.
+    """
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the values."""
@@ -260,10 +277,11 @@ class PullResponse(_message.Message):
         *,
         version: _builtins.int = ...,
         chunk: Global___Chunk | None = ...,
+        staleness: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,10 +330,18 @@ class PushPullResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
     duplicate: _builtins.bool
-    """True if this (worker, step) was taken before. First message only."""
+    """As in PushResponse. First message only."""
+    staleness: _builtins.int
+    """As in PullResponse. First message only."""
+    next_step: _builtins.int
+    """The step whose gradient the store takes next from this worker: `step` + 1, or more if the run went on without this worker (BSP
+    with backup workers) or the worker repeats steps it pushed before. First message only.
+    """
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the values."""
@@ -326,11 +352,125 @@ class PushPullResponse(_message.Message):
         version: _builtins.int = ...,
         duplicate: _builtins.bool = ...,
         chunk: Global___Chunk | None = ...,
+        staleness: _builtins.int = ...,
+        next_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "next_step", b"next_step", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushPullResponse: _TypeAlias = PushPullResponse  # noqa: Y015
+
+@_typing.final
+class GetStepNormRequest(_message.Message):
+    """Asks for a part of a step's norm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    step: _builtins.int
+    """Which step; waits until it is complete, or the call's deadline."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "step", b"step", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStepNormRequest: _TypeAlias = GetStepNormRequest  # noqa: Y015
+
+@_typing.final
+class GetStepNormResponse(_message.Message):
+    """A part of a step's norm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    squared_norm: _builtins.float
+    """Sum of the squares of the mean gradient's values held here."""
+    finished: _builtins.bool
+    """True if a later step is complete here, so that this one is applied on every shard; `squared_norm` is then 0."""
+    def __init__(
+        self,
+        *,
+        squared_norm: _builtins.float = ...,
+        finished: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "squared_norm", b"squared_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStepNormResponse: _TypeAlias = GetStepNormResponse  # noqa: Y015
+
+@_typing.final
+class FinishStepRequest(_message.Message):
+    """Tells the norm of a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    step: _builtins.int
+    """Which step."""
+    squared_norm: _builtins.float
+    """Over all shards: the sum of their `squared_norm`, in their order. Finite and 0 or more."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+        squared_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "squared_norm", b"squared_norm", "step", b"step", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishStepRequest: _TypeAlias = FinishStepRequest  # noqa: Y015
+
+@_typing.final
+class FinishStepResponse(_message.Message):
+    """The step is applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The store's version now."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishStepResponse: _TypeAlias = FinishStepResponse  # noqa: Y015

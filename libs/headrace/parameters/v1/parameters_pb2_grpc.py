@@ -55,6 +55,16 @@ class ParametersStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullRequest.SerializeToString,
                 response_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullResponse.FromString,
                 _registered_method=True)
+        self.GetStepNorm = channel.unary_unary(
+                '/headrace.parameters.v1.Parameters/GetStepNorm',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormResponse.FromString,
+                _registered_method=True)
+        self.FinishStep = channel.unary_unary(
+                '/headrace.parameters.v1.Parameters/FinishStep',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepResponse.FromString,
+                _registered_method=True)
 
 
 class ParametersServicer:
@@ -89,7 +99,25 @@ class ParametersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PushPull(self, request_iterator, context):
-        """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest).
+        """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+        `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStepNorm(self, request, context):
+        """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
+        with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
+        Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishStep(self, request, context):
+        """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
+        complete here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +145,16 @@ def add_ParametersServicer_to_server(servicer, server):
                     servicer.PushPull,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullRequest.FromString,
                     response_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullResponse.SerializeToString,
+            ),
+            'GetStepNorm': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStepNorm,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormResponse.SerializeToString,
+            ),
+            'FinishStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishStep,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +266,60 @@ class Parameters:
             '/headrace.parameters.v1.Parameters/PushPull',
             headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullRequest.SerializeToString,
             headrace_dot_parameters_dot_v1_dot_parameters__pb2.PushPullResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStepNorm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Parameters/GetStepNorm',
+            headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_parameters__pb2.GetStepNormResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Parameters/FinishStep',
+            headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_parameters__pb2.FinishStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,7 +49,18 @@ class ParametersStub:
     deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _grpc.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]
-    """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+    """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+    `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+    """
+    GetStepNorm: _grpc.UnaryUnaryMultiCallable[_parameters_pb2.GetStepNormRequest, _parameters_pb2.GetStepNormResponse]
+    """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
+    with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
+    Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+    """
+    FinishStep: _grpc.UnaryUnaryMultiCallable[_parameters_pb2.FinishStepRequest, _parameters_pb2.FinishStepResponse]
+    """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
+    complete here.
+    """
 
 @_typing.type_check_only
 class ParametersAsyncStub(ParametersStub):
@@ -72,7 +83,18 @@ class ParametersAsyncStub(ParametersStub):
     deadline (10 minutes without one), then DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers").
     """
     PushPull: _aio.StreamStreamMultiCallable[_parameters_pb2.PushPullRequest, _parameters_pb2.PushPullResponse]  # type: ignore[assignment]
-    """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+    """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+    `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+    """
+    GetStepNorm: _aio.UnaryUnaryMultiCallable[_parameters_pb2.GetStepNormRequest, _parameters_pb2.GetStepNormResponse]  # type: ignore[assignment]
+    """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
+    with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
+    Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+    """
+    FinishStep: _aio.UnaryUnaryMultiCallable[_parameters_pb2.FinishStepRequest, _parameters_pb2.FinishStepResponse]  # type: ignore[assignment]
+    """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
+    complete here.
+    """
 
 class ParametersServicer(metaclass=_abc_1.ABCMeta):
     """Gradients in, values out. Values travel as chunks of little-endian float32, so that a message stays small however large the model is."""
@@ -116,6 +138,29 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_parameters_pb2.PushPullRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parameters_pb2.PushPullResponse], _abc.AsyncIterator[_parameters_pb2.PushPullResponse]]:
-        """Push, then Pull of the version that holds this step (BSP: `step` + 1; ASYNC: whatever is newest)."""
+        """Push, then Pull of the values for the next step (BSP: version `step` + 1; SSP: every worker has pushed step
+        `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
+        """
+
+    @_abc_1.abstractmethod
+    def GetStepNorm(
+        self,
+        request: _parameters_pb2.GetStepNormRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_parameters_pb2.GetStepNormResponse, _abc.Awaitable[_parameters_pb2.GetStepNormResponse]]:
+        """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
+        with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
+        Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishStep(
+        self,
+        request: _parameters_pb2.FinishStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_parameters_pb2.FinishStepResponse, _abc.Awaitable[_parameters_pb2.FinishStepResponse]]:
+        """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
+        complete here.
+        """
 
 def add_ParametersServicer_to_server(servicer: ParametersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from headrace.parameters.v1 import schedule_pb2 as headrace_dot_parameters_dot_v1_dot_schedule__pb2
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eheadrace/types/v1/access.proto\"o\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x42\x06\n\x04kind\"D\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xcc\x03\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06offset\x18\x0b \x01(\x04\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\xab\x02\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*V\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x32\x87\x05\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%headrace/parameters/v1/schedule.proto\x1a\x1eheadrace/types/v1/access.proto\"\xa4\x02\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x12,\n\x04\x61\x64\x61m\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.AdamH\x00\x12\x32\n\x07\x61\x64\x61grad\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.AdagradH\x00\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .headrace.parameters.v1.Schedule\x12\x1d\n\x15maximum_gradient_norm\x18\x06 \x01(\x01\x42\x06\n\x04kind\"V\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\x12\x10\n\x08nesterov\x18\x04 \x01(\x08\"b\n\x04\x41\x64\x61m\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"d\n\x07\x41\x64\x61grad\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x1b\n\x13initial_accumulator\x18\x02 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xfd\x03\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06offset\x18\x0b \x01(\x04\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstaleness_bound\x18\x0f \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\x10 \x01(\r\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\xdc\x02\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*k\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02\x12\x13\n\x0f\x43ONSISTENCY_SSP\x10\x03*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x32\x87\x05\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,36 +47,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORES'].methods_by_name['Snapshot']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
   _globals['_STORES'].methods_by_name['Restore']._loaded_options = None
   _globals['_STORES'].methods_by_name['Restore']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
-  _globals['_CONSISTENCY']._serialized_start=1671
-  _globals['_CONSISTENCY']._serialized_end=1757
-  _globals['_DURABILITY']._serialized_start=1759
-  _globals['_DURABILITY']._serialized_end=1867
-  _globals['_OPTIMIZER']._serialized_start=157
-  _globals['_OPTIMIZER']._serialized_end=268
-  _globals['_SGD']._serialized_start=270
-  _globals['_SGD']._serialized_end=338
-  _globals['_ADAMW']._serialized_start=340
-  _globals['_ADAMW']._serialized_end=439
-  _globals['_TENSORSPEC']._serialized_start=441
-  _globals['_TENSORSPEC']._serialized_end=482
-  _globals['_STORE']._serialized_start=485
-  _globals['_STORE']._serialized_end=945
-  _globals['_CREATESTOREREQUEST']._serialized_start=948
-  _globals['_CREATESTOREREQUEST']._serialized_end=1247
-  _globals['_GETSTOREREQUEST']._serialized_start=1249
-  _globals['_GETSTOREREQUEST']._serialized_end=1280
-  _globals['_LISTSTORESREQUEST']._serialized_start=1282
-  _globals['_LISTSTORESREQUEST']._serialized_end=1356
-  _globals['_LISTSTORESRESPONSE']._serialized_start=1358
-  _globals['_LISTSTORESRESPONSE']._serialized_end=1450
-  _globals['_DELETESTOREREQUEST']._serialized_start=1452
-  _globals['_DELETESTOREREQUEST']._serialized_end=1501
-  _globals['_SNAPSHOTREQUEST']._serialized_start=1503
-  _globals['_SNAPSHOTREQUEST']._serialized_end=1549
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=1551
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=1604
-  _globals['_RESTOREREQUEST']._serialized_start=1606
-  _globals['_RESTOREREQUEST']._serialized_end=1669
-  _globals['_STORES']._serialized_start=1870
-  _globals['_STORES']._serialized_end=2517
+  _globals['_CONSISTENCY']._serialized_start=2210
+  _globals['_CONSISTENCY']._serialized_end=2317
+  _globals['_DURABILITY']._serialized_start=2319
+  _globals['_DURABILITY']._serialized_end=2427
+  _globals['_OPTIMIZER']._serialized_start=197
+  _globals['_OPTIMIZER']._serialized_end=489
+  _globals['_SGD']._serialized_start=491
+  _globals['_SGD']._serialized_end=577
+  _globals['_ADAM']._serialized_start=579
+  _globals['_ADAM']._serialized_end=677
+  _globals['_ADAGRAD']._serialized_start=679
+  _globals['_ADAGRAD']._serialized_end=779
+  _globals['_ADAMW']._serialized_start=781
+  _globals['_ADAMW']._serialized_end=880
+  _globals['_TENSORSPEC']._serialized_start=882
+  _globals['_TENSORSPEC']._serialized_end=923
+  _globals['_STORE']._serialized_start=926
+  _globals['_STORE']._serialized_end=1435
+  _globals['_CREATESTOREREQUEST']._serialized_start=1438
+  _globals['_CREATESTOREREQUEST']._serialized_end=1786
+  _globals['_GETSTOREREQUEST']._serialized_start=1788
+  _globals['_GETSTOREREQUEST']._serialized_end=1819
+  _globals['_LISTSTORESREQUEST']._serialized_start=1821
+  _globals['_LISTSTORESREQUEST']._serialized_end=1895
+  _globals['_LISTSTORESRESPONSE']._serialized_start=1897
+  _globals['_LISTSTORESRESPONSE']._serialized_end=1989
+  _globals['_DELETESTOREREQUEST']._serialized_start=1991
+  _globals['_DELETESTOREREQUEST']._serialized_end=2040
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2042
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2088
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=2090
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=2143
+  _globals['_RESTOREREQUEST']._serialized_start=2145
+  _globals['_RESTOREREQUEST']._serialized_end=2208
+  _globals['_STORES']._serialized_start=2430
+  _globals['_STORES']._serialized_end=3077
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,11 +30,15 @@ class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consisten
     CONSISTENCY_UNSPECIFIED: _Consistency.ValueType  # 0
     """Never valid in a request."""
     CONSISTENCY_BSP: _Consistency.ValueType  # 1
-    """Bulk synchronous: a step is applied once, when every worker has pushed it, with the mean of the gradients weighted by
-    their samples.
+    """Bulk synchronous: a step is applied once, when every worker (but `backup_workers`) has pushed it, with the mean of the
+    gradients weighted by their samples.
     """
     CONSISTENCY_ASYNC: _Consistency.ValueType  # 2
     """Asynchronous: each push is applied when it arrives."""
+    CONSISTENCY_SSP: _Consistency.ValueType  # 3
+    """Stale synchronous parallel (Ho et al. 2013): each push is applied when it arrives, and no worker runs more than
+    `staleness_bound` steps ahead of the slowest.
+    """
 
 class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
     """When a push takes effect."""
@@ -41,11 +46,15 @@ class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
 CONSISTENCY_UNSPECIFIED: Consistency.ValueType  # 0
 """Never valid in a request."""
 CONSISTENCY_BSP: Consistency.ValueType  # 1
-"""Bulk synchronous: a step is applied once, when every worker has pushed it, with the mean of the gradients weighted by
-their samples.
+"""Bulk synchronous: a step is applied once, when every worker (but `backup_workers`) has pushed it, with the mean of the
+gradients weighted by their samples.
 """
 CONSISTENCY_ASYNC: Consistency.ValueType  # 2
 """Asynchronous: each push is applied when it arrives."""
+CONSISTENCY_SSP: Consistency.ValueType  # 3
+"""Stale synchronous parallel (Ho et al. 2013): each push is applied when it arrives, and no worker runs more than
+`staleness_bound` steps ahead of the slowest.
+"""
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 class _Durability:
@@ -84,6 +93,15 @@ class Optimizer(_message.Message):
 
     SGD_FIELD_NUMBER: _builtins.int
     ADAMW_FIELD_NUMBER: _builtins.int
+    ADAM_FIELD_NUMBER: _builtins.int
+    ADAGRAD_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    MAXIMUM_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    maximum_gradient_norm: _builtins.float
+    """Clipping: a step whose mean gradient g has a larger L2 norm, over all shards, is applied with g times
+    maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers alone. With more than one shard workers
+    carry the shards' norms (see Parameters.GetStepNorm), and durability must be MEMORY: a log holds pushes alone.
+    """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """Stochastic gradient descent."""
@@ -92,17 +110,33 @@ class Optimizer(_message.Message):
     def adamw(self) -> Global___AdamW:
         """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
+    @_builtins.property
+    def adam(self) -> Global___Adam:
+        """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
+
+    @_builtins.property
+    def adagrad(self) -> Global___Adagrad:
+        """Adagrad (Duchi et al. 2011)."""
+
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """How the learning rate changes as training goes on. Unset: it stays as it is."""
+
     def __init__(
         self,
         *,
         sgd: Global___Sgd | None = ...,
         adamw: Global___AdamW | None = ...,
+        adam: Global___Adam | None = ...,
+        adagrad: Global___Adagrad | None = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        maximum_gradient_norm: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adamw", b"adamw", "kind", b"kind", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adamw", b"adamw", "kind", b"kind", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "maximum_gradient_norm", b"maximum_gradient_norm", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -117,26 +151,102 @@ class Sgd(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MOMENTUM_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size, > 0."""
     momentum: _builtins.float
     """0 (none) to below 1."""
     weight_decay: _builtins.float
     """L2 penalty added to the gradient, >= 0."""
+    nesterov: _builtins.bool
+    """Nesterov's form of momentum, which must then be above 0: x = x - lr (g + m v)."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float = ...,
         momentum: _builtins.float = ...,
         weight_decay: _builtins.float = ...,
+        nesterov: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "momentum", b"momentum", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Sgd: _TypeAlias = Sgd  # noqa: Y015
+
+@_typing.final
+class Adam(_message.Message):
+    """Adam with bias correction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size, > 0."""
+    beta1: _builtins.float
+    """Decay of the first moment, above 0 and below 1; 0 means 0.9."""
+    beta2: _builtins.float
+    """Decay of the second moment, above 0 and below 1; 0 means 0.999."""
+    epsilon: _builtins.float
+    """Added to the denominator, > 0; 0 means 1e-8."""
+    weight_decay: _builtins.float
+    """L2 penalty added to the gradient, >= 0."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        beta1: _builtins.float = ...,
+        beta2: _builtins.float = ...,
+        epsilon: _builtins.float = ...,
+        weight_decay: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adam: _TypeAlias = Adam  # noqa: Y015
+
+@_typing.final
+class Adagrad(_message.Message):
+    """Adagrad: s = s + g^2; x = x - lr g / (sqrt(s) + epsilon)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size, > 0."""
+    initial_accumulator: _builtins.float
+    """What s begins with, >= 0."""
+    epsilon: _builtins.float
+    """Added to the denominator, > 0; 0 means 1e-10."""
+    weight_decay: _builtins.float
+    """L2 penalty added to the gradient, >= 0."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        initial_accumulator: _builtins.float = ...,
+        epsilon: _builtins.float = ...,
+        weight_decay: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adagrad: _TypeAlias = Adagrad  # noqa: Y015
 
 @_typing.final
 class AdamW(_message.Message):
@@ -226,6 +336,8 @@ class Store(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STALENESS_BOUND_FIELD_NUMBER: _builtins.int
+    BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -249,6 +361,10 @@ class Store(_message.Message):
     """Output only. Values held here."""
     size_bytes: _builtins.int
     """Output only. Memory of values and optimizer state, bytes."""
+    staleness_bound: _builtins.int
+    """SSP: how many steps a worker may run ahead of the slowest; 0: none."""
+    backup_workers: _builtins.int
+    """BSP: of how many workers a step does not wait for the gradients."""
     durability: Global___Durability.ValueType
     """What an acknowledged push survives."""
     @_builtins.property
@@ -280,11 +396,13 @@ class Store(_message.Message):
         length: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        staleness_bound: _builtins.int = ...,
+        backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +422,8 @@ class CreateStoreRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    STALENESS_BOUND_FIELD_NUMBER: _builtins.int
+    BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -319,6 +439,14 @@ class CreateStoreRequest(_message.Message):
     """Required."""
     snapshot: _builtins.str
     """Artifact name of a snapshot to begin with; empty: the store waits for Initialize."""
+    staleness_bound: _builtins.int
+    """SSP alone: how many steps a worker may run ahead of the slowest. With 0 no worker begins a step before all have pushed the
+    step before.
+    """
+    backup_workers: _builtins.int
+    """BSP alone, below `worker_count`: a step is complete with the first `worker_count` - `backup_workers` gradients that arrive;
+    later ones have no effect on anything and are answered as `duplicate`. Each shard counts for itself.
+    """
     durability: Global___Durability.ValueType
     """What an acknowledged push survives; unspecified means MEMORY. Above MEMORY: FAILED_PRECONDITION if the process has no folder to
     itself, DATA_LOSS if it has files of this very store and epoch that it cannot trust.
@@ -338,11 +466,13 @@ class CreateStoreRequest(_message.Message):
         consistency: Global___Consistency.ValueType = ...,
         optimizer: Global___Optimizer | None = ...,
         snapshot: _builtins.str = ...,
+        staleness_bound: _builtins.int = ...,
+        backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

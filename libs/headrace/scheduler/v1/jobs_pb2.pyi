@@ -196,6 +196,8 @@ class TrainSpec(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    STALENESS_BOUND_FIELD_NUMBER: _builtins.int
+    BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: where the result becomes a version."""
@@ -205,6 +207,10 @@ class TrainSpec(_message.Message):
     """Parameter shards, 1 to 1024; 0 means 1."""
     consistency: _stores_pb2.Consistency.ValueType
     """Unspecified means BSP."""
+    staleness_bound: _builtins.int
+    """SSP alone: how many steps a worker may run ahead of the slowest."""
+    backup_workers: _builtins.int
+    """BSP alone, below `workers`: of how many workers a step does not wait for the gradients."""
     durability: _stores_pb2.Durability.ValueType
     """What an acknowledged push survives; unspecified means MEMORY. Above it, a parameter process that is killed and comes back within
     its lease, at the same address, costs neither a step nor an attempt.
@@ -231,11 +237,13 @@ class TrainSpec(_message.Message):
         consistency: _stores_pb2.Consistency.ValueType = ...,
         optimizer: _stores_pb2.Optimizer | None = ...,
         options: _workers_pb2.TrainingOptions | None = ...,
+        staleness_bound: _builtins.int = ...,
+        backup_workers: _builtins.int = ...,
         durability: _stores_pb2.Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

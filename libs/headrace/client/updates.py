@@ -1,0 +1,163 @@
+"""How gradients become values, as people say it: the server-side optimizer, its schedule, and when a push takes effect."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from headrace.errors import InvalidArgument
+from headrace.parameters.v1 import schedule_pb2 as schedules
+from headrace.parameters.v1 import stores_pb2 as stores
+
+Consistency = Literal["bsp", "ssp", "async"]
+OptimizerKind = Literal["sgd", "adam", "adamw", "adagrad"]
+ScheduleKind = Literal["constant", "linear", "cosine", "step"]
+
+_CONSISTENCIES = {
+    "bsp": stores.CONSISTENCY_BSP,
+    "ssp": stores.CONSISTENCY_SSP,
+    "async": stores.CONSISTENCY_ASYNC,
+}
+_DECAYS = {
+    "constant": schedules.DECAY_CONSTANT,
+    "linear": schedules.DECAY_LINEAR,
+    "cosine": schedules.DECAY_COSINE,
+    "step": schedules.DECAY_STEP,
+}
+
+
+class UpdateOptions(TypedDict, total=False):
+    """How gradients become values."""
+
+    consistency: Consistency  # "bsp": a step waits for all workers; "ssp": within a bound; "async": for none
+    staleness_bound: int  # 0; "ssp" alone: steps a worker may run ahead of the slowest
+    backup_workers: int  # 0; "bsp" alone: workers a step does not wait for
+    optimizer: OptimizerKind  # "adamw"
+    learning_rate: float  # 1e-3
+    momentum: float  # 0; "sgd" alone
+    nesterov: bool  # False; "sgd" with momentum alone
+    weight_decay: float  # 0
+    clip_norm: float  # 0: none; largest norm of a step's mean gradient; "bsp" without backup workers alone
+    schedule: ScheduleKind  # "constant"; how the learning rate goes down after the warm-up
+    warmup_steps: int  # 0; steps of linear warm-up
+    decay_steps: int  # 0: all steps after the warm-up; "step": between two reductions, needed
+    decay_factor: float  # 0: 0.1; "step" alone: what each reduction multiplies with
+    learning_rate_floor: float  # 0; least part of the learning rate that is left
+
+
+def store_consistency(
+    kind: Consistency, staleness_bound: int, backup_workers: int, workers: int
+) -> stores.Consistency.ValueType:
+    """Return the mode of the store.
+
+    Raises:
+        InvalidArgument: It is unknown, or one of the numbers does not go with it.
+    """
+    consistency = _CONSISTENCIES.get(kind)
+    if consistency is None:
+        raise InvalidArgument(
+            f"consistency {kind!r} is unknown; use 'bsp', 'ssp' or 'async'", field="consistency"
+        )
+    if staleness_bound and kind != "ssp":
+        raise InvalidArgument(
+            f"staleness_bound {staleness_bound} is for consistency 'ssp'; leave it out with {kind!r}",
+            field="staleness_bound",
+        )
+    if backup_workers and kind != "bsp":
+        raise InvalidArgument(
+            f"backup_workers {backup_workers} is for consistency 'bsp'; leave it out with {kind!r}",
+            field="backup_workers",
+        )
+    if backup_workers and backup_workers >= workers:
+        raise InvalidArgument(
+            f"backup_workers is {backup_workers} of {workers} workers; a step needs the gradient of at least one",
+            field="backup_workers",
+        )
+    return consistency
+
+
+def server_optimizer(
+    kind: OptimizerKind,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool = False,
+) -> stores.Optimizer:
+    """Return the server-side optimizer; `momentum` and `nesterov` are for "sgd" alone."""
+    if kind == "sgd":
+        sgd = stores.Sgd(
+            learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
+        return stores.Optimizer(sgd=sgd)
+    for name, value in (("momentum", momentum), ("nesterov", nesterov)):
+        if value:
+            raise InvalidArgument(
+                f"{name} {value} is for optimizer 'sgd'; leave it out with {kind!r}", field=name
+            )
+    match kind:
+        case "adam":
+            adam = stores.Adam(learning_rate=learning_rate, weight_decay=weight_decay)
+            return stores.Optimizer(adam=adam)
+        case "adamw":
+            adamw = stores.AdamW(learning_rate=learning_rate, weight_decay=weight_decay)
+            return stores.Optimizer(adamw=adamw)
+        case "adagrad":
+            adagrad = stores.Adagrad(learning_rate=learning_rate, weight_decay=weight_decay)
+            return stores.Optimizer(adagrad=adagrad)
+        case _:
+            raise InvalidArgument(
+                f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw' or 'adagrad'", field="optimizer"
+            )
+
+
+def clipping(norm: float, consistency: Consistency, backup_workers: int) -> float:
+    """Return `norm` if such a store can clip by it."""
+    if norm and (consistency != "bsp" or backup_workers):
+        raise InvalidArgument(
+            f"clip_norm {norm} needs all gradients of a step; use consistency 'bsp' without backup_workers",
+            field="clip_norm",
+        )
+    return norm
+
+
+def server_schedule(
+    kind: ScheduleKind,
+    *,
+    steps: int,
+    warmup_steps: int,
+    decay_steps: int,
+    decay_factor: float,
+    floor: float,
+) -> schedules.Schedule | None:
+    """Return how the learning rate changes over a run of so many steps; None: not at all.
+
+    Raises:
+        InvalidArgument: The schedule is unknown, or a value does not go with it.
+    """
+    decay = _DECAYS.get(kind)
+    if decay is None:
+        raise InvalidArgument(
+            f"schedule {kind!r} is unknown; use 'constant', 'linear', 'cosine' or 'step'", field="schedule"
+        )
+    if kind in ("linear", "cosine") and not decay_steps:
+        decay_steps = _steps_after(warmup_steps, steps)
+    if kind == "step" and not decay_steps:
+        raise InvalidArgument(
+            "schedule 'step' needs decay_steps, the steps between two reductions", field="decay_steps"
+        )
+    if kind == "constant" and not (warmup_steps or decay_steps or decay_factor or floor):
+        return None
+    return schedules.Schedule(
+        decay=decay,
+        warmup_steps=warmup_steps,
+        decay_steps=decay_steps,
+        decay_factor=decay_factor,
+        floor=floor,
+    )
+
+
+def _steps_after(warmup_steps: int, steps: int) -> int:
+    if warmup_steps >= steps:
+        raise InvalidArgument(
+            f"warmup_steps is {warmup_steps} of {steps} steps; leave some for the decay", field="warmup_steps"
+        )
+    return steps - warmup_steps

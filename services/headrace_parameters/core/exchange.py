@@ -1,0 +1,67 @@
+"""What passes into a shard and out of it: gradients that are pushed, values that are published."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headrace.errors import InvalidArgument, NonFiniteValues
+from headrace.parameters.layout import Floats
+
+# Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
+MOST_SAMPLES = float(1 << 53)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Values of one version, shape (shard's length,); nobody writes to them any more.
+
+    A worker's clock is its next step: one more than the last step whose gradient is in the values.
+
+    Args:
+        slowest: The least clock of all workers.
+        furthest: The greatest.
+    """
+
+    version: int
+    values: Floats
+    slowest: int
+    furthest: int
+
+    def staleness(self, step: int | None) -> int:
+        """Return how many steps the slowest worker is behind who computes `step`; None: behind the furthest worker."""
+        return max(0, (self.furthest if step is None else step) - self.slowest)
+
+
+@dataclass(frozen=True)
+class Push:
+    """One worker's gradient for one step; the memory of `gradient` is the shard's from now on.
+
+    Raises:
+        NonFiniteValues: The gradient holds a NaN or an infinity.
+        InvalidArgument: `samples` is no weight.
+    """
+
+    worker: int
+    step: int
+    samples: float
+    gradient: Floats
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
+            raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
+        check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
+
+
+def check_finite(values: Floats, what: str) -> None:
+    """Raise NonFiniteValues, naming the first place, if `values` holds a NaN or an infinity."""
+    tensor = torch.from_numpy(values)
+    # The sum is cheap, needs no memory and is finite only if all values are; large finite ones may overflow it.
+    if math.isfinite(tensor.sum().item()) or torch.isfinite(tensor).all():
+        return
+    place = int(np.argmin(np.isfinite(values)))
+    raise NonFiniteValues(
+        f"{what} holds {values[place]} at offset {place} of the shard; nothing was applied: lower the learning rate or skip the batch",
+        metadata={"offset": place},
+    )
