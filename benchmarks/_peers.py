@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -103,15 +103,19 @@ class Model(nn.Module):
 class HeadraceTrainer:
     """Parameters live in one flat vector, into which the store's values arrive; gradients in another."""
 
-    def __init__(self, addresses: Sequence[str], store: str, rank: int, values: Floats) -> None:
+    def __init__(
+        self, addresses: Sequence[str], transport: str, store: str, rank: int, values: Floats
+    ) -> None:
+        self._transport = transport
         self._flat = values.copy()
-        self._gradient = np.zeros_like(values)
+        shared = transport == "shared memory"
+        self._store = ShardedStore(addresses, store, epoch=1, worker=rank, shared_memory=shared)
+        self._gradient = self._store.gradient_memory(values.size)
         self._model = Model(self._flat, target=rank)
         for part, gradient in zip(
             self._model.parts, torch.from_numpy(self._gradient).chunk(TENSORS), strict=True
         ):
             part.grad = gradient
-        self._store = ShardedStore(addresses, store, epoch=1, worker=rank)
         arrays = {name: part.detach().numpy() for name, part in self._model.named_parameters()}
         self._step = self._store.initialize(FlatLayout.of(arrays), values)
 
@@ -119,6 +123,7 @@ class HeadraceTrainer:
         self._gradient.fill(0)
         self._model().backward()
         self._step = self._store.push_pull(self._step, self._gradient, samples=1, out=self._flat).version
+        assert self._store.transport == self._transport, self._store.why_stream
 
     def values(self) -> Floats:
         return self._flat
@@ -152,7 +157,7 @@ class Workers:
         self._pipes = pipes
 
     def step_ms(self, trainer: str, steps: int) -> float:
-        """Let all take `steps` steps with "headrace" or "ddp"; return the time of one, of the slowest worker."""
+        """Let all take `steps` steps with "ddp" or the store of a transport; return the time of one, of the slowest worker."""
         return max(self._ask(trainer, steps)) / steps
 
     def largest_difference(self) -> float:
@@ -166,15 +171,17 @@ class Workers:
 
 
 @contextmanager
-def training_workers(addresses: Sequence[str], store: str, size: int, count: int) -> Iterator[Workers]:
-    """Start `count` workers that train `size` parameters, and stop them."""
+def training_workers(
+    addresses: Sequence[str], stores: Mapping[str, str], size: int, count: int
+) -> Iterator[Workers]:
+    """Start `count` workers that train `size` parameters, with a store for each transport, and stop them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     pipes, processes = [], []
     for rank in range(count):
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
-            target=_work, args=(theirs, addresses, store, size, port, rank, count), daemon=True
+            target=_work, args=(theirs, addresses, stores, size, port, rank, count), daemon=True
         )
         process.start()
         theirs.close()
@@ -187,17 +194,27 @@ def training_workers(addresses: Sequence[str], store: str, size: int, count: int
 
 
 def _work(
-    pipe: Connection, addresses: Sequence[str], store: str, size: int, port: int, rank: int, count: int
+    pipe: Connection,
+    addresses: Sequence[str],
+    stores: Mapping[str, str],
+    size: int,
+    port: int,
+    rank: int,
+    count: int,
 ) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     values = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    headrace, ddp = HeadraceTrainer(addresses, store, rank, values), DdpTrainer(port, rank, count, values)
-    trainers: dict[str, Trainer] = {"headrace": headrace, "ddp": ddp}
+    ddp = DdpTrainer(port, rank, count, values)
+    ours = {
+        transport: HeadraceTrainer(addresses, transport, store, rank, values)
+        for transport, store in stores.items()
+    }
+    trainers: dict[str, Trainer] = {"ddp": ddp, **ours}
     while (asked := pipe.recv())[0] != "stop":
         what, steps = asked
         if what == "compare":
-            pipe.send(float(np.abs(headrace.values() - ddp.values()).max()))
+            pipe.send(max(float(np.abs(trainer.values() - ddp.values()).max()) for trainer in ours.values()))
             continue
         began = time.perf_counter()
         for _ in range(steps):

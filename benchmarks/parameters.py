@@ -1,19 +1,20 @@
-"""How fast gradients and values travel: `python -m benchmarks.parameters [transfer|step] [--json]`.
+"""How fast gradients and values travel: `python -m benchmarks.parameters [transfer|step|step_large] [--json]`.
 
-transfer: one worker and one shard, each a process, against a plain Python socket that moves as many bytes to a process or from it. A
-push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
+transfer: one worker and one shard, each a process, through shared memory and by streams, against a plain Python socket that moves as
+many bytes to a process or from it. A push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
 `headrace.parameters.malloc` is worth there.
 
 step: a synchronous training step of two workers with two shards, each a process of one thread, against torch's
-DistributedDataParallel over gloo in the same workers, with the same model and data. Both ways must train the same parameters.
+DistributedDataParallel over gloo in the same workers, with the same model and data. All ways must train the same parameters.
 """
 
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -29,12 +30,18 @@ from headrace.parameters.v1 import stores_pb2
 
 STORE = "projects/default/stores/benchmark"
 VALUES_PER_MB = 250_000
-TRANSFER_SIZES_MB = (1, 16)
+TRANSFER_SIZES_MB = (1, 16, 128)
+MEASURE_BYTES = 64_000_000  # moved in one measurement: long enough not to be decided by one interruption
+# Speed of push and pull over that of the socket, at least.
+TRANSFER_GOALS = {"shared memory": (1.0, 1.0), "stream": (0.45, 0.55)}
 MALLOC_SIZE_MB = 64  # buffers above 32 MB are what glibc never keeps by itself
 STEPS = {
     1: 10,
     10: 3,
+    100: 1,
 }  # millions of parameters, and steps in one measurement, which then takes a tenth of a second or more
+# Time of a step over that of DistributedDataParallel, at most, by millions of parameters.
+STEP_GOALS = {"shared memory": {10: 0.9, 100: 0.8}, "stream": {10: 1.2, 100: 1.2}}
 WORKERS = SHARDS = 2
 START_S = 60.0
 SAME = 1e-5  # sums of two gradients round once; a step size of 1e-3 makes less of it
@@ -78,11 +85,11 @@ def _wait_for_text(path: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def create_store(
-    address: str, index: int, shards: int, consistency: stores_pb2.Consistency.ValueType
+    address: str, name: str, index: int, shards: int, consistency: stores_pb2.Consistency.ValueType
 ) -> None:
-    """Make shard `index` of the store at `address`, for plain SGD."""
+    """Make shard `index` of a store at `address`, for plain SGD."""
     request = stores_pb2.CreateStoreRequest(
-        name=STORE,
+        name=name,
         epoch=1,
         shard_index=index,
         shard_count=shards,
@@ -94,13 +101,15 @@ def create_store(
         stores.create(request)
 
 
-def timed_ms(work: Callable[[], object]) -> Callable[[], float]:
-    """Return a function that does `work` and returns how many milliseconds it took."""
+def speed(size_bytes: int, work: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that does `work` for about `MEASURE_BYTES` and returns how many GB it moved per second."""
+    times = max(1, MEASURE_BYTES // size_bytes)
 
     def measure() -> float:
         began = time.perf_counter()
-        work()
-        return (time.perf_counter() - began) * 1e3
+        for _ in range(times):
+            work()
+        return times * size_bytes / (time.perf_counter() - began) / 1e9
 
     return measure
 
@@ -118,33 +127,45 @@ def transfer() -> Iterator[list[Case]]:
 
 
 def _transfers(stack: ExitStack, megabytes: int) -> Iterator[Case]:
-    plain = stack.enter_context(plain_socket(4 * megabytes * VALUES_PER_MB))
-    yield Case(f"socket push {megabytes} MB", "ms", timed_ms(plain.push))
-    yield Case(f"socket pull {megabytes} MB", "ms", timed_ms(plain.pull))
-    push, pull = _headrace_transfers(stack, AS_IT_IS, megabytes)
-    yield Case(f"push {megabytes} MB", "ms", timed_ms(push), reference=f"socket push {megabytes} MB")
-    yield Case(f"pull {megabytes} MB", "ms", timed_ms(pull), reference=f"socket pull {megabytes} MB")
+    size = 4 * megabytes * VALUES_PER_MB
+    plain = stack.enter_context(plain_socket(size))
+    sockets = f"socket push {megabytes} MB", f"socket pull {megabytes} MB"
+    yield Case(sockets[0], "GB/s", speed(size, plain.push), more_is_better=True)
+    yield Case(sockets[1], "GB/s", speed(size, plain.pull), more_is_better=True)
+    address = stack.enter_context(shard_process())
+    for transport, goals in TRANSFER_GOALS.items():
+        works = _headrace_transfers(stack, address, megabytes, transport)
+        for way, work, socket, goal in zip(("push", "pull"), works, sockets, goals, strict=True):
+            name = f"{transport} {way} {megabytes} MB"
+            yield Case(name, "GB/s", speed(size, work), reference=socket, goal=goal, more_is_better=True)
 
 
 def _allocators(stack: ExitStack) -> Iterator[Case]:
-    push, pull = f"push {MALLOC_SIZE_MB} MB", f"pull {MALLOC_SIZE_MB} MB"
-    plain_push, plain_pull = _headrace_transfers(stack, PLAIN_MALLOC, MALLOC_SIZE_MB)
-    yield Case(f"{push}, plain malloc", "ms", timed_ms(plain_push))
-    yield Case(f"{pull}, plain malloc", "ms", timed_ms(plain_pull))
-    own_push, own_pull = _headrace_transfers(stack, AS_IT_IS, MALLOC_SIZE_MB)
-    yield Case(push, "ms", timed_ms(own_push), reference=f"{push}, plain malloc")
-    yield Case(pull, "ms", timed_ms(own_pull), reference=f"{pull}, plain malloc")
+    size = 4 * MALLOC_SIZE_MB * VALUES_PER_MB
+    names = f"stream push {MALLOC_SIZE_MB} MB", f"stream pull {MALLOC_SIZE_MB} MB"
+    plain, own = (
+        _headrace_transfers(stack, stack.enter_context(shard_process(program)), MALLOC_SIZE_MB, "stream")
+        for program in (PLAIN_MALLOC, AS_IT_IS)
+    )
+    for name, work in zip(names, plain, strict=True):
+        yield Case(f"{name}, plain malloc", "GB/s", speed(size, work), more_is_better=True)
+    for name, work in zip(names, own, strict=True):
+        yield Case(name, "GB/s", speed(size, work), reference=f"{name}, plain malloc", more_is_better=True)
 
 
 def _headrace_transfers(
-    stack: ExitStack, program: str, megabytes: int
+    stack: ExitStack, address: str, megabytes: int, transport: str
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    size = megabytes * VALUES_PER_MB
-    address = stack.enter_context(shard_process(program))
-    create_store(address, 0, 1, stores_pb2.CONSISTENCY_ASYNC)
-    store = stack.enter_context(ShardedStore([address], STORE, epoch=1, worker=0))
-    gradient, out = np.ones(size, np.float32), np.empty(size, np.float32)
+    """Return a push and a pull of a store of its own at `address`."""
+    size, name = megabytes * VALUES_PER_MB, f"{STORE}-{transport.replace(' ', '-')}"
+    create_store(address, name, 0, 1, stores_pb2.CONSISTENCY_ASYNC)
+    shared = transport == "shared memory"
+    store = stack.enter_context(ShardedStore([address], name, epoch=1, worker=0, shared_memory=shared))
+    gradient, out = store.gradient_memory(size), np.empty(size, np.float32)
+    gradient.fill(1)
     store.initialize(FlatLayout((TensorSpec("w", (size,)),)), gradient)
+    store.pull(out=out)
+    assert store.transport == transport, store.why_stream
     steps = count()
     return lambda: store.push(next(steps), gradient, samples=1), lambda: store.pull(out=out)
 
@@ -152,30 +173,42 @@ def _headrace_transfers(
 @contextmanager
 def step() -> Iterator[list[Case]]:
     """Train 1 and 10 million parameters."""
-    cases: list[Case] = []
     with ExitStack() as stack:
-        for millions in STEPS:
-            cases += _steps(stack, millions)
-        yield cases
+        yield [*_steps(stack, 1, STEP_GOALS), *_steps(stack, 10, STEP_GOALS)]
 
 
-def _steps(stack: ExitStack, millions: int) -> Iterator[Case]:
+@contextmanager
+def step_large() -> Iterator[list[Case]]:
+    """Train 100 million parameters, through shared memory alone: it takes 10 GB of memory as it is."""
+    with ExitStack() as stack:
+        yield list(_steps(stack, 100, ["shared memory"]))
+
+
+def _steps(stack: ExitStack, millions: int, transports: Collection[str]) -> Iterator[Case]:
     addresses = [stack.enter_context(shard_process()) for _ in range(SHARDS)]
-    for index, address in enumerate(addresses):
-        create_store(address, index, SHARDS, stores_pb2.CONSISTENCY_BSP)
-    workers = stack.enter_context(training_workers(addresses, STORE, millions * 10**6, WORKERS))
+    stores = {transport: f"{STORE}-{transport.replace(' ', '-')}" for transport in transports}
+    for name in stores.values():
+        for index, address in enumerate(addresses):
+            create_store(address, name, index, SHARDS, stores_pb2.CONSISTENCY_BSP)
+    workers = stack.enter_context(training_workers(addresses, stores, millions * 10**6, WORKERS))
 
     def same() -> None:
         difference = workers.largest_difference()
-        assert difference < SAME, f"the two ways to train differ by {difference}"
+        assert difference < SAME, f"the ways to train differ by {difference}"
 
-    stack.callback(same)  # before the workers are stopped: both have taken as many steps then
+    stack.callback(same)  # before the workers are stopped: all have taken as many steps then
     gloo = f"DistributedDataParallel {millions}M"
     yield Case(gloo, "ms", lambda: workers.step_ms("ddp", STEPS[millions]))
-    yield Case(
-        f"headrace {millions}M", "ms", lambda: workers.step_ms("headrace", STEPS[millions]), reference=gloo
-    )
+    for transport in transports:
+        measure = functools.partial(workers.step_ms, transport, STEPS[millions])
+        yield Case(
+            f"{transport} {millions}M",
+            "ms",
+            measure,
+            reference=gloo,
+            goal=STEP_GOALS[transport].get(millions),
+        )
 
 
 if __name__ == "__main__":
-    main("parameters", {"transfer": transfer, "step": step})
+    main("parameters", {"transfer": transfer, "step": step, "step_large": step_large})

@@ -4,7 +4,7 @@
     ├── InvalidArgument               NonFiniteValues  ShapeMismatch  DtypeMismatch  DigestMismatch  RequestIdReused
     ├── NotFound
     ├── AlreadyExists
-    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed
+    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable
     ├── Aborted                       EtagMismatch
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
@@ -144,6 +144,12 @@ class UploadOffsetMismatch(FailedPrecondition):
     """A chunk does not begin where the bytes received so far end; `metadata["offset"]` is where it must begin."""
 
     reason = "UPLOAD_OFFSET_MISMATCH"
+
+
+class SharedMemoryUnavailable(FailedPrecondition):
+    """Two processes cannot share memory; streams between them do the same."""
+
+    reason = "SHARED_MEMORY_UNAVAILABLE"
 
 
 class ProgramFailed(FailedPrecondition):

@@ -10,18 +10,21 @@ import torch
 from headrace.config import load_or_exit
 from headrace.node import Agent, join
 from headrace.parameters.malloc import keep_freed_memory
-from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
+from headrace.parameters.recoding import add_parameters_servicer
+from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1 import nodes_pb2
+from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.settings import Settings
+from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.startup import leave_out_compiler
 from headrace_parameters.stores_servicer import StoresServicer
@@ -29,6 +32,8 @@ from headrace_parameters.table import StoreTable
 from headrace_parameters.wire import config_from_proto, recovered_to_proto
 
 log = structlog.get_logger(__name__)
+
+SWEEP_S = 1.0  # how long memory of a worker that was killed is kept
 
 
 def main() -> None:
@@ -44,9 +49,14 @@ def main() -> None:
         )  # before anyone can ask: a store that is not there yet would be one that is lost
         snapshots = _snapshots(process, settings)
         parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
+        gradients = GradientSegments(table.get) if settings.shared_memory else None
+        shared_memory = SharedMemoryServicer(parameters, table.get, gradients)
+        if gradients is not None:
+            _sweep(process, gradients)
         process.serve(
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
-            lambda server: add_ParametersServicer_to_server(parameters, server),
+            lambda server: add_parameters_servicer(parameters, server),
+            lambda server: add_SharedMemoryServicer_to_server(shared_memory, server),
             on_listening=lambda address: _join(process, settings, table, address, recovered),
         )
 
@@ -63,12 +73,22 @@ def _table(process: Process, settings: Settings) -> StoreTable:
     )
     process.closing(table.close)
 
-    def sweep() -> None:
+    def remove_orphans() -> None:
         if not process.stopping.wait(settings.orphan_hours * 3600) and (swept := table.sweep()):
             log.warning("orphans_removed", stores=[str(name) for name in swept], hours=settings.orphan_hours)
 
-    threading.Thread(target=sweep, name="sweep", daemon=True).start()
+    threading.Thread(target=remove_orphans, name="orphans", daemon=True).start()
     return table
+
+
+def _sweep(process: Process, gradients: GradientSegments) -> None:
+    """Notice workers and stores that are gone."""
+
+    def sweep() -> None:
+        while not process.stopping.wait(SWEEP_S):
+            gradients.sweep()
+
+    threading.Thread(target=sweep, name="sweep", daemon=True).start()
 
 
 def _snapshots(process: Process, settings: Settings) -> Snapshots:

@@ -12,13 +12,15 @@ from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal
+from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.recycled import PrivateMemory, Recycled
 
 
 class LiveStore:
     """One shard of a store in this process.
 
     Updates are computed under one lock, and readers wait under another: a pull never waits for an update to be computed, it
-    takes the version before, whose values stay as they are for as long as somebody reads them.
+    takes the version before, whose values stay as they are for as long as somebody in this process reads them.
 
     With a journal, every change is written before it is made, and nobody sees or is told of it before it has reached the store's
     durability: `published` lags behind the shard until then.
@@ -26,6 +28,7 @@ class LiveStore:
     Args:
         shard: What a recovery found; None: a new one.
         journal: Where changes are written; None: the store is in memory alone.
+        memory: Where the values of `shard` are; None: in new memory.
     """
 
     def __init__(
@@ -34,11 +37,14 @@ class LiveStore:
         create_time: datetime,
         shard: Shard | None = None,
         journal: Journal | None = None,
+        memory: PublishedMemory | None = None,
     ) -> None:
         self.config = config
         self.create_time = create_time
         self.journal = journal
-        self._shard = shard or Shard(config)
+        self.memory = memory or PublishedMemory()
+        self._shard = shard or Shard(config, self.memory.allocate)
+        self._gradients = Recycled(PrivateMemory)
         self._visible = self._shard.published
         self._changes = self._shown = 0
         self._changing = threading.Lock()
@@ -79,9 +85,15 @@ class LiveStore:
             if self._shard.published:
                 self._shard.check_layout(layout)
                 return
-            first = Shard(self.config)
+            first = Shard(self.config, self.memory.allocate)
             first.initialize(layout, values)
             self._become(first)
+
+    def new_gradient(self) -> Floats:
+        """Return memory for a gradient, with anything in it; there are values."""
+        assert self.published is not None
+        _, values = self._gradients.take(self.published.values.size)
+        return values
 
     def is_duplicate(self, worker: int, step: int) -> bool:
         """Tell early what `push` will find, once that is as safe as an answer must be; it raises what `push` would."""
@@ -111,7 +123,7 @@ class LiveStore:
 
     def _apply(self, push: Push, sealed: Sealed | None) -> None:
         if self.journal and sealed:
-            self.journal.append(sealed)  # before: the update scales the gradient in place
+            self.journal.append(sealed)  # before: what is applied can always be recovered
         self._shard.push(push)
         self._changes += 1
         if self.journal and self.journal.due and self._shard.between_steps:
@@ -158,7 +170,7 @@ class LiveStore:
         with self._changing:
             self._check_alive()
             self._shard.check_layout(state.layout)
-            restored = Shard(self.config)
+            restored = Shard(self.config, self.memory.allocate)
             restored.restore(state)
             self._become(restored)
 

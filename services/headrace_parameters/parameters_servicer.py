@@ -27,6 +27,7 @@ _LONGEST_WAIT_S = 600.0
 _LAST_WORDS_S = 0.25
 
 Pushed = TypeVar("Pushed", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
+Answered = parameters_pb2.PullResponse | parameters_pb2.PushPullResponse
 
 
 class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
@@ -66,6 +67,23 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.PullRequest, context: ServicerContext
     ) -> Iterator[parameters_pb2.PullResponse]:
         """Send values."""
+        response, store, published = self.pulled(request, context)
+        pieces = _pieces(store, published, request.tensors)
+        self.count_sent(store, response, sum(piece.values.nbytes for piece in pieces))
+        yield from carry(response, pieces)
+
+    def PushPull(
+        self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
+    ) -> Iterator[parameters_pb2.PushPullResponse]:
+        """Take a gradient, then send the values that hold it."""
+        response, store, published = self.push_pulled(request_iterator, context)
+        self.count_sent(store, response, published.values.nbytes)
+        yield from carry(response, [Piece(0, published.values)])
+
+    def pulled(
+        self, request: parameters_pb2.PullRequest, context: ServicerContext
+    ) -> tuple[parameters_pb2.PullResponse, LiveStore, Published]:
+        """Return what Pull answers, without values, and the values."""
         name = StoreName.parse(request.store, field="store")
         # 0: a reader outside the run
         store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
@@ -73,29 +91,31 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         need = store.need_for(step) if step is not None else Need()
         need = replace(need, version=max(need.version, request.min_version))
         published = self._wait(store, need, context)
-        pieces = _pieces(store, published, request.tensors)
-        self._count_sent(pieces)
-        staleness = self._stale(store, published, step)
-        yield from carry(parameters_pb2.PullResponse(version=published.version, staleness=staleness), pieces)
+        response = parameters_pb2.PullResponse(version=published.version, staleness=published.staleness(step))
+        return response, store, published
 
-    def PushPull(
-        self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
-    ) -> Iterator[parameters_pb2.PushPullResponse]:
-        """Take a gradient, then send the values that hold it."""
-        first = _first(request_iterator)
+    def push_pulled(
+        self, requests: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
+    ) -> tuple[parameters_pb2.PushPullResponse, LiveStore, Published]:
+        """Take a gradient; return what PushPull answers, without values, and the values."""
+        first = _first(requests)
         store = self._fenced(first.store, first.header.epoch)
-        taken = self._take(store, first, request_iterator)
+        taken = self._take(store, first, requests)
         step = first.header.step + 1
         published = self._wait(store, store.need_for(step), context)
-        pieces = [Piece(0, published.values)]
-        self._count_sent(pieces)
-        answer = parameters_pb2.PushPullResponse(
+        response = parameters_pb2.PushPullResponse(
             version=published.version,
             duplicate=not taken,
-            staleness=self._stale(store, published, step),
+            staleness=published.staleness(step),
             next_step=store.next_step(first.header.worker, published),
         )
-        yield from carry(answer, pieces)
+        return response, store, published
+
+    def count_sent(self, store: LiveStore, response: Answered, size_bytes: int) -> None:
+        """Count an answer with values."""
+        self._metrics.pulls.inc()
+        self._metrics.sent_bytes.inc(size_bytes)
+        self._metrics.staleness.labels(store.config.consistency.value).observe(response.staleness)
 
     def GetStepNorm(
         self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
@@ -136,8 +156,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         return not duplicate
 
     def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
-        assert store.published is not None  # `is_duplicate` has looked
-        gradient = np.empty_like(store.published.values)
+        gradient = store.new_gradient()  # `is_duplicate` has looked
         receive(chain([first], rest), [Piece(0, gradient)])
         self._metrics.received_bytes.inc(gradient.nbytes)
         return gradient
@@ -148,15 +167,6 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         published = store.wait(need, wait_bound_s(context.time_remaining()), context.is_active)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
-
-    def _stale(self, store: LiveStore, published: Published, step: int | None) -> int:
-        staleness = published.staleness(step)
-        self._metrics.staleness.labels(store.config.consistency.value).observe(staleness)
-        return staleness
-
-    def _count_sent(self, pieces: list[Piece]) -> None:
-        self._metrics.pulls.inc()
-        self._metrics.sent_bytes.inc(sum(piece.values.nbytes for piece in pieces))
 
 
 def wait_bound_s(remaining_s: float) -> float:

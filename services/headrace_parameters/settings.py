@@ -28,8 +28,12 @@ class Settings(NodeSettings):
     max_bytes: int = Field(
         8 * GIB,
         ge=1,
-        description="Memory for values and optimizer state of all stores, in bytes; while a step runs, a store has "
-        "its values once more and one gradient per worker on top.",
+        description="Memory for values and optimizer state of all stores, in bytes; a store has its values "
+        "once more, and one gradient per worker, on top.",
+    )
+    shared_memory: bool = Field(
+        True,
+        description="Whether workers of this machine, of the same user and container, may exchange values through memory.",
     )
     threads: int = Field(
         1,

@@ -135,7 +135,7 @@ class StoreTable:
     def recover(self) -> list[LiveStore]:
         """Hold again what a former process of this folder held; return it."""
         for found in self._shelf.recover():
-            store = LiveStore(found.config, found.create_time, found.shard, found.journal)
+            store = LiveStore(found.config, found.create_time, found.shard, found.journal, found.memory)
             with self._lock:
                 self._stores[found.config.name] = store
                 self._reserved[found.config.name] = store.size_bytes

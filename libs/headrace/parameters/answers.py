@@ -1,10 +1,18 @@
-"""What all shards of a store together answer."""
+"""What a shard answers, and what all shards of a store together do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.parameters.layout import Floats
-from headrace.parameters.shard import Received
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a shard says of the values it sent: their version, and how many steps the slowest worker is behind in them."""
+
+    version: int
+    staleness: int
+    next_step: int = 0  # of a push_pull alone: the next step whose gradient the shard takes
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,24 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
         values = store.push_pull(step, gradient, samples=32).values
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import Self
 
 import grpc
 import numpy as np
 
-from headrace.errors import Cancelled, DtypeMismatch, FailedPrecondition, ShapeMismatch
+from headrace.errors import DtypeMismatch, FailedPrecondition, ShapeMismatch
 from headrace.parameters.answers import Pulled, Snapshot, summed_up
 from headrace.parameters.layout import FlatLayout, Floats, intersect
-from headrace.parameters.operation import Operation
-from headrace.parameters.shard import ShardClient
+from headrace.parameters.lending import Lender, Loan
+from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.stores import StoresClient
+from headrace.parameters.together import Together
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
 
 __all__ = ["Pulled", "ShardedStore", "Snapshot", "StoresClient"]
-
-Result = TypeVar("Result")
 
 
 class ShardedStore:
@@ -40,6 +38,7 @@ class ShardedStore:
         epoch: The run's; a shard with a greater one refuses everything with StaleEpoch.
         worker: 0 to the store's `worker_count` - 1.
         timeout_s: Bound of every method. Under BSP `push_pull` waits for the slowest worker: allow for it.
+        shared_memory: Exchange values through memory with shards of this machine; False: always by streams.
     """
 
     def __init__(
@@ -50,15 +49,18 @@ class ShardedStore:
         epoch: int,
         worker: int,
         timeout_s: float = 60.0,
+        shared_memory: bool = True,
     ) -> None:
         channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
         self._own_channels = [
             channel for channel, shard in zip(channels, shards, strict=True) if isinstance(shard, str)
         ]
-        self._shards = [ShardClient(channel, store, epoch=epoch, worker=worker) for channel in channels]
-        self._threads = ThreadPoolExecutor(len(shards), thread_name_prefix="shard")
-        self._timeout_s = timeout_s
-        self._operation: Operation | None = None
+        self._shards = [
+            ShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shared_memory)
+            for channel in channels
+        ]
+        self._lender = Lender(enabled=shared_memory)
+        self._together = Together(len(shards), timeout_s)
         self._layout: FlatLayout | None = None
         self._clipping: bool | None = None
 
@@ -70,11 +72,29 @@ class ShardedStore:
 
     def close(self) -> None:
         """End what runs, which then raises Cancelled, and free the connections."""
-        if self._operation:
-            self._operation.stop()
-        self._threads.shutdown()
+        self._together.close()
+        for shard in self._shards:
+            shard.release(self._lender.nonce)
+        self._lender.close()
         for channel in self._own_channels:
             channel.close()
+
+    @property
+    def transport(self) -> str:
+        """How values travel, as of the last call: "shared memory" with all shards, else "stream"."""
+        return "shared memory" if all(shard.shares_memory for shard in self._shards) else "stream"
+
+    @property
+    def why_stream(self) -> str:
+        """Why the first shard that shares no memory does not; empty if all do, or nothing has travelled yet."""
+        return next((shard.why_not_shared for shard in self._shards if shard.why_not_shared), "")
+
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,): a gradient that is computed in them needs one copy less to shards of this machine.
+
+        They stay valid after `close`. There is one such memory: a call with another size replaces it.
+        """
+        return self._lender.memory(size)
 
     @property
     def layout(self) -> FlatLayout:
@@ -84,7 +104,7 @@ class ShardedStore:
             FailedPrecondition: Nobody has initialized the store yet.
         """
         if self._layout is None:
-            store = self._on_all(lambda operation, index: self._shards[index].get(operation))[0]
+            store = self._together.do(lambda operation, index: self._shards[index].get(operation))[0]
             if not store.initialized:
                 raise FailedPrecondition(f"{store.name} has no values yet; call initialize first")
             self._layout = layout_from_proto(store.tensors)
@@ -100,7 +120,7 @@ class ShardedStore:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
         parts = self._parts(layout, _checked(layout, values))
-        versions = self._on_all(
+        versions = self._together.do(
             lambda operation, index: self._shards[index].initialize(operation, layout, parts[index])
         )
         self._layout = layout
@@ -116,12 +136,17 @@ class ShardedStore:
         Returns:
             The store's version now.
         """
-        parts = self._parts(self.layout, _checked(self.layout, gradient))
-        return min(
-            self._on_all(
-                lambda operation, index: self._shards[index].push(operation, step, parts[index], samples)
+        layout = self.layout
+        flat = _checked(layout, gradient)
+        parts = self._parts(layout, flat)
+        with self._lender.lending(flat) as loan:
+            return min(
+                self._together.do(
+                    lambda operation, index: self._shards[index].push(
+                        operation, step, parts[index], samples, self._lent(loan, index)
+                    )
+                )
             )
-        )
 
     def pull(
         self,
@@ -141,9 +166,9 @@ class ShardedStore:
         ranges = self.layout.ranges(names)
         values = _output(sum(map(len, ranges)), out)
         pieces = self._pieces(ranges, values)
-        received = self._on_all(
+        received = self._together.do(
             lambda operation, index: self._shards[index].pull(
-                operation, min_version, names, pieces[index], step
+                operation, min_version, names, pieces[index], len(self._held(self.layout, index)), step
             )
         )
         return summed_up(received, values)
@@ -159,14 +184,16 @@ class ShardedStore:
             self.finish_step(step)
             pulled = self.pull(step=step + 1, out=out)
             return replace(pulled, next_step=max(step + 1, pulled.version))
-        parts = self._parts(layout, _checked(layout, gradient))
+        flat = _checked(layout, gradient)
+        parts = self._parts(layout, flat)
         values = _output(layout.size, out)
         places = self._parts(layout, values)
-        received = self._on_all(
-            lambda operation, index: self._shards[index].push_pull(
-                operation, step, parts[index], samples, places[index]
+        with self._lender.lending(flat) as loan:
+            received = self._together.do(
+                lambda operation, index: self._shards[index].push_pull(
+                    operation, step, parts[index], samples, places[index], self._lent(loan, index)
+                )
             )
-        )
         return summed_up(received, values)
 
     def finish_step(self, step: int) -> None:
@@ -174,19 +201,18 @@ class ShardedStore:
 
         For stores with clipping over several shards alone; any number of workers may do it for one step.
         """
-        norms = self._on_all(lambda operation, index: self._shards[index].step_norm(operation, step))
+        norms = self._together.do(lambda operation, index: self._shards[index].step_norm(operation, step))
         parts = [norm for norm in norms if norm is not None]
-        if len(parts) == len(
-            norms
-        ):  # else a later step is complete somewhere, and this one applied everywhere
-            total = sum(parts)
-            self._on_all(lambda operation, index: self._shards[index].finish_step(operation, step, total))
+        if len(parts) < len(norms):
+            return  # a later step is complete somewhere, and so this one is applied everywhere
+        total = sum(parts)
+        self._together.do(lambda operation, index: self._shards[index].finish_step(operation, step, total))
 
     @property
     def _clips(self) -> bool:
         """Whether the store's steps wait for `finish_step`; asked for once."""
         if self._clipping is None:
-            clipped = len(self._shards) > 1 and self._on_all(
+            clipped = len(self._shards) > 1 and self._together.do(
                 lambda operation, index: self._shards[index].get(operation).optimizer.maximum_gradient_norm
             )
             self._clipping = bool(clipped and any(clipped))
@@ -194,51 +220,30 @@ class ShardedStore:
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""
-        saved = self._on_all(lambda operation, index: self._shards[index].snapshot(operation))
+        saved = self._together.do(lambda operation, index: self._shards[index].snapshot(operation))
         return Snapshot(min(shard.version for shard in saved), tuple(shard.artifact for shard in saved))
 
-    def _on_all(self, work: Callable[[Operation, int], Result]) -> list[Result]:
-        """Do `work` for every shard index at once; the first failure stops the others and is raised."""
-        operation = self._operation = Operation(self._timeout_s)
-        futures = [
-            self._threads.submit(operation.attempt, lambda index=index: work(operation, index))
-            for index in range(len(self._shards))
-        ]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:  # On KeyboardInterrupt too: nothing of it goes on alone.
-            if not all(_succeeded(future) for future in futures):
-                operation.stop()
-                wait(futures)
-        return _results(futures)
-
     def _parts(self, layout: FlatLayout, flat: Floats) -> list[Floats]:
-        count = len(self._shards)
-        ranges = [layout.shard_range(index, count) for index in range(count)]
+        ranges = [self._held(layout, index) for index in range(len(self._shards))]
         return [flat[part.start : part.stop] for part in ranges]
+
+    def _held(self, layout: FlatLayout, index: int) -> range:
+        return layout.shard_range(index, len(self._shards))
+
+    def _lent(self, loan: Loan | None, index: int) -> Lent | None:
+        held = self._held(self.layout, index)
+        return (lambda: loan.lend(held)) if loan else None
 
     def _pieces(self, ranges: Sequence[range], values: Floats) -> list[list[Piece]]:
         """Say which part of `values`, that hold `ranges` one after the other, each shard sends, and at which offset of its own."""
-        count, start = len(self._shards), 0
+        start = 0
         pieces: list[list[Piece]] = []
-        for held in (self.layout.shard_range(index, count) for index in range(count)):
+        for held in (self._held(self.layout, index) for index in range(len(self._shards))):
             pieces.append([])
             for part in intersect(ranges, held):
                 pieces[-1].append(Piece(part.start - held.start, values[start : start + len(part)]))
                 start += len(part)
         return pieces
-
-
-def _succeeded(future: Future[Result]) -> bool:
-    return future.done() and not future.exception()
-
-
-def _results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """Return what all found, or raise what failed first; a `Cancelled` only tells that another did."""
-    failures = [error for error in (future.exception() for future in futures) if error]
-    for error in sorted(failures, key=lambda failure: isinstance(failure, Cancelled)):
-        raise error
-    return [future.result() for future in futures]
 
 
 def _checked(layout: FlatLayout, flat: Floats) -> Floats:

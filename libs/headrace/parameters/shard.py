@@ -1,35 +1,41 @@
 """The calls of one worker to one shard."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
 import grpc
 
-from headrace.errors import Internal
+from headrace.errors import Internal, SharedMemoryUnavailable
+from headrace.parameters.answers import Received
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.operation import Operation
-from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc, stores_pb2, stores_pb2_grpc
+from headrace.parameters.recoding import parameters_stub
+from headrace.parameters.shared_shard import SharedShard
+from headrace.parameters.v1 import parameters_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 
 
-@dataclass(frozen=True)
-class Received:
-    """What a shard says of the values it sent: their version, and how many steps the slowest worker is behind in them."""
-
-    version: int
-    staleness: int
-    next_step: int = 0  # of a push_pull alone: the next step whose gradient the shard takes
+Answer = TypeVar("Answer")
+Lent = Callable[[], SharedValues]
 
 
 class ShardClient:
-    """One shard of a store, as one worker of one epoch sees it. Every method may be repeated without harm."""
+    """One shard of a store, as one worker of one epoch sees it. Every method may be repeated without harm.
 
-    def __init__(self, channel: grpc.Channel, store: str, *, epoch: int, worker: int) -> None:
-        self._parameters = parameters_pb2_grpc.ParametersStub(channel)
+    Values travel through shared memory until the shard, or the system, refuses it for the first time, then by streams.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, store: str, *, epoch: int, worker: int, shared_memory: bool
+    ) -> None:
+        self._shared = SharedShard(channel, store, epoch=epoch, worker=worker) if shared_memory else None
+        self.shares_memory = False  # until values have travelled so
+        self.why_not_shared = "" if shared_memory else "shared memory is turned off"
+        self._parameters = parameters_stub(channel)
         self._stores = stores_pb2_grpc.StoresStub(channel)
         self._store = store
         self._epoch = epoch
@@ -49,9 +55,21 @@ class ShardClient:
         call = self._parameters.Initialize.future(requests, timeout=operation.remaining_s)
         return operation.track(call).result().version
 
-    def push(self, operation: Operation, step: int, gradient: Floats, samples: float) -> int:
-        """Send the shard's part of a gradient; return the version the shard has now."""
-        first = parameters_pb2.PushRequest(store=self._store, header=self._header(step, samples))
+    def push(
+        self, operation: Operation, step: int, gradient: Floats, samples: float, lent: Lent | None = None
+    ) -> int:
+        """Send the shard's part of a gradient; return the version the shard has now.
+
+        Args:
+            lent: Says where `gradient` lies in shared memory, once the shard may read it there.
+        """
+        header = self._header(step, samples)
+        if lent and self._shared:
+            try:
+                return self._proven(self._shared.push(operation, header, lent()))
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+        first = parameters_pb2.PushRequest(store=self._store, header=header)
         requests = carry(first, [Piece(0, gradient)])
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
         return operation.track(call).result().version
@@ -62,9 +80,22 @@ class ShardClient:
         min_version: int,
         names: Sequence[str],
         pieces: Sequence[Piece],
+        length: int,
         step: int | None = None,
     ) -> Received:
-        """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with."""
+        """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with.
+
+        Args:
+            length: Number of values the shard holds.
+        """
+        if self._shared:
+            try:
+                copied = self._proven(self._shared.pull(operation, min_version, step, pieces, length))
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+            else:
+                if copied is not None:
+                    return copied
         request = parameters_pb2.PullRequest(
             store=self._store, epoch=self._epoch, min_version=min_version, tensors=names, step=step
         )
@@ -73,10 +104,26 @@ class ShardClient:
         return Received(first.version, first.staleness)
 
     def push_pull(
-        self, operation: Operation, step: int, gradient: Floats, samples: float, values: Floats
+        self,
+        operation: Operation,
+        step: int,
+        gradient: Floats,
+        samples: float,
+        values: Floats,
+        lent: Lent | None = None,
     ) -> Received:
         """Send the shard's part of a gradient, receive the new values into `values`."""
-        first = parameters_pb2.PushPullRequest(store=self._store, header=self._header(step, samples))
+        header = self._header(step, samples)
+        if lent and self._shared:
+            try:
+                copied = self._proven(self._shared.push_pull(operation, header, lent(), values))
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+            else:
+                if copied is not None:
+                    return copied
+        first = parameters_pb2.PushPullRequest(store=self._store, header=header)
+        # a second time, if the values were lost: a duplicate then
         requests = carry(first, [Piece(0, gradient)])
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
         first_answer = _receive(call, [Piece(0, values)])
@@ -101,6 +148,20 @@ class ShardClient:
         """Save the shard in the registry."""
         request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch)
         return operation.track(self._stores.Snapshot.future(request, timeout=operation.remaining_s)).result()
+
+    def release(self, nonce: bytes) -> None:
+        """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
+        if self._shared and nonce and self.shares_memory:
+            self._shared.release(nonce)
+        self._shared = None
+
+    def _proven(self, answer: Answer) -> Answer:
+        self.shares_memory = True
+        return answer
+
+    def _refused(self, why: SharedMemoryUnavailable) -> None:
+        """Use streams from now on."""
+        self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
         return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)

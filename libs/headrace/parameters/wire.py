@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace.errors import ShapeMismatch
+from headrace.parameters.codec import carried
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.v1 import parameters_pb2, stores_pb2
 
@@ -32,15 +33,16 @@ class Piece:
 
 
 def carry(first: Carrier, pieces: Sequence[Piece]) -> Iterator[Carrier]:
-    """Yield `first` with the first chunk of `pieces` in it, then messages of its kind that hold one chunk each."""
+    """Yield `first` with the first chunk of `pieces` in it, then messages of its kind that hold one chunk each.
+
+    The chunks are views of the pieces: `headrace.parameters.codec` writes them.
+    """
     message = first
     empty = True
     for piece in pieces:
         for start in range(0, piece.values.size, CHUNK_VALUES):
             chunk = piece.values[start : start + CHUNK_VALUES]
-            message.chunk.offset = piece.offset + start
-            message.chunk.values = chunk.astype("<f4", copy=False).tobytes()
-            yield message
+            yield carried(message, piece.offset + start, chunk.astype("<f4", copy=False).data)
             empty = False
             message = type(first)()
     if empty:
@@ -73,7 +75,7 @@ def _places(pieces: Iterable[Piece]) -> Iterator[Piece]:
     return (piece for piece in pieces if piece.values.size)
 
 
-def _write(data: bytes, offset: int, place: Piece | None) -> Piece:
+def _write(data: bytes | memoryview, offset: int, place: Piece | None) -> Piece:
     """Write one chunk to the front of `place` and return what is left of it."""
     if place is None:
         raise ShapeMismatch(

@@ -1,16 +1,22 @@
 """Updates of a flat vector by torch's fused optimizers, which pass over the memory once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from headrace.errors import InvalidArgument
+from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import Adagrad, Adam, AdamW, Optimizer, Sgd
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
 # that, each value is the same whichever shard holds it.
 _LANES = 64
+
+_BLOCK = (
+    1 << 16
+)  # values that are summed at a time: a few gradients' worth of them stay in a core's own cache
 
 _STATE: Mapping[type[Optimizer], Sequence[str]] = {
     Sgd: ("momentum_buffer",),
@@ -30,15 +36,28 @@ def state_bytes(config: Optimizer, size: int) -> int:
     return 4 * size * (len(_STATE[type(config)]) if not _is_plain(config) else 0)
 
 
-class FusedOptimizer:
-    """The optimizer of one vector of `size` float32 values, with its state."""
+Allocate = Callable[[int], Floats]
 
-    def __init__(self, config: Optimizer, size: int) -> None:
+
+def new_memory(size: int) -> Floats:
+    """Return memory for `size` values, shape (size,), with anything in it."""
+    return np.empty(size, np.float32)
+
+
+class FusedOptimizer:
+    """The optimizer of one vector of `size` float32 values, with its state.
+
+    Args:
+        allocate: Gives the memory for new values.
+    """
+
+    def __init__(self, config: Optimizer, size: int, allocate: Allocate = new_memory) -> None:
         self._config = config
+        self._allocate = allocate
         self._size = size
         self._padded_size = -(-size // _LANES) * _LANES
         self._parameter = torch.nn.Parameter(torch.zeros(self._padded_size), requires_grad=False)
-        self._parameter.grad = torch.zeros(self._padded_size)
+        self._total = torch.zeros(self._padded_size)
         self._torch = _build(config, self._parameter)
 
     def apply(
@@ -48,25 +67,37 @@ class FusedOptimizer:
 
         Args:
             values: Shape (size,); left as it is.
-            gradients: Shape (size,) each, with its weight. They are scaled in place.
+            gradients: Shape (size,) each, with its weight; one or more. They are left as they are.
             factor: Of the learning rate, in this step.
         Returns:
             The new values, shape (size,), in memory of their own: who reads the old ones may go on.
         """
-        self._parameter.data = self._padded(values)
-        total = self._parameter.grad
-        assert total is not None
-        total = total[: self._size]
-        # Multiply, then add, each rounded: `add_(alpha=)` may fuse them for some values and not for others.
-        for index, (gradient, weight) in enumerate(gradients):
-            scaled = gradient if weight == 1 else gradient.mul_(weight)
-            if index:
-                total.add_(scaled)
-            else:
-                total.copy_(scaled)
+        self._parameter.data = self.hold(values)
+        self._parameter.grad = self._sum(gradients)
         self._torch.param_groups[0]["lr"] = self._config.learning_rate * factor
         self._torch.step()
         return self._parameter.data[: self._size]
+
+    def _sum(self, gradients: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
+        """Return the weighted sum of gradients, shape (padded size,)."""
+        (only, weight), *others = gradients
+        if not others and weight == 1 and self._size == self._padded_size:
+            return only
+        # Multiply, then add, each rounded: `add_(alpha=)` may fuse them for some values and not for others.
+        scaled = torch.empty(min(self._size, _BLOCK))
+        for start in range(0, self._size, _BLOCK):
+            total = self._total[start : min(start + _BLOCK, self._size)]
+            torch.mul(only[start : start + _BLOCK], weight, out=total)
+            for gradient, share in others:
+                total.add_(torch.mul(gradient[start : start + _BLOCK], share, out=scaled[: total.numel()]))
+        return self._total
+
+    def hold(self, values: torch.Tensor) -> torch.Tensor:
+        """Copy values, shape (size,), to memory that `allocate` gives, shape (padded size,)."""
+        held = torch.from_numpy(self._allocate(self._padded_size))
+        held[: self._size] = values
+        held[self._size :] = 0
+        return held
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the state: vectors of shape (size,) and scalars; empty before the first step."""

@@ -20,17 +20,22 @@ from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.exchange import MOST_SAMPLES, Published, Push, check_finite
 from headrace_parameters.core.need import Need
-from headrace_parameters.core.optimizer import FusedOptimizer, kind_of, state_bytes
+from headrace_parameters.core.optimizer import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_parameters.core.state import ShardState
 
 __all__ = ["MOST_SAMPLES", "Published", "Push", "Shard"]
 
 
 class Shard:
-    """The part of a store's flat vector that one process holds."""
+    """The part of a store's flat vector that one process holds.
 
-    def __init__(self, config: StoreConfig) -> None:
+    Args:
+        allocate: Gives the memory for published values.
+    """
+
+    def __init__(self, config: StoreConfig, allocate: Allocate = new_memory) -> None:
         self.config = config
+        self._allocate = allocate
         self.layout: FlatLayout | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
@@ -83,8 +88,8 @@ class Shard:
             )
         check_finite(values, "the first values")
         self.layout = layout
-        self._optimizer = FusedOptimizer(self.config.optimizer, length)
-        self._publish(0, torch.from_numpy(values.copy()))
+        self._optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
+        self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:length])
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if the shard has values of another model."""
@@ -260,12 +265,13 @@ class Shard:
         self._check_same("shard_count", state.shard_count, self.config.shard_count)
         self._check_same("optimizer", state.optimizer, kind_of(self.config.optimizer))
         self.check_layout(state.layout)
-        optimizer = FusedOptimizer(self.config.optimizer, len(self.held(state.layout)))
+        length = len(self.held(state.layout))
+        optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
         optimizer.load(state.optimizer_state)
         self.layout, self._optimizer = state.layout, optimizer
         self._clocks = Clocks(self.config.worker_count, dict(state.last_steps))
         self._pending, self._held, self.measured = {}, None, None
-        self._publish(state.version, state.values)
+        self._publish(state.version, optimizer.hold(state.values)[:length])
 
     def _check_same(self, fact: str, snapshot: object, own: object) -> None:
         if snapshot != own:

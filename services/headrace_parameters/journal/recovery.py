@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.errors import DataLoss, HeadraceError
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.optimizer import Allocate, new_memory
 from headrace_parameters.core.record import BadRecord, decode, headers_after
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.log import find_segments
@@ -38,16 +39,18 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
 
 
-def recover(folder: Path, config: StoreConfig) -> Recovered:
+def recover(folder: Path, config: StoreConfig, allocate: Allocate = new_memory) -> Recovered:
     """Rebuild the shard whose files are in `folder`, and cut the log where it ends.
 
+    Args:
+        allocate: Gives the memory for its values.
     Raises:
         DataLoss: What is there does not suffice to know every acknowledged push.
     """
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
     for snapshot in snapshots:
         try:
-            found = _from_snapshot(snapshot, config, segments)
+            found = _from_snapshot(snapshot, Shard(config, allocate), segments)
             _check_reaches(found.sequence, snapshots)
         except (Damaged, HeadraceError) as error:
             notes.append(str(error))
@@ -55,7 +58,7 @@ def recover(folder: Path, config: StoreConfig) -> Recovered:
         found.notes += notes
         return _trimmed(found, segments)
     if segments and not snapshots and not any(path.stat().st_size for _, path in segments):
-        return _trimmed(Recovered(Shard(config), *segments[0]), segments)  # it never had values
+        return _trimmed(Recovered(Shard(config, allocate), *segments[0]), segments)  # it never had values
     raise DataLoss(
         f"{config.name} of epoch {config.epoch} cannot be recovered from {folder}: {'; '.join(notes) or 'files are missing'}; "
         "it is not served: go on from a checkpoint in a greater epoch, or delete it"
@@ -68,11 +71,8 @@ def _check_reaches(sequence: int, snapshots: list[SnapshotFile]) -> None:
         raise Damaged(f"the log ends at {sequence}, before {snapshots[0].path.name}")
 
 
-def _from_snapshot(
-    snapshot: SnapshotFile, config: StoreConfig, segments: list[tuple[int, Path]]
-) -> Recovered:
+def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[int, Path]]) -> Recovered:
     state = snapshot.load()
-    shard = Shard(config)
     shard.restore(state)
     following = [segment for segment in segments if segment[0] >= snapshot.sequence]
     if not following or following[0][0] != snapshot.sequence:

@@ -26,6 +26,7 @@ from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.files import TEMPORARY, storage_error, sync_folder, written_whole
 from headrace_parameters.journal.journal import REMOVED, Journal, Limits, Observers, remove_folder
 from headrace_parameters.journal.recovery import recover
+from headrace_parameters.published_memory import PublishedMemory
 
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
@@ -41,6 +42,7 @@ class Found:
     create_time: datetime
     shard: Shard
     journal: Journal
+    memory: PublishedMemory
 
 
 class Shelf:
@@ -135,7 +137,8 @@ class Shelf:
             config = self._read_config(request)
             if (config.name, config.epoch) != (name, epoch):
                 raise DataLoss(f"{folder} holds {config.name} of epoch {config.epoch}; was it moved?")
-            found = recover(folder, config)
+            memory = PublishedMemory()
+            found = recover(folder, config, memory.allocate)
         except (HeadraceError, OSError) as error:
             self._refused[name] = epoch, str(error)
             log.error("store_not_recovered", store=str(name), epoch=epoch, folder=str(folder), why=str(error))
@@ -155,7 +158,7 @@ class Shelf:
         journal = Journal(
             folder, config, self._limits, self._observers, sequence=found.sequence, tail=found.tail
         )
-        yield Found(config, create_time, found.shard, journal)
+        yield Found(config, create_time, found.shard, journal, memory)
 
     def _parent(self, name: StoreName) -> Path:
         return self._folder / name.project / name.store

@@ -1,10 +1,16 @@
 """A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+
+
+def _zeros(size: int) -> Floats:
+    return np.zeros(size, np.float32)
 
 
 class FlatModel:
@@ -14,9 +20,11 @@ class FlatModel:
     The model computes on this very memory: what is written into `values` is what it knows, without another copy.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, gradient_memory: Callable[[int], Floats] = _zeros) -> None:
         """Move the parameters of `module`, which keep their values.
 
+        Args:
+            gradient_memory: Returns zeros, shape (N,), for the gradient to be computed in.
         Raises:
             InvalidArgument: A parameter is not float32, or none can be trained.
         """
@@ -27,7 +35,7 @@ class FlatModel:
         self.module = module
         self.layout = FlatLayout(tuple(TensorSpec(name, tuple(it.shape)) for name, it in trainable.items()))
         self.values: Floats = np.empty(self.layout.size, np.float32)
-        self.gradient: Floats = np.zeros(self.layout.size, np.float32)
+        self.gradient: Floats = gradient_memory(self.layout.size)
         values, gradients = self.layout.views(self.values), self.layout.views(self.gradient)
         for name, parameter in trainable.items():
             values[name][...] = parameter.detach().numpy()

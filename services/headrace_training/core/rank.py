@@ -37,6 +37,9 @@ class Snapshot(Protocol):
 class ParameterStore(Protocol):
     """What a rank asks of the parameter store; `headrace.parameters.client.ShardedStore` is one."""
 
+    def gradient_memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
+
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its first values, unless it has some."""
 
@@ -83,7 +86,7 @@ class Rank:
         self._train = examples.load(program, "train")
         self._validation = examples.load(program, "validation") if run.rank == 0 else None
         torch.manual_seed(run.seed)
-        self.model = FlatModel(examples.make_model(program))
+        self.model = FlatModel(examples.make_model(program), store.gradient_memory)
         self._order = DataOrder(len(self._train), run.batch_size, run.seed)
         self._throughput = Throughput(clock)
         self.metrics: dict[str, float] = {}

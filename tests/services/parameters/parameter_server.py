@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,15 +14,18 @@ from prometheus_client import CollectorRegistry
 from headrace.errors import NotFound
 from headrace.parameters.client import StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.recoding import add_parameters_servicer
 from headrace.parameters.v1 import stores_pb2
-from headrace.parameters.v1.parameters_pb2_grpc import add_ParametersServicer_to_server
+from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
+from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
@@ -88,7 +91,15 @@ class FolderOfArtifacts:
 class ParameterServer:
     """A parameter process that is served in this one."""
 
-    def __init__(self, channel: ServedChannel, table: StoreTable, metrics: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        channel: ServedChannel,
+        table: StoreTable,
+        metrics: CollectorRegistry,
+        gradients: GradientSegments | None,
+    ) -> None:
+        self.clients = ExitStack()  # closed before the channel is
+        self.gradients = gradients
         self.channel = channel
         self.table = table
         self.metrics = metrics
@@ -106,6 +117,7 @@ def parameter_server(
     max_bytes: int = 1 << 20,
     folder: Path = NO_FOLDER,
     log_pushes: int = 1000,
+    shared_memory: bool = True,
 ) -> Iterator[ParameterServer]:
     metrics = CollectorRegistry()
     shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
@@ -113,12 +125,17 @@ def parameter_server(
     table.recover()
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
+    gradients = GradientSegments(table.get) if shared_memory else None
+    shared = SharedMemoryServicer(parameters, table.get, gradients)
     with serve(
-        lambda server: add_ParametersServicer_to_server(parameters, server),
+        lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
+        lambda server: add_SharedMemoryServicer_to_server(shared, server),
     ) as channel:
         try:
-            yield ParameterServer(channel, table, metrics)
+            server = ParameterServer(channel, table, metrics, gradients)
+            with server.clients:
+                yield server
         finally:
             table.drain()
             table.close()

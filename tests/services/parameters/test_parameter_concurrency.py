@@ -73,7 +73,7 @@ def test_a_connection_lost_in_the_middle_of_a_step_is_made_again_and_the_step_ap
     server.stores.create(create_request(learning_rate=1))
     with (
         breaking_proxy(server.channel.address, **cut) as proxy,
-        ShardedStore([proxy.address], NAME, epoch=1, worker=0, timeout_s=20) as store,
+        ShardedStore([proxy.address], NAME, epoch=1, worker=0, timeout_s=20, shared_memory=False) as store,
     ):
         store.initialize(layout, np.zeros(VALUES, np.float32))
 

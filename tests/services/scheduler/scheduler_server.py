@@ -31,7 +31,7 @@ from headrace_scheduler.jobs_servicer import JobsServicer
 from headrace_scheduler.nodes_servicer import NodesServicer
 
 LEASE_S = 1.5
-WAIT_S = 20.0
+WAIT_S = 60.0  # bounds a hang; a busy machine may take its time
 PROJECT = "projects/default"
 
 
@@ -59,7 +59,7 @@ class Scheduler:
         """Watch a job until it is as expected."""
         request = jobs_pb2.WatchJobRequest(name=f"{PROJECT}/jobs/{job}")
         last = jobs_pb2.Job()
-        call = self.jobs.WatchJob(request, timeout=WAIT_S)
+        call = self.jobs.WatchJob(request, timeout=WAIT_S, wait_for_ready=True)
         try:
             for response in call:
                 last = response.job
@@ -78,7 +78,7 @@ class Scheduler:
     ) -> deployments_pb2.Deployment:
         """Watch a deployment until it is as expected."""
         request = deployments_pb2.WatchDeploymentRequest(name=f"{PROJECT}/deployments/{deployment}")
-        call = self.deployments.WatchDeployment(request, timeout=WAIT_S)
+        call = self.deployments.WatchDeployment(request, timeout=WAIT_S, wait_for_ready=True)
         try:
             return next(response.deployment for response in call if condition(response.deployment))
         finally:

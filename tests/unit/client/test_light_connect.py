@@ -1,9 +1,8 @@
-"""`import headrace; headrace.connect(...)` is quick because it imports little."""
+"""`import headrace; headrace.connect(...)` is quick because it imports little; `benchmarks/client.py` takes the time."""
 
 import json
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -12,31 +11,19 @@ from headrace.errors import InvalidArgument
 
 HEAVY = ["torch", "numpy", "structlog", "pydantic", "opentelemetry", "sqlalchemy", "typer", "rich", "sklearn"]
 CONNECT = f"""
-import json, sys, time
-started = time.perf_counter()
+import json, sys
 import headrace
-client = headrace.connect("127.0.0.1:1")
-seconds = time.perf_counter() - started
-client.close()
-print(json.dumps({{"seconds": seconds, "heavy": [name for name in {HEAVY} if name in sys.modules]}}))
+headrace.connect("127.0.0.1:1").close()
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
-BOUND_S = 0.3
-RUNS = 5  # the quickest counts: the others tell about the machine's other work
-
-
-def connect_once() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", CONNECT], capture_output=True, text=True, timeout=60, check=True
-    )
-    return dict(json.loads(done.stdout))
 
 
 def test_connecting_imports_nothing_heavy() -> None:
-    assert connect_once()["heavy"] == []
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT], capture_output=True, text=True, timeout=60, check=True
+    )
 
-
-def test_importing_and_connecting_take_less_than_300_ms() -> None:
-    assert min(connect_once()["seconds"] for _ in range(RUNS)) < BOUND_S
+    assert json.loads(done.stdout) == []
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "127.0.0.1", "127.0.0.1:http", "::1:8470"])

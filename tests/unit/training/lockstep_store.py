@@ -37,6 +37,9 @@ class LockstepStore:
         self._pending: list[tuple[Floats, float]] = []
         self._optimizer: torch.optim.Optimizer | None = None
 
+    def gradient_memory(self, size: int) -> Floats:
+        return np.zeros(size, np.float32)
+
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         with self._changed:
             if self.layout is None:

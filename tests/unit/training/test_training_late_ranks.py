@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from headrace.parameters.layout import FlatLayout, Floats
@@ -19,6 +20,9 @@ class StoreThatGoesOn:
 
     ahead: int
     pushed: list[int] = field(default_factory=list)
+
+    def gradient_memory(self, size: int) -> Floats:
+        return np.zeros(size, np.float32)
 
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         return 0

@@ -1,0 +1,107 @@
+"""The segment in which a worker lends its gradients to the shards of its machine."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from headrace.errors import Cancelled, SharedMemoryUnavailable
+from headrace.parameters.layout import Floats
+from headrace.parameters.segments import OwnSegment
+from headrace.parameters.v1 import shared_memory_pb2
+
+
+class Loan:
+    """A gradient that shards may read until the loan ends.
+
+    Args:
+        gradient: Shape (N,).
+        copied: It lies elsewhere, and each part must be copied into the segment before its shard is told of it.
+    """
+
+    def __init__(self, segment: OwnSegment, gradient: Floats, *, copied: bool) -> None:
+        self._segment = segment
+        self._gradient = gradient
+        self._values = segment.view()
+        self._sequence = segment.sequence
+        self._copied = copied
+
+    def lend(self, part: range) -> shared_memory_pb2.SharedValues:
+        """Say where this part of the gradient lies.
+
+        Raises:
+            Cancelled: The loan has ended.
+        """
+        if self._segment.sequence != self._sequence:
+            raise Cancelled("the gradient is not lent any more")
+        if self._copied:
+            self._values[part.start : part.stop] = self._gradient[part.start : part.stop]
+        return shared_memory_pb2.SharedValues(
+            segment=self._segment.describe(), sequence=self._sequence, offset=part.start, count=len(part)
+        )
+
+
+class Lender:
+    """A worker's segment, made when it is first needed. One loan at a time: others wait for its end.
+
+    Args:
+        enabled: Whether to lend at all.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._lock = threading.Lock()
+        self._segment: OwnSegment | None = None
+        self._loans = 0
+
+    @property
+    def nonce(self) -> bytes:
+        """What the shards know the segment by; empty if there is none."""
+        return self._segment.nonce if self._segment else b""
+
+    def memory(self, size: int) -> Floats:
+        """Return zeros, shape (size,): a gradient that is computed in them needs no copy on its way to the shards of this machine."""
+        segment = self._reserve(size)
+        if segment is None:
+            return np.zeros(size, np.float32)
+        values = segment.view()
+        values.fill(0)
+        return values
+
+    @contextmanager
+    def lending(self, gradient: Floats) -> Iterator[Loan | None]:
+        """Lend a gradient for the time of a `with`; None: there is no shared memory here.
+
+        When the time is over, a shard that still copies the gradient finds that it was withdrawn, and refuses it: the worker may write
+        the next one at once.
+        """
+        with self._lock:
+            segment = self._reserve(gradient.size)
+            if segment is None:
+                yield None
+                return
+            self._loans += 1
+            segment.sequence = self._loans
+            try:
+                yield Loan(segment, gradient, copied=not _is_view(gradient, segment))
+            finally:
+                segment.sequence = 0
+
+    def close(self) -> None:
+        """Let no shard find the segment any more; arrays of it stay."""
+        if self._segment:
+            self._segment.close()
+        self._segment, self._enabled = None, False
+
+    def _reserve(self, size: int) -> OwnSegment | None:
+        if self._enabled and (self._segment is None or self._segment.capacity != size):
+            try:
+                self._segment = OwnSegment(size)
+            except SharedMemoryUnavailable:
+                self._enabled = False
+        return self._segment if self._enabled else None
+
+
+def _is_view(gradient: Floats, segment: OwnSegment) -> bool:
+    return gradient.ctypes.data == segment.view().ctypes.data

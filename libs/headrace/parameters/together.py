@@ -1,0 +1,59 @@
+"""The same work for all shards of a store, at once."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from headrace.errors import Cancelled, HeadraceError
+from headrace.parameters.operation import Operation
+
+Result = TypeVar("Result")
+
+
+class Together:
+    """Does work for shards 0 to `count` - 1.
+
+    Args:
+        timeout_s: Time for one piece of work with all of them.
+    """
+
+    def __init__(self, count: int, timeout_s: float) -> None:
+        self._count = count
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
+        self._operation: Operation | None = None
+
+    def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
+        """Do `work` for every shard index at once; the first failure stops the others and is raised."""
+        operation = self._operation = Operation(self._timeout_s)
+
+        def attempt(index: int) -> Result:
+            try:
+                return operation.attempt(lambda: work(operation, index))
+            except BaseException:  # KeyboardInterrupt too: nothing of it goes on alone
+                operation.stop()
+                raise
+
+        others = [self._threads.submit(attempt, index) for index in range(1, self._count)]
+        first: Future[Result] = Future()
+        try:
+            first.set_result(attempt(0))  # in this thread: to wake another takes as long as a small transfer
+        except HeadraceError as error:
+            first.set_exception(error)
+        finally:
+            wait(others)
+        return _results([first, *others])
+
+    def close(self) -> None:
+        """End what runs, which then raises Cancelled."""
+        if self._operation:
+            self._operation.stop()
+        self._threads.shutdown()
+
+
+def _results(futures: Sequence[Future[Result]]) -> list[Result]:
+    """Return what all found, or raise what failed first; a `Cancelled` only tells that another did."""
+    failures = [error for error in (future.exception() for future in futures) if error]
+    for error in sorted(failures, key=lambda failure: isinstance(failure, Cancelled)):
+        raise error
+    return [future.result() for future in futures]

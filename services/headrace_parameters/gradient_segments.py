@@ -1,0 +1,109 @@
+"""The segments in which workers of this machine lend their gradients, mapped to read."""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from headrace.errors import Cancelled, NotFound, ShapeMismatch, SharedMemoryUnavailable
+from headrace.names import StoreName
+from headrace.parameters.layout import Floats
+from headrace.parameters.segments import MappedSegment
+from headrace.parameters.v1.shared_memory_pb2 import Segment, SharedValues
+from headrace_parameters.live import LiveStore
+
+
+@dataclass(frozen=True)
+class _Held:
+    store: LiveStore
+    mapped: MappedSegment
+    process: int  # a pidfd: other than a pid, it never means another process
+
+
+class GradientSegments:
+    """At most one segment per worker of each store; each is let go when its worker, or the store, is gone.
+
+    Args:
+        find: Returns the store of a name, or raises NotFound.
+    """
+
+    def __init__(self, find: Callable[[StoreName], LiveStore]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._held: dict[tuple[StoreName, int], _Held] = {}
+
+    @property
+    def count(self) -> int:
+        """How many are mapped."""
+        return len(self._held)
+
+    def read(self, store: LiveStore, worker: int, where: SharedValues) -> Iterator[Floats]:
+        """Yield the gradient, where it lies, and check afterwards that what was copied of it is all of one push.
+
+        Raises:
+            SharedMemoryUnavailable: The segment cannot be read here.
+            ShapeMismatch: It is too small.
+            Cancelled: The worker has withdrawn the gradient.
+        """
+        mapped = self._map(store, worker, where.segment)
+        if where.offset + where.count > mapped.values.size:
+            raise ShapeMismatch(
+                f"{where.count} values from {where.offset} on do not lie in a segment of {mapped.values.size}"
+            )
+        yield mapped.part(where)
+        if not mapped.is_current(where):
+            raise Cancelled(f"worker {worker} withdrew the gradient while it was read; nothing was applied")
+
+    def release(self, store: StoreName, worker: int, nonce: bytes) -> None:
+        """Let go of a worker's segment, if it is this one."""
+        with self._lock:
+            held = self._held.get((store, worker))
+            if held and held.mapped.nonce == nonce:
+                self._drop((store, worker))
+
+    def sweep(self) -> None:
+        """Let go of the segments whose worker or store is gone."""
+        with self._lock:
+            for key, held in list(self._held.items()):
+                if _has_ended(held.process) or not self._is_current(key[0], held.store):
+                    self._drop(key)
+
+    def _map(self, store: LiveStore, worker: int, segment: Segment) -> MappedSegment:
+        key = (store.config.name, worker)
+        with self._lock:
+            held = self._held.get(key)
+            if held and held.store is store and held.mapped.nonce == segment.nonce:
+                return held.mapped
+            process = _open_process(segment.pid)
+            try:
+                mapped = MappedSegment(segment)
+            except SharedMemoryUnavailable:
+                os.close(process)
+                raise
+            if held:
+                self._drop(key)
+            self._held[key] = _Held(store, mapped, process)
+            return mapped
+
+    def _is_current(self, name: StoreName, store: LiveStore) -> bool:
+        try:
+            return self._find(name) is store
+        except NotFound:
+            return False
+
+    def _drop(self, key: tuple[StoreName, int]) -> None:
+        os.close(self._held.pop(key).process)  # the memory itself goes when the last call has copied from it
+
+
+def _open_process(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, OverflowError) as error:
+        raise SharedMemoryUnavailable(
+            f"there is no process {pid} here: the worker is on another machine, or in another container"
+        ) from error
+
+
+def _has_ended(process: int) -> bool:
+    return bool(select.select([process], [], [], 0)[0])

@@ -1,0 +1,68 @@
+"""Large arrays whose memory is used again as soon as nothing refers to them any more.
+
+malloc would do, but for threads that are not the first it maps large memory anew each time, whose pages the kernel must zero.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from headrace.parameters.layout import Floats
+
+
+class Memory(Protocol):
+    """Memory for values."""
+
+    @property
+    def capacity(self) -> int:
+        """For how many."""
+
+    def view(self) -> Floats:
+        """Return them, shape (capacity,), as an array that nothing else refers to."""
+
+
+Kind = TypeVar("Kind", bound=Memory)
+
+
+class Recycled(Generic[Kind]):
+    """Arrays of one size, mostly; memory of another size is dropped when it comes to hand.
+
+    Args:
+        make: Makes memory of some capacity.
+    """
+
+    def __init__(self, make: Callable[[int], Kind]) -> None:
+        self._make = make
+        # Filled by whichever thread drops the last reference; both ends of a deque are safe without a lock.
+        self._free: deque[Kind] = deque()
+
+    def take(self, size: int) -> tuple[Kind, Floats]:
+        """Return memory, and its values, shape (size,), with anything in them; it is free again when no array refers to these."""
+        memory = self._find(size) or self._make(size)
+        values = memory.view()
+        weakref.finalize(values, self._free.append, memory)
+        return memory, values
+
+    def _find(self, size: int) -> Kind | None:
+        while True:
+            try:
+                memory = self._free.popleft()
+            except IndexError:
+                return None
+            if memory.capacity == size:
+                return memory
+
+
+class PrivateMemory:
+    """Memory of this process alone."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._bytes = bytearray(4 * capacity)
+
+    def view(self) -> Floats:
+        """Return its values, shape (capacity,), as an array that nothing else refers to."""
+        return np.frombuffer(self._bytes, np.float32)
