@@ -20,6 +20,7 @@ _STRATEGIES: dict[str, StrategyKind] = {
 }
 
 
+# Long because it is a list: every parameter is an option of the command with its help.
 def train(
     context: typer.Context,
     program: Annotated[

@@ -93,6 +93,7 @@ def archive_program(artifact: str, target: str, config: Mapping[str, Any] | None
     )
 
 
+# Long because it is a list: every parameter is a field of the request, checked and put in its place.
 def train_job(
     project: str,
     program: program_pb2.Program,

@@ -32,7 +32,7 @@ class Retries:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that are left, as a deadline for the next try; never 0, which would mean none to gRPC."""
+        """Seconds that are left, as the deadline of the next try: always more than 0."""
         return max(self._end - self._clock(), 0.001)
 
     def pause_after(self, error: HeadraceError) -> float:
