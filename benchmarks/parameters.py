@@ -53,8 +53,8 @@ PLAIN_MALLOC = (
 
 
 @contextmanager
-def shard_process(program: str = AS_IT_IS) -> Iterator[str]:
-    """Run a parameter service on a free port; yield its address."""
+def shard_process(program: str = AS_IT_IS, **more: str) -> Iterator[str]:
+    """Run a parameter service on a free port, with `more` settings; yield its address."""
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder, "address")
         settings = {
@@ -62,6 +62,7 @@ def shard_process(program: str = AS_IT_IS) -> Iterator[str]:
             "ADDRESS_FILE": str(address),
             "METRICS_ADDRESS": "",
             "LOG_LEVEL": "warning",
+            **more,
         }
         process = subprocess.Popen(
             [sys.executable, "-c", program],

@@ -1,8 +1,10 @@
 """`python -m headrace_parameters`: one process of the parameter service."""
 
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import structlog
 import torch
 
 from headrace.config import load_or_exit
@@ -16,13 +18,20 @@ from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1 import nodes_pb2
 from headrace_parameters.gradient_segments import GradientSegments
-from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.journal.journal import Limits
+from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.live import LiveStore
+from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.settings import Settings
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.snapshots import Snapshots
+from headrace_parameters.startup import leave_out_compiler
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
+from headrace_parameters.wire import config_from_proto, recovered_to_proto
+
+log = structlog.get_logger(__name__)
 
 SWEEP_S = 1.0  # how long memory of a worker that was killed is kept
 
@@ -30,12 +39,14 @@ SWEEP_S = 1.0  # how long memory of a worker that was killed is kept
 def main() -> None:
     """Serve until told to stop."""
     keep_freed_memory()
+    leave_out_compiler()
     settings = load_or_exit(Settings)
     torch.set_num_threads(settings.threads)
     with Process("parameters", settings) as process:
-        table = StoreTable(
-            max_stores=settings.slots, max_bytes=settings.max_bytes, now=lambda: datetime.now(UTC)
-        )
+        table = _table(process, settings)
+        recovered = (
+            table.recover()
+        )  # before anyone can ask: a store that is not there yet would be one that is lost
         snapshots = _snapshots(process, settings)
         parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
         gradients = GradientSegments(table.get) if settings.shared_memory else None
@@ -46,8 +57,28 @@ def main() -> None:
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
             lambda server: add_parameters_servicer(parameters, server),
             lambda server: add_SharedMemoryServicer_to_server(shared_memory, server),
-            on_listening=lambda address: _join(process, settings, table, address),
+            on_listening=lambda address: _join(process, settings, table, address, recovered),
         )
+
+
+def _table(process: Process, settings: Settings) -> StoreTable:
+    """Build the table of stores, which lets go of their files at the end and removes those nobody wants."""
+    limits = Limits(settings.snapshot_log_bytes, settings.snapshot_log_pushes)
+    shelf = Shelf(settings.data_dir, limits, config_from_proto, journal_observers(process.metrics))
+    table = StoreTable(
+        max_stores=settings.slots,
+        max_bytes=settings.max_bytes,
+        now=lambda: datetime.now(UTC),
+        shelf=shelf,
+    )
+    process.closing(table.close)
+
+    def remove_orphans() -> None:
+        if not process.stopping.wait(settings.orphan_hours * 3600) and (swept := table.sweep()):
+            log.warning("orphans_removed", stores=[str(name) for name in swept], hours=settings.orphan_hours)
+
+    threading.Thread(target=remove_orphans, name="orphans", daemon=True).start()
+    return table
 
 
 def _sweep(process: Process, gradients: GradientSegments) -> None:
@@ -68,11 +99,15 @@ def _snapshots(process: Process, settings: Settings) -> Snapshots:
     return Snapshots(RegistryClient(channel))
 
 
-def _join(process: Process, settings: Settings, table: StoreTable, address: str) -> None:
+def _join(
+    process: Process, settings: Settings, table: StoreTable, address: str, recovered: Sequence[LiveStore]
+) -> None:
     """Be a node, and say goodbye to the scheduler and to all waiting calls at the end."""
+    hello = settings.hello("parameters", nodes_pb2.NODE_KIND_PARAMETERS, address)
+    hello.stores.extend(map(recovered_to_proto, recovered))
     agent = Agent(
         settings.scheduler_address,
-        settings.hello("parameters", nodes_pb2.NODE_KIND_PARAMETERS, address),
+        hello,
         report=nodes_pb2.Report,  # a store is no task: the scheduler placed it and knows it
     )
 

@@ -8,8 +8,10 @@ from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
+from headrace_parameters.journal.journal import Journal
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 
@@ -19,14 +21,32 @@ class LiveStore:
 
     Updates are computed under one lock, and readers wait under another: a pull never waits for an update to be computed, it
     takes the version before, whose values stay as they are for as long as somebody in this process reads them.
+
+    With a journal, every change is written before it is made, and nobody sees or is told of it before it has reached the store's
+    durability: `published` lags behind the shard until then.
+
+    Args:
+        shard: What a recovery found; None: a new one.
+        journal: Where changes are written; None: the store is in memory alone.
+        memory: Where the values of `shard` are; None: in new memory.
     """
 
-    def __init__(self, config: StoreConfig, create_time: datetime) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        create_time: datetime,
+        shard: Shard | None = None,
+        journal: Journal | None = None,
+        memory: PublishedMemory | None = None,
+    ) -> None:
         self.config = config
         self.create_time = create_time
-        self.memory = PublishedMemory()
+        self.journal = journal
+        self.memory = memory or PublishedMemory()
+        self._shard = shard or Shard(config, self.memory.allocate)
         self._gradients = Recycled(PrivateMemory)
-        self._shard = Shard(config, self.memory.allocate)
+        self._visible = self._shard.published
+        self._changes = self._shown = 0
         self._changing = threading.Lock()
         self._news = threading.Condition()
         self._ended: HeadraceError | None = None
@@ -38,8 +58,8 @@ class LiveStore:
 
     @property
     def published(self) -> Published | None:
-        """The newest values; None before there are any."""
-        return self._shard.published
+        """The newest values that are as safe as they must be; None before there are any."""
+        return self._visible
 
     @property
     def size_bytes(self) -> int:
@@ -62,8 +82,12 @@ class LiveStore:
         """Take the first values, shape (values held here,), unless there are some."""
         with self._changing:
             self._check_alive()
-            self._shard.initialize(layout, values)
-        self.wake()
+            if self._shard.published:
+                self._shard.check_layout(layout)
+                return
+            first = Shard(self.config, self.memory.allocate)
+            first.initialize(layout, values)
+            self._become(first)
 
     def new_gradient(self) -> Floats:
         """Return memory for a gradient, with anything in it; there are values."""
@@ -72,17 +96,60 @@ class LiveStore:
         return values
 
     def is_duplicate(self, worker: int, step: int) -> bool:
-        """Tell early what `push` will find; it raises what `push` would."""
+        """Tell early what `push` will find, once that is as safe as an answer must be; it raises what `push` would."""
         with self._changing:
-            return self._shard.is_duplicate(worker, step)
+            duplicate = self._shard.is_duplicate(worker, step)
+            position = self._position()
+        if duplicate:
+            self._wait_until_safe(position)
+        return duplicate
 
     def push(self, push: Push) -> bool:
-        """Take a gradient; return False if it was taken before."""
+        """Take a gradient; return False if it was taken before.
+
+        Raises:
+            StorageFull, DataLoss: It could not be written, and was not applied.
+        """
+        sealed = Sealed.of(push) if self.journal else None
         with self._changing:
             self._check_alive()
-            taken = self._shard.push(push)
-        self.wake()
+            taken = self._shard.takes(push)
+            if taken:
+                self._apply(push, sealed)
+            change, published, position = self._changes, self._shard.published, self._position()
+        self._wait_until_safe(position)
+        self._show(change, published)
         return taken
+
+    def _apply(self, push: Push, sealed: Sealed | None) -> None:
+        if self.journal and sealed:
+            self.journal.append(sealed)  # before: what is applied can always be recovered
+        self._shard.push(push)
+        self._changes += 1
+        if self.journal and self.journal.due and self._shard.between_steps:
+            self.journal.snapshot(self._shard.state())
+
+    def _become(self, shard: Shard) -> None:
+        """Put another shard in the place of this one, once it is safe."""
+        if self.journal:
+            self.journal.rebase(shard.state())
+        self._shard = shard
+        self._changes += 1
+        self._show(self._changes, shard.published)
+
+    def _position(self) -> int:
+        return self.journal.position if self.journal else 0
+
+    def _wait_until_safe(self, position: int) -> None:
+        if self.journal:
+            self.journal.wait(position)
+
+    def _show(self, change: int, published: Published | None) -> None:
+        """Let pulls see what a change led to, unless they see a later one already."""
+        with self._news:
+            if change > self._shown:
+                self._shown, self._visible = change, published
+            self._news.notify_all()
 
     def need_for(self, step: int) -> Need:
         """Say what the values must hold with which a worker computes `step`."""
@@ -102,15 +169,28 @@ class LiveStore:
         """Become what `state` says."""
         with self._changing:
             self._check_alive()
-            self._shard.restore(state)
-        self.wake()
+            self._shard.check_layout(state.layout)
+            restored = Shard(self.config, self.memory.allocate)
+            restored.restore(state)
+            self._become(restored)
+
+    def keep(self, journal: Journal) -> None:
+        """Write what there is, and from now on every change, to a journal; before anyone else has the store."""
+        if self._shard.published:
+            journal.rebase(self._shard.state())
+        self.journal = journal
 
     def finish_step(self, step: int, squared_norm: float) -> None:
-        """Apply a complete step, clipped by the norm over all shards; do nothing if it is applied already."""
+        """Apply a complete step, clipped by the norm over all shards; do nothing if it is applied already.
+
+        No log has this: stores whose steps need it are in memory alone.
+        """
         with self._changing:
             self._check_alive()
             self._shard.finish_step(step, squared_norm)
-        self.wake()
+            self._changes += 1
+            change, published = self._changes, self._shard.published
+        self._show(change, published)
 
     def wait_for_norm(self, step: int, timeout_s: float, wanted: Callable[[], bool]) -> float | None:
         """Return the squared norm of this shard's part of a step, once it is complete; None: the step is long applied.
@@ -155,6 +235,11 @@ class LiveStore:
         with self._changing:
             self._ended = why
         self.wake()
+
+    def forget_files(self) -> None:
+        """Remove what is on the disk, after `end`."""
+        if self.journal:
+            self.journal.destroy()
 
     def wake(self) -> None:
         """Let every waiting call look again."""

@@ -7,11 +7,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from headrace_parameters.journal.journal import Observers
 from headrace_parameters.live import LiveStore
 
 _WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 _STALENESS_BUCKETS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+_LONG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class ParameterMetrics:
@@ -64,9 +66,42 @@ class _HeldStores(Collector):
         version = GaugeMetricFamily(
             "headrace_parameters_store_version", "Optimizer updates applied.", labels=["store"]
         )
+        log_bytes = GaugeMetricFamily(
+            "headrace_parameters_log_bytes", "Bytes of a durable store's log on the disk.", labels=["store"]
+        )
+        lag = GaugeMetricFamily(
+            "headrace_parameters_log_lag_bytes",
+            "Bytes of the log that are not known to survive the machine.",
+            labels=["store"],
+        )
         for store in self._stores():
             label = [str(store.config.name)]
             size.add_metric(label, store.size_bytes)
             version.add_metric(label, store.published.version if store.published else 0)
-        yield size
-        yield version
+            if store.journal:
+                log_bytes.add_metric(label, store.journal.log_bytes)
+                lag.add_metric(label, store.journal.lag_bytes)
+        yield from (size, version, log_bytes, lag)
+
+
+def journal_observers(registry: CollectorRegistry) -> Observers:
+    """Make the histograms of what durable stores do with the disk."""
+    force = Histogram(
+        "headrace_parameters_fsync_seconds",
+        "Time to force the log to the disk, once for all pushes that waited.",
+        buckets=_WAIT_BUCKETS_S,
+        registry=registry,
+    )
+    snapshot = Histogram(
+        "headrace_parameters_snapshot_seconds",
+        "Time to write a snapshot in the background.",
+        buckets=_LONG_BUCKETS_S,
+        registry=registry,
+    )
+    recovery = Histogram(
+        "headrace_parameters_recovery_seconds",
+        "Time to recover one store at the start of the process.",
+        buckets=_LONG_BUCKETS_S,
+        registry=registry,
+    )
+    return Observers(force.observe, snapshot.observe, recovery.observe)

@@ -1,11 +1,14 @@
 """What the parameter service can be told, by environment variables `HEADRACE_PARAMETERS_*`."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.node import NodeSettings
 
 GIB = 1 << 30
+_ORPHANS = "Hours after which recovered stores that nobody has asked for, and files that cannot be trusted, are removed."
 
 
 class Settings(NodeSettings):
@@ -38,3 +41,17 @@ class Settings(NodeSettings):
         le=256,
         description="Threads that compute one update; an update is bound by memory, and shards share a machine.",
     )
+    data_dir: Path = Field(
+        Path("data/parameters"),
+        description="Folder of the durable stores, this process's alone; made when the first one is.",
+    )
+    snapshot_log_bytes: int = Field(
+        GIB // 4,
+        ge=1,
+        description="Bytes a store's log grows by before a snapshot takes its place, but at least the snapshot's own size; a recovery "
+        "replays at most about as many.",
+    )
+    snapshot_log_pushes: int = Field(
+        10_000, ge=1, description="Pushes a store's log grows by before a snapshot takes its place."
+    )
+    orphan_hours: float = Field(24.0, gt=0, le=8760, description=_ORPHANS)

@@ -63,11 +63,13 @@ class Snapshots:
                 with safe_open(path, framework="pt") as file:
                     # Cloned: the tensors of a file point into it, and it is about to be removed.
                     tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-                    return ShardState.decode(tensors, file.metadata() or {})
+                    state = ShardState.decode(tensors, file.metadata() or {})
             except SafetensorError as error:
                 raise InvalidArgument(
                     f"{artifact} is not a safetensors file: {error}", field="artifact"
                 ) from error
+        state.check_finite()
+        return state
 
     def _require(self) -> ArtifactFiles:
         if self._artifacts is None:

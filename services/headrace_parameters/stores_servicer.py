@@ -28,7 +28,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
             if request.snapshot:
                 store.restore(self._snapshots.load(request.snapshot))
 
-        return store_to_proto(self._table.create(config_from_proto(request), begin_with_snapshot))
+        return store_to_proto(self._table.create(config_from_proto(request), request, begin_with_snapshot))
 
     def GetStore(self, request: stores_pb2.GetStoreRequest, context: ServicerContext) -> stores_pb2.Store:
         """Return one store."""

@@ -2,15 +2,19 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 
 from headrace.errors import AlreadyExists, NotFound, QuotaExceeded, ServerDraining, StaleEpoch
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
-from headrace_parameters.core.config import StoreConfig
+from headrace.parameters.v1 import stores_pb2
+from headrace_parameters.core.config import Durability, StoreConfig
+from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 
 RETRY_AFTER_S = 1.0
+ANY_EPOCH = 1 << 64
 
 
 class StoreTable:
@@ -20,9 +24,12 @@ class StoreTable:
         max_stores: How many there may be.
         max_bytes: How much memory values and optimizer state of all may take.
         now: The time, for `create_time`.
+        shelf: Where durable stores are kept.
     """
 
-    def __init__(self, *, max_stores: int, max_bytes: int, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, max_stores: int, max_bytes: int, now: Callable[[], datetime], shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._unclaimed: set[StoreName] = set()
         self._max_stores = max_stores
         self._max_bytes = max_bytes
         self._now = now
@@ -35,6 +42,7 @@ class StoreTable:
         """Find a store; NotFound if it is not held here."""
         with self._lock:
             store = self._stores.get(name)
+            self._unclaimed.discard(name)
         if store is None:
             raise NotFound(
                 f"{name} is not held by this process; it was deleted, or lost with a process that ended: create it again"
@@ -66,6 +74,7 @@ class StoreTable:
 
     def _find_same(self, config: StoreConfig) -> LiveStore | None:
         held = self._stores.get(config.name)
+        self._unclaimed.discard(config.name)
         if held is None or held.config.epoch < config.epoch:
             return None
         if held.config.epoch > config.epoch:
@@ -76,27 +85,76 @@ class StoreTable:
             )
         return held
 
-    def create(self, config: StoreConfig, prepare: Callable[[LiveStore], None]) -> LiveStore:
+    def create(
+        self,
+        config: StoreConfig,
+        request: stores_pb2.CreateStoreRequest,
+        prepare: Callable[[LiveStore], None],
+    ) -> LiveStore:
         """Make a store, in the place of one of an older epoch, or return the same one.
 
         Args:
+            request: What `config` was read from; a later process reads it again.
             prepare: Called with the new store before anyone else sees it.
         Raises:
             StaleEpoch, AlreadyExists: As `find_same`.
             QuotaExceeded: There are as many stores as there may be.
+            FailedPrecondition, DataLoss, StorageFull: The store cannot be as durable as it shall be.
         """
         held = self.find_same(config)
         if held:
             return held
         store = LiveStore(config, self._now())
         prepare(store)
-        with self._lock:
-            held = self._find_same(config)
-            if held:
-                return held
-            return self._put(store)
+        with ExitStack() as unless_placed:
+            if config.durability is not Durability.MEMORY:
+                journal = self._shelf.create(config, request, store.create_time)
+                unless_placed.callback(journal.destroy)
+                store.keep(journal)
+            with self._lock:
+                held = self._find_same(config)
+                if held:
+                    return held
+                old = self._put(store)
+            unless_placed.pop_all()
+        self._retire(old, config)
+        return store
 
-    def _put(self, store: LiveStore) -> LiveStore:
+    def _retire(self, old: LiveStore | None, config: StoreConfig) -> None:
+        """Let go of the store that another took the place of, and of the files of older epochs."""
+        if old:
+            old.end(
+                StaleEpoch(
+                    f"{config.name} was replaced by epoch {config.epoch}; stop, a newer attempt runs",
+                    metadata={"epoch": config.epoch},
+                )
+            )
+            old.forget_files()
+        self._shelf.remove(config.name, config.epoch - 1)
+
+    def recover(self) -> list[LiveStore]:
+        """Hold again what a former process of this folder held; return it."""
+        for found in self._shelf.recover():
+            store = LiveStore(found.config, found.create_time, found.shard, found.journal, found.memory)
+            with self._lock:
+                self._stores[found.config.name] = store
+                self._reserved[found.config.name] = store.size_bytes
+                self._unclaimed.add(found.config.name)
+        return self.all()
+
+    def sweep(self) -> list[StoreName]:
+        """Delete the recovered stores nobody has asked for since, and the files that cannot be trusted; return their names."""
+        with self._lock:
+            unclaimed = [self._stores[name] for name in self._unclaimed if name in self._stores]
+        for store in unclaimed:
+            self.delete(store.config.name, store.config.epoch)
+        refused = self._shelf.refused()
+        for name, epoch in refused:
+            self._shelf.remove(name, epoch)
+        return [store.config.name for store in unclaimed] + [name for name, _ in refused]
+
+    def _put(self, store: LiveStore) -> LiveStore | None:
+        """Hold a store from now on; return the one it replaces."""
         name = store.config.name
         if name not in self._stores and len(self._stores) >= self._max_stores:
             raise QuotaExceeded(
@@ -104,15 +162,11 @@ class StoreTable:
             )
         self._check_room(name, store.size_bytes)
         old = self._stores.get(name)
+        if store.journal:
+            self._shelf.place(store.config, store.journal)
+        self._unclaimed.discard(name)
         self._stores[name], self._reserved[name] = store, store.size_bytes
-        if old:
-            old.end(
-                StaleEpoch(
-                    f"{name} was replaced by epoch {store.config.epoch}; stop, a newer attempt runs",
-                    metadata={"epoch": store.config.epoch},
-                )
-            )
-        return store
+        return old
 
     def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
         """Keep room for the values of such a model.
@@ -142,6 +196,8 @@ class StoreTable:
             NotFound: It is not held here.
             StaleEpoch: It belongs to a newer epoch.
         """
+        if not self._holds(name) and self._shelf.remove(name, epoch or ANY_EPOCH):
+            return  # files that could not be trusted
         store = self.get(name)
         if epoch and epoch < store.config.epoch:
             store.config.fence(epoch)
@@ -150,8 +206,20 @@ class StoreTable:
                 del self._stores[name]
                 self._reserved.pop(name, None)
         store.end(NotFound(f"{name} was deleted"))
+        store.forget_files()
+
+    def _holds(self, name: StoreName) -> bool:
+        with self._lock:
+            return name in self._stores
 
     def drain(self) -> None:
         """Make every waiting call return: the process is about to stop."""
         for store in self.all():
             store.end(ServerDraining("the parameter process is about to stop", retry_after_s=RETRY_AFTER_S))
+
+    def close(self) -> None:
+        """Let go of the files of all stores, after `drain`; the next process of the folder recovers them."""
+        for store in self.all():
+            if store.journal:
+                store.journal.close()
+        self._shelf.close()

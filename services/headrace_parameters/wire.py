@@ -4,8 +4,9 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.wire import layout_to_proto
+from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
-from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.config import Consistency, Durability, StoreConfig
 from headrace_parameters.live import LiveStore
 
 _CONSISTENCY = {
@@ -13,6 +14,13 @@ _CONSISTENCY = {
     stores_pb2.CONSISTENCY_SSP: Consistency.SSP,
     stores_pb2.CONSISTENCY_ASYNC: Consistency.ASYNC,
 }
+_DURABILITY = {
+    stores_pb2.DURABILITY_UNSPECIFIED: Durability.MEMORY,
+    stores_pb2.DURABILITY_MEMORY: Durability.MEMORY,
+    stores_pb2.DURABILITY_PROCESS: Durability.PROCESS,
+    stores_pb2.DURABILITY_DISK: Durability.DISK,
+}
+_DURABILITY_OF = {ours: theirs for theirs, ours in _DURABILITY.items()}
 _CONSISTENCY_OF = {ours: theirs for theirs, ours in _CONSISTENCY.items()}
 
 
@@ -25,6 +33,12 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
             field="consistency",
         )
     name = StoreName.parse(request.name)
+    durability = _DURABILITY.get(request.durability)
+    if durability is None:
+        raise InvalidArgument(
+            f"durability is {request.durability}; use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+            field="durability",
+        )
     if request.snapshot:
         check_snapshot(request.snapshot, name, "snapshot")
     return StoreConfig(
@@ -40,6 +54,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         staleness_bound=request.staleness_bound,
         backup_workers=request.backup_workers,
         maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
+        durability=durability,
     )
 
 
@@ -66,6 +81,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         staleness_bound=config.staleness_bound,
         backup_workers=config.backup_workers,
         size_bytes=store.size_bytes,
+        durability=_DURABILITY_OF[config.durability],
     )
     message.create_time.FromDatetime(store.create_time)
     published, layout = store.published, store.layout
@@ -76,3 +92,13 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         message.tensors.extend(layout_to_proto(layout))
         message.offset, message.length = held.start, len(held)
     return message
+
+
+def recovered_to_proto(store: LiveStore) -> nodes_pb2.RecoveredStore:
+    """Tell the scheduler of a store that outlived its process."""
+    return nodes_pb2.RecoveredStore(
+        name=str(store.config.name),
+        epoch=store.config.epoch,
+        shard_index=store.config.shard_index,
+        version=store.published.version if store.published else 0,
+    )

@@ -85,6 +85,7 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         snapshot=command.snapshot,
         staleness_bound=train.staleness_bound,
         backup_workers=train.backup_workers,
+        durability=train.durability,
     )
 
 

@@ -82,6 +82,13 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     _check_project(str(ModelName.parse(train.model, field="job.train.model")), project, "job.train.model")
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
+    train.durability = train.durability or stores_pb2.DURABILITY_MEMORY
+    if train.durability not in stores_pb2.Durability.values():
+        raise _bad(
+            "job.train.durability",
+            train.durability,
+            "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+        )
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     check_updates(train)
@@ -105,6 +112,10 @@ def _complete_strategy(train: jobs_pb2.TrainSpec) -> None:
     if train.consistency != stores_pb2.CONSISTENCY_BSP:
         name = stores_pb2.Consistency.Name(train.consistency)  # check_updates lets only known ones pass
         raise _bad("job.train.consistency", name, "this is for STRATEGY_PARAMETER_SERVER; leave it out")
+    if train.durability != stores_pb2.DURABILITY_MEMORY:
+        name = stores_pb2.Durability.Name(train.durability)
+        rule = f"{strategy} keeps its parameters in the workers; leave it out, and use checkpoints"
+        raise _bad("job.train.durability", name, rule)
     if train.backup_workers:
         rule = f"{strategy} waits for all workers; leave it out"
         raise _bad("job.train.backup_workers", train.backup_workers, rule)

@@ -170,6 +170,10 @@ def read_hello(hello: nodes_pb2.Hello) -> nodes.Node:
         incarnation=hello.incarnation,
         attach_time=0.0,
         labels=dict(hello.labels),
+        recovered=tuple(
+            nodes.RecoveredStore(store.name, store.epoch, store.shard_index, store.version)
+            for store in hello.stores
+        ),
     )
 
 

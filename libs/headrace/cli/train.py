@@ -59,6 +59,12 @@ def train(
     backup_workers: Annotated[
         int, typer.Option(help="Slowest workers a step does not wait for, for bsp.", min=0)
     ] = 0,
+    durability: Annotated[
+        Literal["memory", "process", "disk"],
+        typer.Option(
+            help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them; disk: of its machine."
+        ),
+    ] = "memory",
     optimizer: Annotated[
         Literal["adamw", "adam", "sgd", "adagrad"], typer.Option(help="How gradients are applied.")
     ] = "adamw",
@@ -122,6 +128,7 @@ def train(
             consistency=consistency,
             staleness_bound=staleness_bound,
             backup_workers=backup_workers,
+            durability=durability,
             optimizer=optimizer,
             learning_rate=learning_rate,
             momentum=momentum,

@@ -23,6 +23,7 @@ from headrace.client.updates import (
 from headrace.errors import InvalidArgument
 from headrace.names import DeploymentName, ProjectName
 from headrace.optimization.v1 import optimizer_pb2 as optimization
+from headrace.parameters.v1 import stores_pb2 as stores
 from headrace.scheduler.v1 import deployments_pb2 as deployments
 from headrace.scheduler.v1 import jobs_pb2 as jobs
 from headrace.training.v1 import workers_pb2 as training
@@ -30,6 +31,7 @@ from headrace.types.v1 import program_pb2
 
 PrecisionKind = Literal["fp32", "bf16"]
 StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
+Durability = Literal["memory", "process", "disk"]
 ObjectiveKind = Literal["latency", "size"]
 
 _STRATEGIES = {
@@ -38,6 +40,11 @@ _STRATEGIES = {
     "local_sgd": training.STRATEGY_LOCAL_SGD,
 }
 _PRECISIONS = {"fp32": training.PRECISION_FP32, "bf16": training.PRECISION_BF16}
+_DURABILITIES = {
+    "memory": stores.DURABILITY_MEMORY,
+    "process": stores.DURABILITY_PROCESS,
+    "disk": stores.DURABILITY_DISK,
+}
 _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.OBJECTIVE_SIZE}
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
@@ -52,6 +59,9 @@ class TrainOptions(UpdateOptions, total=False):
         StrategyKind  # "parameter_server"; "all_reduce" and "local_sgd": the workers agree among themselves
     )
     shards: int | None  # 1, none with another strategy; processes that hold the parameters
+    durability: (
+        Durability  # "memory"; what an acknowledged push survives: "process" its process, "disk" its machine
+    )
     average_every_steps: int  # 0; "local_sgd": steps from one mean of the workers' values to the next
     seed: int  # 0; of the initial values and the order of the data
     checkpoint_every_steps: int  # 0: never
@@ -108,6 +118,7 @@ def train_job(
     consistency: Consistency = "bsp",
     staleness_bound: int = 0,
     backup_workers: int = 0,
+    durability: Durability = "memory",
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
@@ -163,6 +174,7 @@ def train_job(
         strategy=choose("strategy", strategy, _STRATEGIES),
         shards=0 if shards is None else _whole("shards", shards, least=1),
         consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),
+        durability=choose("durability", durability, _DURABILITIES),
         optimizer=rule,
         options=options,
         staleness_bound=_whole("staleness_bound", staleness_bound),

@@ -12,8 +12,8 @@ from headrace.rpc.addresses import free_port, join_address
 SCHEDULER_PORT = 8470
 _HOST = "127.0.0.1"
 _WITH_FOLDER = frozenset(
-    {"registry", "scheduler", "training", "optimization"}
-)  # the others keep nothing on disk
+    {"registry", "scheduler", "parameters", "training", "optimization"}
+)  # inference keeps nothing on disk
 
 
 @dataclass(frozen=True)

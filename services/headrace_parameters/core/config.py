@@ -18,6 +18,14 @@ class Consistency(Enum):
     ASYNC = "async"
 
 
+class Durability(Enum):
+    """What an acknowledged push survives: nothing, the death of the process, or that of the machine."""
+
+    MEMORY = "memory"
+    PROCESS = "process"
+    DISK = "disk"
+
+
 @dataclass(frozen=True)
 class StoreConfig:
     """One shard of a store, before it has values.
@@ -42,6 +50,7 @@ class StoreConfig:
     staleness_bound: int = 0
     backup_workers: int = 0
     maximum_gradient_norm: float = 0.0
+    durability: Durability = Durability.MEMORY
 
     def __post_init__(self) -> None:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)
@@ -65,6 +74,9 @@ class StoreConfig:
         check(field, norm, "0 (no clipping) or more", norm >= 0)
         whole_steps = self.consistency is Consistency.BSP and not backups
         check(field, norm, "0 unless consistency is BSP without backup workers", whole_steps or norm == 0)
+        # FinishStep is no push, and a log has pushes alone. One shard finishes its steps by itself.
+        logged = self.durability is Durability.MEMORY or self.shard_count == 1
+        check(field, norm, "0 unless durability is MEMORY or there is one shard", logged or norm == 0)
 
     @property
     def required_gradients(self) -> int:

@@ -67,6 +67,11 @@ class Shard:
             return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
         return self._clocks.behind(need.clock)
 
+    @property
+    def between_steps(self) -> bool:
+        """Whether `state` has all that was taken: no gradient waits for the others of its step, no step for its norm."""
+        return not self._pending and not self._held
+
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
 
@@ -118,6 +123,17 @@ class Shard:
             self._clocks.check_bound(step, self.config.staleness_bound)
         return False
 
+    def takes(self, push: Push) -> bool:
+        """Tell whether `push` would take this gradient, or raise what it would; changes nothing."""
+        if self.is_duplicate(push.worker, push.step):
+            return False
+        assert self.published is not None
+        if push.gradient.shape != self.published.values.shape:
+            raise ShapeMismatch(
+                f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
+            )
+        return True
+
     def _is_late(self, version: int, worker: int, step: int) -> bool:
         if step > version:
             raise OutOfRange(
@@ -145,13 +161,8 @@ class Shard:
             ShapeMismatch: It has another shape than (shard's length,).
             FailedPrecondition, InvalidArgument, OutOfRange: As `is_duplicate`.
         """
-        if self.is_duplicate(push.worker, push.step):
+        if not self.takes(push):
             return False
-        assert self.published is not None
-        if push.gradient.shape != self.published.values.shape:
-            raise ShapeMismatch(
-                f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
-            )
         pushes = {**self._pending, push.worker: push}
         if self.config.consistency is not Consistency.BSP or len(pushes) == self.config.required_gradients:
             self._complete(pushes)

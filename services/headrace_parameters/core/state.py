@@ -77,6 +77,9 @@ class ShardState:
             raise InvalidArgument(f"the snapshot is damaged: {error!r}") from error
         if state.values.shape != (length,) or state.values.dtype != torch.float32:
             raise InvalidArgument(f"the snapshot is damaged: its values are not {length} of float32")
-        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise NonFiniteValues("the snapshot holds a NaN or an infinity")
         return state
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteValues if there is a NaN or an infinity in it."""
+        if not all(torch.isfinite(tensor).all() for tensor in (self.values, *self.optimizer_state.values())):
+            raise NonFiniteValues("the snapshot holds a NaN or an infinity")

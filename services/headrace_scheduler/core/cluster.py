@@ -7,7 +7,7 @@ from headrace.errors import NotFound, StaleEpoch
 from headrace_scheduler.core import serving
 from headrace_scheduler.core.events import NodeDetached, NodeReported, TaskReport
 from headrace_scheduler.core.jobs import Failure, Job, Member, MemberState, job_of_task
-from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on
+from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on, store_recovered
 from headrace_scheduler.core.lifecycle import reported as task_reported
 from headrace_scheduler.core.nodes import Node
 from headrace_scheduler.core.tables import Tables
@@ -38,7 +38,19 @@ def attached(tables: Tables, node: Node, now: float) -> None:
         )
     tables.nodes.put(node.name, _welcomed(node, old, now))
     if node.incarnation != old.incarnation:
+        _take_recovered(tables, old, node, now)
         _lose_work(tables, old, MemberState.GONE, f"node {_id(old)} was restarted", now)
+
+
+def _take_recovered(tables: Tables, old: Node, node: Node, now: float) -> None:
+    """Move to the new process of a node the stores that it has recovered from the old one."""
+    recovered = {(store.name, store.epoch, store.shard_index): store for store in node.recovered}
+    for job, member in members_on(list(tables.jobs.values()), old.name, old.incarnation):
+        store = recovered.get((member.resource, member.epoch, member.index))
+        if store and not member.task:
+            where = f"node {_id(node)} was restarted and has shard {member.index} at version {store.version}"
+            moved = replace(member, incarnation=node.incarnation, address=node.address)
+            tables.put_job(store_recovered(tables.jobs[job.name], member, moved, where, now))
 
 
 def _welcomed(node: Node, old: Node, now: float) -> Node:

@@ -48,7 +48,7 @@ class PoolDeleted:
 class NodeAttached:
     """A process said hello."""
 
-    node: Node
+    node: Node  # `recovered` says which stores of the process before it has
 
 
 @dataclass(frozen=True)

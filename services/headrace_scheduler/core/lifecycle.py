@@ -24,6 +24,7 @@ COSTS_AN_ATTEMPT = frozenset(
     {
         "ABORTED",
         "CANCELLED",
+        "DATA_LOSS",
         "DEADLINE_EXCEEDED",
         "INTERNAL",
         "NODE_LOST",
@@ -161,6 +162,25 @@ def member_lost(job: Job, member: Member, state: MemberState, failure: Failure, 
     if job.state.placed and not _result_is_safe(job):
         return failed(job, failure, now)
     return settled(job, now)
+
+
+def store_recovered(job: Job, member: Member, moved: Member, where: str, now: float) -> Job:
+    """Go on with a store that outlived its process; the workers repeat what the outage interrupted.
+
+    Args:
+        moved: The store on its new process. At another address its workers do not find it: that costs the attempt, but the store is
+            known there, and is deleted in time.
+        where: What to tell people.
+    """
+    current = member in job.members
+    if moved.state is MemberState.LOST:
+        moved = moved.to(MemberState.HELD, now)
+    job = job.with_member(moved)
+    if not current or not job.state.placed or _result_is_safe(job):
+        return job
+    if moved.address != member.address:
+        return failed(job, Failure("NODE_LOST", f"{where}, but at another address"), now)
+    return replace(job, message=f"attempt {job.attempt} goes on: {where}")
 
 
 def _result_is_safe(job: Job) -> bool:

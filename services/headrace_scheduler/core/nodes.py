@@ -45,6 +45,16 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
+class RecoveredStore:
+    """One shard that a process found on its disk when it started, whole."""
+
+    name: str
+    epoch: int
+    shard_index: int
+    version: int
+
+
+@dataclass(frozen=True)
 class Node:
     """One process, and the one before it under the same name."""
 
@@ -65,6 +75,7 @@ class Node:
     leaving: bool = False
     active_tasks: frozenset[str] = frozenset()  # not final, in its last report
     models: tuple[ServedModel, ...] = ()
+    recovered: tuple[RecoveredStore, ...] = ()  # as it said when it attached
 
     @property
     def state(self) -> NodeState:

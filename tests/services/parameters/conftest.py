@@ -41,26 +41,24 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(transport: str) -> Iterator[Connect]:
-    """Open clients of a store on some servers, closed after the test."""
-    with ExitStack() as stack:
+def connect(transport: str) -> Connect:
+    """Open clients of a store on some servers, closed before the last of these."""
 
-        def open_store(
-            *servers: ParameterServer, epoch: int = 1, worker: int = 0, timeout_s: float = 10.0
-        ) -> ShardedStore:
-            channels = [server.channel for server in servers]
-            return stack.enter_context(
-                ShardedStore(
-                    channels,
-                    NAME,
-                    epoch=epoch,
-                    worker=worker,
-                    timeout_s=timeout_s,
-                    shared_memory=transport == "shared memory",
-                )
+    def open_store(
+        *servers: ParameterServer, epoch: int = 1, worker: int = 0, timeout_s: float = 10.0
+    ) -> ShardedStore:
+        return servers[-1].clients.enter_context(
+            ShardedStore(
+                [server.channel for server in servers],
+                NAME,
+                epoch=epoch,
+                worker=worker,
+                timeout_s=timeout_s,
+                shared_memory=transport == "shared memory",
             )
+        )
 
-        yield open_store
+    return open_store
 
 
 def ready_store(server: ParameterServer, connect: Connect, **request: object) -> ShardedStore:

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 REPOSITORY_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "PATH": os.environ["PATH"],
-    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # of a checkout other than the installed one
+    **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
 }
 
 

@@ -1,8 +1,9 @@
 """A parameter process that is served in the process of a test, and requests to make stores in it."""
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -20,13 +21,17 @@ from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
 from headrace_parameters.gradient_segments import GradientSegments
-from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.journal.journal import Limits
+from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
+from headrace_parameters.wire import config_from_proto
 
+NO_FOLDER = Path(os.devnull, "none")  # where nothing can be kept
 NAME = "projects/default/stores/run"
 LAYOUT = FlatLayout((TensorSpec("weight", (3, 2)), TensorSpec("bias", ()), TensorSpec("scale", (4,))))
 
@@ -44,6 +49,7 @@ def create_request(
     snapshot: str = "",
     staleness_bound: int = 0,
     backup_workers: int = 0,
+    durability: stores_pb2.Durability.ValueType = stores_pb2.DURABILITY_MEMORY,
 ) -> stores_pb2.CreateStoreRequest:
     return stores_pb2.CreateStoreRequest(
         name=name,
@@ -56,6 +62,7 @@ def create_request(
         snapshot=snapshot,
         staleness_bound=staleness_bound,
         backup_workers=backup_workers,
+        durability=durability,
     )
 
 
@@ -91,6 +98,7 @@ class ParameterServer:
         metrics: CollectorRegistry,
         gradients: GradientSegments | None,
     ) -> None:
+        self.clients = ExitStack()  # closed before the channel is
         self.gradients = gradients
         self.channel = channel
         self.table = table
@@ -107,10 +115,14 @@ def parameter_server(
     *,
     max_stores: int = 4,
     max_bytes: int = 1 << 20,
+    folder: Path = NO_FOLDER,
+    log_pushes: int = 1000,
     shared_memory: bool = True,
 ) -> Iterator[ParameterServer]:
-    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC))
     metrics = CollectorRegistry()
+    shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
+    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC), shelf=shelf)
+    table.recover()
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
     gradients = GradientSegments(table.get) if shared_memory else None
@@ -120,4 +132,10 @@ def parameter_server(
         lambda server: add_StoresServicer_to_server(stores, server),
         lambda server: add_SharedMemoryServicer_to_server(shared, server),
     ) as channel:
-        yield ParameterServer(channel, table, metrics, gradients)
+        try:
+            server = ParameterServer(channel, table, metrics, gradients)
+            with server.clients:
+                yield server
+        finally:
+            table.drain()
+            table.close()

@@ -44,7 +44,7 @@ def test_no_two_processes_share_an_address_or_a_folder(tmp_path: Path, ports: It
     folders = [
         value for spec in specs for key, value in spec.environment.items() if key.endswith("_DATA_DIR")
     ]
-    assert len(set(folders)) == len(folders) == 2 + 3 + 2
+    assert len(set(folders)) == len(folders) == 2 + 3 + 4 + 2
 
 
 def test_every_node_knows_where_scheduler_and_registry_are(tmp_path: Path, ports: Iterator[int]) -> None:

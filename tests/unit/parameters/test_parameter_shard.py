@@ -251,7 +251,7 @@ def test_what_is_no_snapshot_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="damaged"):
         ShardState.decode({"values": torch.ones(3)}, metadata)
     with pytest.raises(NonFiniteValues):
-        ShardState.decode({"values": torch.full((4,), torch.nan)}, metadata)
+        ShardState.decode({"values": torch.full((4,), torch.nan)}, metadata).check_finite()
 
 
 def test_large_finite_gradients_pass_although_their_sum_overflows() -> None:

@@ -13,7 +13,7 @@ from headrace_scheduler.core.commands import (
 )
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import Failure
-from headrace_scheduler.core.nodes import NodeKind, ServedModel
+from headrace_scheduler.core.nodes import NodeKind, RecoveredStore, ServedModel
 
 
 @dataclass
@@ -26,8 +26,11 @@ class SimulatedNode:
     incarnation: str
     tasks: dict[str, TaskReport] = field(default_factory=dict)
     stores: dict[str, int] = field(default_factory=dict)  # epoch by name: one shard of a store per process
+    shards: dict[str, int] = field(default_factory=dict)  # which shard it is, by name of the store
+    recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
     frozen: bool = False
+    port: int = 1
     started: list[str] = field(default_factory=list)
 
     @property
@@ -54,6 +57,7 @@ class SimulatedNode:
             if held is not None and held > command.epoch:
                 return Failure("STALE_EPOCH", "a newer attempt owns the store")
             self.stores[command.store] = command.epoch
+            self.shards[command.store] = command.index
             assert len(self.stores) <= self.slots, f"{self.name} holds more stores than it has slots"
             return None
         if held is None:

@@ -65,9 +65,9 @@ class SchedulerHistory(RuleBasedStateMachine):
                 active[pick % len(active)].removeprefix(f"{PROJECT}/tasks/"), step, shards=2
             )
 
-    @rule(pick=st.integers(0, 4))
-    def restart_node(self, pick: int) -> None:
-        self.world.restart(self._node(pick).name)
+    @rule(pick=st.integers(0, 4), recovers=st.booleans(), port=st.integers(1, 2))
+    def restart_node(self, pick: int, recovers: bool, port: int) -> None:
+        self.world.restart(self._node(pick).name, recovers=recovers, port=port)
 
     @rule(pick=st.integers(0, 4))
     def leave_and_come_back(self, pick: int) -> None:

@@ -25,7 +25,7 @@ from headrace_scheduler.core.events import (
 )
 from headrace_scheduler.core.jobs import Checkpoint, Failure, Job, JobKind, Progress, Result, durable_job
 from headrace_scheduler.core.machine import Changes, Machine, Outcome
-from headrace_scheduler.core.nodes import Node, NodeKind, durable_node
+from headrace_scheduler.core.nodes import Node, NodeKind, RecoveredStore, durable_node
 from headrace_scheduler.core.tables import Change
 from tests.unit.scheduler.simulated_node import SimulatedNode
 
@@ -158,10 +158,19 @@ class World:
         self.attach(name)
         return self.nodes[name]
 
-    def restart(self, name: str) -> SimulatedNode:
+    def restart(self, name: str, *, recovers: bool = False, port: int = 1) -> SimulatedNode:
+        """Replace a process by a new one, which may have found the old one's stores on its disk."""
         node = self.nodes[name]
         self.handle(NodeDetached(f"nodes/{name}", node.incarnation))
-        return self.start(name, node.kind, node.slots)
+        self._incarnations += 1
+        new = SimulatedNode(name, node.kind, node.slots, f"incarnation-{self._incarnations}", port=port)
+        if recovers:
+            new.stores, new.shards = node.stores, node.shards
+            shards = ((store, epoch, node.shards[store]) for store, epoch in node.stores.items())
+            new.recovered = tuple(RecoveredStore(*shard, version=7) for shard in shards)
+        self.nodes[name] = new
+        self.attach(name)
+        return new
 
     def attach(self, name: str) -> None:
         node = self.nodes[name]
@@ -169,10 +178,11 @@ class World:
             name=f"nodes/{name}",
             kind=node.kind,
             pool="pools/default",
-            address=f"{name}:1",
+            address=f"{name}:{node.port}",
             slots=node.slots,
             incarnation=node.incarnation,
             attach_time=0.0,
+            recovered=node.recovered,
         )
         self.handle(NodeAttached(hello))
         self.report(name)

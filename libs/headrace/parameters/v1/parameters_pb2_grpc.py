@@ -83,7 +83,8 @@ class ParametersServicer:
     def Push(self, request_iterator, context):
         """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
         nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
-        (BSP: the step is applied when all workers' gradients are there).
+        (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
+        is no room for it in the log; nothing was applied, and the store can still be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

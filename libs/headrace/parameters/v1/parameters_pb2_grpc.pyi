@@ -41,7 +41,8 @@ class ParametersStub:
     Push: _grpc.StreamUnaryMultiCallable[_parameters_pb2.PushRequest, _parameters_pb2.PushResponse]
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
     nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
-    (BSP: the step is applied when all workers' gradients are there).
+    (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
+    is no room for it in the log; nothing was applied, and the store can still be read.
     """
     Pull: _grpc.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
@@ -74,7 +75,8 @@ class ParametersAsyncStub(ParametersStub):
     Push: _aio.StreamUnaryMultiCallable[_parameters_pb2.PushRequest, _parameters_pb2.PushResponse]  # type: ignore[assignment]
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
     nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
-    (BSP: the step is applied when all workers' gradients are there).
+    (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
+    is no room for it in the log; nothing was applied, and the store can still be read.
     """
     Pull: _aio.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]  # type: ignore[assignment]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
@@ -116,7 +118,8 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_parameters_pb2.PushResponse, _abc.Awaitable[_parameters_pb2.PushResponse]]:
         """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
         nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
-        (BSP: the step is applied when all workers' gradients are there).
+        (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
+        is no room for it in the log; nothing was applied, and the store can still be read.
         """
 
     @_abc_1.abstractmethod

@@ -57,6 +57,34 @@ CONSISTENCY_SSP: Consistency.ValueType  # 3
 """
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    """Means MEMORY."""
+    DURABILITY_MEMORY: _Durability.ValueType  # 1
+    """Nothing: the store is lost with its process."""
+    DURABILITY_PROCESS: _Durability.ValueType  # 2
+    """The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
+    DURABILITY_DISK: _Durability.ValueType  # 3
+    """The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """What an acknowledged push survives. Values are visible to pulls only once what made them has reached its level."""
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+"""Means MEMORY."""
+DURABILITY_MEMORY: Durability.ValueType  # 1
+"""Nothing: the store is lost with its process."""
+DURABILITY_PROCESS: Durability.ValueType  # 2
+"""The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
+DURABILITY_DISK: Durability.ValueType  # 3
+"""The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
+
 @_typing.final
 class Optimizer(_message.Message):
     """How gradients change values."""
@@ -72,7 +100,8 @@ class Optimizer(_message.Message):
     maximum_gradient_norm: _builtins.float
     """Clipping: a step whose mean gradient g has a larger L2 norm, over all shards, is applied with g times
     maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers, or STRATEGY_ALL_REDUCE, alone. With more
-    than one shard workers carry the shards' norms: see Parameters.GetStepNorm.
+    than one shard workers carry the shards' norms (see Parameters.GetStepNorm), and durability must be MEMORY: a log holds
+    pushes alone.
     """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
@@ -310,6 +339,7 @@ class Store(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -336,6 +366,8 @@ class Store(_message.Message):
     """SSP: how many steps a worker may run ahead of the slowest; 0: none."""
     backup_workers: _builtins.int
     """BSP: of how many workers a step does not wait for the gradients."""
+    durability: Global___Durability.ValueType
+    """What an acknowledged push survives."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -367,10 +399,11 @@ class Store(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,6 +425,7 @@ class CreateStoreRequest(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -414,6 +448,10 @@ class CreateStoreRequest(_message.Message):
     """BSP alone, below `worker_count`: a step is complete with the first `worker_count` - `backup_workers` gradients that arrive;
     later ones have no effect on anything and are answered as `duplicate`. Each shard counts for itself.
     """
+    durability: Global___Durability.ValueType
+    """What an acknowledged push survives; unspecified means MEMORY. Above MEMORY: FAILED_PRECONDITION if the process has no folder to
+    itself, DATA_LOSS if it has files of this very store and epoch that it cannot trust.
+    """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """Required."""
@@ -431,10 +469,11 @@ class CreateStoreRequest(_message.Message):
         snapshot: _builtins.str = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

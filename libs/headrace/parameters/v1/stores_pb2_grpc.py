@@ -96,7 +96,7 @@ class StoresServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteStore(self, request, context):
-        """Forgets a store and frees its memory; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held.
+        """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

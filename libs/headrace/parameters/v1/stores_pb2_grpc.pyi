@@ -44,7 +44,7 @@ class StoresStub:
     ListStores: _grpc.UnaryUnaryMultiCallable[_stores_pb2.ListStoresRequest, _stores_pb2.ListStoresResponse]
     """Lists the stores of a project that this process holds, by name."""
     DeleteStore: _grpc.UnaryUnaryMultiCallable[_stores_pb2.DeleteStoreRequest, _empty_pb2.Empty]
-    """Forgets a store and frees its memory; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+    """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
     Snapshot: _grpc.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -69,7 +69,7 @@ class StoresAsyncStub(StoresStub):
     ListStores: _aio.UnaryUnaryMultiCallable[_stores_pb2.ListStoresRequest, _stores_pb2.ListStoresResponse]  # type: ignore[assignment]
     """Lists the stores of a project that this process holds, by name."""
     DeleteStore: _aio.UnaryUnaryMultiCallable[_stores_pb2.DeleteStoreRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Forgets a store and frees its memory; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+    """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
     Snapshot: _aio.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]  # type: ignore[assignment]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -115,7 +115,7 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
         request: _stores_pb2.DeleteStoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Forgets a store and frees its memory; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+        """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
 
     @_abc_1.abstractmethod
     def Snapshot(

@@ -199,6 +199,7 @@ class TrainSpec(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: where the result becomes a version."""
     workers: _builtins.int
@@ -213,6 +214,10 @@ class TrainSpec(_message.Message):
     """SSP alone: how many steps a worker may run ahead of the slowest."""
     backup_workers: _builtins.int
     """BSP alone, below `workers`: of how many workers a step does not wait for the gradients."""
+    durability: _stores_pb2.Durability.ValueType
+    """What an acknowledged push survives; unspecified means MEMORY. Above it, a parameter process that is killed and comes back within
+    its lease, at the same address, costs neither a step nor an attempt. Other strategies than PARAMETER_SERVER take no other.
+    """
     @_builtins.property
     def program(self) -> _program_pb2.Program:
         """The user's model code."""
@@ -238,10 +243,11 @@ class TrainSpec(_message.Message):
         strategy: _workers_pb2.Strategy.ValueType = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
+        durability: _stores_pb2.Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

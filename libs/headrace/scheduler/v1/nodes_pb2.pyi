@@ -118,6 +118,7 @@ class Hello(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    STORES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """`nodes/{node}`; the same after a restart of the process on the same place."""
     incarnation: _builtins.str
@@ -134,6 +135,12 @@ class Hello(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Facts for people, at most 64."""
 
+    @_builtins.property
+    def stores(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecoveredStore]:
+        """Stores that a former process of the node left on its disk and this one has recovered, with every update that was acknowledged. A
+        job whose store is among them, at the same address, goes on.
+        """
+
     def __init__(
         self,
         *,
@@ -144,14 +151,49 @@ class Hello(_message.Message):
         pool: _builtins.str = ...,
         slots: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        stores: _abc.Iterable[Global___RecoveredStore] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "kind", b"kind", "labels", b"labels", "node", b"node", "pool", b"pool", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "kind", b"kind", "labels", b"labels", "node", b"node", "pool", b"pool", "slots", b"slots", "stores", b"stores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class RecoveredStore(_message.Message):
+    """One shard that outlived its process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SHARD_INDEX_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The attempt that owns it."""
+    shard_index: _builtins.int
+    """Which shard of the store it is."""
+    version: _builtins.int
+    """Version of its values, for people; 0 if it has none yet."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        shard_index: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "shard_index", b"shard_index", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoveredStore: _TypeAlias = RecoveredStore  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):

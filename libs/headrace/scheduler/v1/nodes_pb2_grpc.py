@@ -49,7 +49,8 @@ class NodesServicer:
     def Attach(self, request_iterator, context):
         """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
         every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
-        incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
+        incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost,
+        but for the stores that the new one says it has recovered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,8 @@ class NodesStub:
     Attach: _grpc.StreamStreamMultiCallable[_nodes_pb2.AttachRequest, _nodes_pb2.AttachResponse]
     """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
     every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
-    incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
+    incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost,
+    but for the stores that the new one says it has recovered.
     """
 
 @_typing.type_check_only
@@ -47,7 +48,8 @@ class NodesAsyncStub(NodesStub):
     Attach: _aio.StreamStreamMultiCallable[_nodes_pb2.AttachRequest, _nodes_pb2.AttachResponse]  # type: ignore[assignment]
     """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
     every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
-    incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
+    incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost,
+    but for the stores that the new one says it has recovered.
     """
 
 class NodesServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +63,8 @@ class NodesServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_nodes_pb2.AttachResponse], _abc.AsyncIterator[_nodes_pb2.AttachResponse]]:
         """Keeps a node's lease. The node says hello, then reports at least every third of the lease; the scheduler welcomes it, then answers
         every report with one notice, so that a node notices a frozen scheduler. The lease ends when no message came for its length; ending the call does not end it. A second call of the same
-        incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost.
+        incarnation replaces the first; one of a new incarnation means the old process is gone and its work is lost,
+        but for the stores that the new one says it has recovered.
         """
 
 def add_NodesServicer_to_server(servicer: NodesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

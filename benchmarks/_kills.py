@@ -1,0 +1,274 @@
+"""A parameter process that is killed with `kill -9` again and again while workers push, and a model that knows what must be there.
+
+Every push adds one to a place of its own, so after any kill the values say for each push how often it was applied.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from headrace.errors import Cancelled
+from headrace.parameters.client import ShardedStore, StoresClient
+from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.operation import Operation
+from headrace.parameters.v1 import stores_pb2
+from headrace.testing import free_port
+
+STORE = "projects/default/stores/kills"
+START_S = 60.0
+OUTAGE_S = 120.0  # a push repeats through the outage for as long
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is killed.
+
+    Args:
+        slots: Places per worker: push `step` adds one at place `step % slots`.
+        padding: Values that every gradient has beside, all ones: weight for the log.
+        least: Acknowledged pushes of each worker between two kills, at least.
+    """
+
+    durability: stores_pb2.Durability.ValueType
+    consistency: stores_pb2.Consistency.ValueType = stores_pb2.CONSISTENCY_ASYNC
+    workers: int = 2
+    slots: int = 4096
+    padding: int = 0
+    least: int = 25
+    snapshot_every: int = 60
+
+    @property
+    def layout(self) -> FlatLayout:
+        """The tensors of the store."""
+        return FlatLayout((TensorSpec("w", (self.workers * self.slots + self.padding,)),))
+
+    def gradient(self, worker: int, step: int) -> Floats:
+        """Return the gradient of a push; under BSP the mean over the workers is applied, so it is as many times as large."""
+        vector = np.zeros(self.layout.size, np.float32)
+        vector[self.workers * self.slots :] = 1
+        vector[worker * self.slots + step % self.slots] = (
+            self.workers if self.consistency == stores_pb2.CONSISTENCY_BSP else 1
+        )
+        return vector
+
+    def applied(self, values: Floats) -> Floats:
+        """Return how often each push was applied, shape (workers, slots)."""
+        return -values[: self.workers * self.slots].reshape(self.workers, self.slots)
+
+    def wanted(self, counts: list[int]) -> Floats:
+        """Return the same for workers that have pushed steps 0 to count - 1."""
+        model = np.zeros((self.workers, self.slots), np.float32)
+        for worker, count in enumerate(counts):
+            np.add.at(model[worker], np.arange(count) % self.slots, 1)
+        return model
+
+
+class Victim:
+    """One parameter process, at the same address each time it is started."""
+
+    def __init__(self, folder: Path, *, snapshot_every: int) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._log = folder / "log"
+        settings = {
+            "ADDRESS": self.address,
+            "METRICS_ADDRESS": "",
+            "LOG_FORMAT": "json",
+            "DATA_DIR": str(folder / "stores"),
+            "SNAPSHOT_LOG_PUSHES": str(snapshot_every),
+        }
+        self._environment = os.environ | {
+            f"HEADRACE_PARAMETERS_{key}": value for key, value in settings.items()
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it is not ready yet when this returns."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "headrace_parameters"], env=self._environment, stderr=log
+            )
+
+    def kill(self) -> None:
+        """End it without a word."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time of the running process."""
+        assert self._process
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+class Pusher(threading.Thread):
+    """A worker that pushes one step after the other, through every outage, and counts what was acknowledged."""
+
+    def __init__(self, scene: Scene, address: str, worker: int) -> None:
+        super().__init__(name=f"pusher-{worker}", daemon=True)
+        self._scene, self._worker = scene, worker
+        self._store = ShardedStore([address], STORE, epoch=1, worker=worker, timeout_s=OUTAGE_S)
+        self._news = threading.Condition()
+        self._stopping = False
+        self.acknowledged = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Push until `stop`; under BSP each answer comes when the step is applied."""
+        bsp = self._scene.consistency == stores_pb2.CONSISTENCY_BSP
+        try:
+            while not self._stopping:
+                gradient = self._scene.gradient(self._worker, self.acknowledged)
+                if bsp:
+                    self._store.push_pull(self.acknowledged, gradient, samples=1)
+                else:
+                    self._store.push(self.acknowledged, gradient, samples=1)
+                with self._news:
+                    self.acknowledged += 1
+                    self._news.notify_all()
+        except Cancelled:
+            pass  # closed while it waited for the others of its step
+        except Exception as error:  # noqa: BLE001 - the top of a thread; the round asks for it
+            with self._news:
+                self.error = error
+                self._news.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many pushes were acknowledged; raise what ended the worker."""
+        with self._news:
+            reached = self._news.wait_for(
+                lambda: self.error is not None or self.acknowledged >= count, OUTAGE_S
+            )
+        if self.error or not reached:
+            raise AssertionError(f"worker {self._worker} stopped at {self.acknowledged}") from self.error
+
+    def stop(self) -> None:
+        """End after the push under way."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """End now."""
+        self.stop()
+        self._store.close()
+        self.join()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of some rounds.
+
+    Args:
+        acknowledged: Pushes that were answered.
+        outages_s: From each kill until the store served again.
+        processor_s: Processor time the new process had taken by then.
+        pulls_s: From each kill until all values had been pulled.
+    """
+
+    acknowledged: int
+    lost: int
+    twice: int
+    outages_s: list[float]
+    processor_s: list[float]
+    pulls_s: list[float]
+
+
+@contextmanager
+def running(scene: Scene, folder: Path) -> Iterator[tuple[Victim, list[Pusher]]]:
+    """Start a process, a store in it, and its workers."""
+    with ExitStack() as stack:
+        victim = Victim(folder, snapshot_every=scene.snapshot_every)
+        victim.start()
+        stack.callback(victim.kill)
+        _create(scene, victim.address)
+        pushers = [Pusher(scene, victim.address, worker) for worker in range(scene.workers)]
+        for pusher in pushers:
+            stack.callback(pusher.close)
+            pusher.start()
+        yield victim, pushers
+
+
+def _create(scene: Scene, address: str) -> None:
+    request = stores_pb2.CreateStoreRequest(
+        name=STORE,
+        epoch=1,
+        shard_count=1,
+        worker_count=scene.workers,
+        consistency=scene.consistency,
+        optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1)),
+        durability=scene.durability,
+    )
+    with StoresClient(address) as stores:
+        Operation(START_S).attempt(lambda: stores.create(request))  # until it serves
+    with ShardedStore([address], STORE, epoch=1, worker=0, timeout_s=START_S) as store:
+        store.initialize(scene.layout, np.zeros(scene.layout.size, np.float32))
+
+
+def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
+    """Kill the process `rounds` times under load; look at the values after each kill, and at the end at all of them."""
+    random = np.random.default_rng(seed)
+    lost = twice = 0
+    outages: list[float] = []
+    processor: list[float] = []
+    pulls: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (victim, pushers):
+        for _ in range(rounds):
+            begun = [pusher.acknowledged for pusher in pushers]
+            for pusher, count in zip(pushers, begun, strict=True):
+                pusher.wait_for(count + scene.least)
+            time.sleep(random.uniform(0, 0.05))  # so that the kill meets another moment each time
+            victim.kill()
+            before = [pusher.acknowledged for pusher in pushers]
+            killed = time.perf_counter()
+            victim.start()
+            _await_store(victim.address)
+            outages.append(time.perf_counter() - killed)
+            processor.append(victim.processor_s)
+            applied = scene.applied(_pulled(victim.address))
+            pulls.append(time.perf_counter() - killed)
+            lost += int((scene.wanted(before) > applied).sum())
+            after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
+            twice += int((scene.wanted(after) < applied).sum())
+        sure, possible = _settle(scene, pushers)
+        final = scene.applied(_pulled(victim.address))
+    lost += int((final < scene.wanted(sure)).sum())
+    twice += int((final > scene.wanted(possible)).sum())
+    acknowledged = sum(pusher.acknowledged for pusher in pushers)
+    return Outcome(acknowledged, lost, twice, outages, processor, pulls)
+
+
+def _settle(scene: Scene, pushers: list[Pusher]) -> tuple[list[int], list[int]]:
+    """End the workers; return how many pushes of each must have been applied, and how many may have been."""
+    for pusher in pushers:
+        pusher.stop()
+    if scene.consistency != stores_pb2.CONSISTENCY_BSP:
+        for pusher in pushers:
+            pusher.join(OUTAGE_S)
+    for pusher in pushers:  # under BSP whoever is a step ahead waits for nobody any more
+        pusher.close()
+        assert pusher.error is None, pusher.error
+    counts = [pusher.acknowledged for pusher in pushers]
+    if scene.consistency != stores_pb2.CONSISTENCY_BSP:
+        return counts, counts
+    most = max(counts)  # one answer means that the step was applied, with the gradients of all
+    return [most] * len(counts), [most + 1] * len(counts)
+
+
+def _await_store(address: str) -> None:
+    with StoresClient(address) as stores:
+        Operation(START_S).attempt(lambda: stores.get(STORE))
+
+
+def _pulled(address: str) -> Floats:
+    with ShardedStore([address], STORE, epoch=0, worker=0, timeout_s=START_S) as reader:
+        return reader.pull().values

@@ -1,0 +1,194 @@
+"""What it costs to lose nothing, and that nothing is lost: `python -m benchmarks.durability [levels|recover|kills] [--json]`.
+
+levels: pushes per second of two workers that push at once into one shard of each level, each a process, compared with `memory`. Plain
+SGD, so that the update costs little beside what is compared. Below it, a plain file: what writing the same bytes costs by itself.
+
+recover: a 256 MB shard with two workers is killed with `kill -9` under load; the seconds until the store answers again with all it had, the
+processor's share of them, which depends less on what else the machine does, and the seconds until a reader has pulled everything while
+the workers repeat their pushes.
+
+kills: `--rounds` times `kill -9` under load, half of them at `process` with ASYNC, half at `disk` with BSP; ends with status 1 if one
+acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._kills import Outcome, Scene, kill_rounds
+from benchmarks.harness import Case, main
+from benchmarks.parameters import AS_IT_IS, STORE, shard_process
+from headrace.parameters.client import ShardedStore, StoresClient
+from headrace.parameters.layout import FlatLayout, TensorSpec
+from headrace.parameters.malloc import keep_freed_memory
+from headrace.parameters.v1 import stores_pb2
+
+SIZES_MB = (1, 16)
+VALUES_PER_MB = 250_000
+WORKERS = 2
+PUSHES = {1: 40, 16: 6}  # of each worker in one measurement
+LEVELS = {
+    "memory": (stores_pb2.DURABILITY_MEMORY, None),
+    "process": (stores_pb2.DURABILITY_PROCESS, 0.8),
+    "disk": (stores_pb2.DURABILITY_DISK, 0.6),
+}
+RECOVER_MB = 256
+RECOVER_GOAL_S = 3.0
+ROUNDS = 20
+NIGHTLY_SEED = 2026
+
+
+@contextmanager
+def levels() -> Iterator[list[Case]]:
+    """Push at each level."""
+    keep_freed_memory()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
+        cases: list[Case] = []
+        for megabytes in SIZES_MB:
+            reference = f"memory {megabytes} MB"
+            for level, (durability, goal) in LEVELS.items():
+                push = _pushing(stack, folder / f"{level}-{megabytes}", durability, megabytes)
+                name = f"{level} {megabytes} MB"
+                if goal is None:
+                    cases.append(Case(name, "MB/s", push))
+                else:
+                    cases.append(
+                        Case(name, "MB/s", push, reference=reference, goal=goal, more_is_better=True)
+                    )
+            for forced in (False, True):
+                name = f"plain file {megabytes} MB" + (", forced" if forced else "")
+                cases.append(
+                    Case(name, "MB/s", _writing(stack, folder, megabytes, forced), reference=reference)
+                )
+        yield cases
+
+
+def _pushing(
+    stack: ExitStack, folder: Path, durability: stores_pb2.Durability.ValueType, megabytes: int
+) -> Callable[[], float]:
+    address = stack.enter_context(shard_process(AS_IT_IS, DATA_DIR=str(folder)))
+    request = stores_pb2.CreateStoreRequest(
+        name=STORE,
+        epoch=1,
+        shard_count=1,
+        worker_count=WORKERS,
+        consistency=stores_pb2.CONSISTENCY_ASYNC,
+        optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1e-3)),
+        durability=durability,
+    )
+    with StoresClient(address) as client:
+        client.create(request)
+    gradient = np.ones(megabytes * VALUES_PER_MB, np.float32)
+    workers = [
+        stack.enter_context(ShardedStore([address], STORE, epoch=1, worker=worker))
+        for worker in range(WORKERS)
+    ]
+    workers[0].initialize(FlatLayout((TensorSpec("w", gradient.shape),)), gradient)
+    threads = stack.enter_context(ThreadPoolExecutor(WORKERS))
+    steps = [count() for _ in workers]
+
+    def push(worker: int) -> None:
+        for _ in range(PUSHES[megabytes]):
+            workers[worker].push(next(steps[worker]), gradient, samples=1)
+
+    def measure() -> float:
+        began = time.perf_counter()
+        list(threads.map(push, range(WORKERS)))
+        return WORKERS * PUSHES[megabytes] * megabytes / (time.perf_counter() - began)
+
+    return measure
+
+
+def _writing(stack: ExitStack, folder: Path, megabytes: int, forced: bool) -> Callable[[], float]:
+    data = bytes(np.random.default_rng(0).bytes(4 * megabytes * VALUES_PER_MB))
+    file = stack.enter_context((folder / f"plain-{megabytes}-{forced}").open("wb", buffering=0))
+
+    def measure() -> float:
+        began = time.perf_counter()
+        for _ in range(WORKERS * PUSHES[megabytes]):
+            file.write(data)
+            if forced:
+                os.fdatasync(file.fileno())
+        seconds = time.perf_counter() - began
+        os.ftruncate(file.fileno(), 0)
+        file.seek(0)
+        return WORKERS * PUSHES[megabytes] * megabytes / seconds
+
+    return measure
+
+
+@contextmanager
+def recover() -> Iterator[list[Case]]:
+    """Kill a large shard under load, again in every round."""
+    scene = Scene(
+        stores_pb2.DURABILITY_PROCESS,
+        padding=RECOVER_MB * VALUES_PER_MB,
+        least=1,
+        snapshot_every=2,  # as the default says for gradients as large as the shard, give or take one
+    )
+    found: list[Outcome] = []
+
+    def outage() -> float:
+        found.append(kill_rounds(scene, 1, seed=len(found)))
+        return found[-1].outages_s[0]
+
+    yield [
+        Case("until the store serves again", "s", outage, goal=RECOVER_GOAL_S),
+        Case("until all values were pulled", "s", lambda: found[-1].pulls_s[0]),
+        Case("processor seconds of the start", "s", lambda: found[-1].processor_s[0]),
+        Case("acknowledged pushes lost", "", lambda: float(found[-1].lost), goal=0),
+        Case("pushes applied twice", "", lambda: float(found[-1].twice), goal=0),
+    ]
+
+
+def kills(rounds: int, *, as_json: bool) -> int:
+    """Run the rounds; return the exit status."""
+    scenes = {
+        "process, async": Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
+        "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+    }
+    outcomes = {name: kill_rounds(scene, rounds // 2, NIGHTLY_SEED) for name, scene in scenes.items()}
+    facts = {
+        name: {
+            "kills": len(outcome.outages_s),
+            "acknowledged": outcome.acknowledged,
+            "lost": outcome.lost,
+            "twice": outcome.twice,
+            "median_outage_s": round(float(np.median(outcome.outages_s)), 2),
+            "longest_outage_s": round(max(outcome.outages_s), 2),
+        }
+        for name, outcome in outcomes.items()
+    }
+    print(
+        json.dumps(facts, indent=2)
+        if as_json
+        else "\n".join(f"{name}: {fact}" for name, fact in facts.items())
+    )
+    return int(any(outcome.lost or outcome.twice for outcome in outcomes.values()))
+
+
+def _kills_command() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.durability kills")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="2 or more; half of them for each scene")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(sys.argv[2:])
+    if arguments.rounds < 2:
+        parser.error(f"--rounds {arguments.rounds} is too few; use 2 or more")
+    return kills(arguments.rounds, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["kills"]:
+        sys.exit(_kills_command())
+    main("durability", {"levels": levels, "recover": recover})

@@ -1,0 +1,110 @@
+"""One line of a store's log: an accepted push as bytes, each with a checksum, so that what a crash left can be told from the rest.
+
+    magic, header's crc32c, payload's crc32c, worker, sequence, epoch, step, payload's length, samples | gradient
+
+All numbers are little-endian. `sequence` counts the pushes of one store and epoch without gaps.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+
+from headrace.parameters.layout import Floats
+from headrace_parameters.core.shard import Push
+
+MAGIC = b"HRP1"
+_PREFIX = struct.Struct("<4sI")
+_FACTS = struct.Struct("<IIQQQQd")
+HEADER_BYTES = _PREFIX.size + _FACTS.size
+_WINDOW_BYTES = 1 << 20  # searched at a time: a log is much longer than it is worth copying at once
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A push in the log of its store, with its place in it, and the number of bytes it takes there."""
+
+    sequence: int
+    epoch: int
+    push: Push
+    size_bytes: int
+
+
+class BadRecord(Exception):
+    """The bytes are not a whole and sound record."""
+
+
+def checksum(data: bytes | memoryview) -> int:
+    """Return the CRC-32C (Castagnoli) of `data`."""
+    # The C function takes read-only buffers alone, and a view of an array is one without a copy.
+    view = np.frombuffer(data, np.uint8)
+    view.flags.writeable = False
+    return int(google_crc32c.value(view))
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A push with the checksum of its gradient: the long part of making a record, which needs nobody else to wait."""
+
+    push: Push
+    payload: memoryview
+    payload_crc: int
+
+    @classmethod
+    def of(cls, push: Push) -> "Sealed":
+        """Sum up a gradient; `payload` shares its memory."""
+        payload = np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
+        return cls(push, payload, checksum(payload))
+
+    def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
+        """Return the header and the payload."""
+        push, length = self.push, self.payload.nbytes
+        facts = _FACTS.pack(self.payload_crc, push.worker, sequence, epoch, push.step, length, push.samples)
+        return _PREFIX.pack(MAGIC, checksum(facts)) + facts, self.payload
+
+
+def decode(data: memoryview) -> Entry:
+    """Read the record that `data` begins with; its gradient shares the memory of `data`, which must be writable.
+
+    Raises:
+        BadRecord: It is cut off or damaged.
+    """
+    checksum_found, worker, sequence, epoch, step, length, samples = _facts(data)
+    payload = data[HEADER_BYTES : HEADER_BYTES + length]
+    if payload.nbytes < length or length % 4:
+        raise BadRecord(f"record {sequence} is cut off: {payload.nbytes} of {length} bytes are there")
+    if checksum(payload) != checksum_found:
+        raise BadRecord(f"record {sequence} is damaged: its checksum does not match")
+    gradient: Floats = np.frombuffer(payload, "<f4").astype(np.float32, copy=False)
+    return Entry(sequence, epoch, Push(worker, step, samples, gradient), HEADER_BYTES + length)
+
+
+def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:
+    if data.nbytes < HEADER_BYTES:
+        raise BadRecord(f"a header is cut off: {data.nbytes} of {HEADER_BYTES} bytes are there")
+    magic, found = _PREFIX.unpack_from(data)
+    facts = data[_PREFIX.size : HEADER_BYTES]
+    if magic != MAGIC or checksum(facts) != found:
+        raise BadRecord("a header is damaged")
+    return _FACTS.unpack(facts)
+
+
+def headers_after(data: memoryview, start: int) -> Iterator[int]:
+    """Find where sound headers begin, from `start` on: records that follow a damaged one."""
+    for window in range(start, data.nbytes, _WINDOW_BYTES):
+        text = bytes(data[window : window + _WINDOW_BYTES + len(MAGIC) - 1])
+        place = text.find(MAGIC)
+        while place >= 0:
+            if _is_header(data[window + place :]):
+                yield window + place
+            place = text.find(MAGIC, place + 1)
+
+
+def _is_header(data: memoryview) -> bool:
+    try:
+        _facts(data)
+    except BadRecord:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""The journal of one durable store: every push goes into its log before it is applied, snapshots keep the log short.
+
+    journal.append(Sealed.of(push))   # before the core takes it; raises, and then nothing has happened
+    shard.push(push)
+    journal.wait(journal.position)    # before anybody is told
+
+`append`, `due`, `snapshot` and `rebase` are called by one thread at a time, the one that changes the shard.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from headrace_parameters.core.config import Durability, StoreConfig
+from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.state import ShardState
+from headrace_parameters.journal.files import storage_error, sync_folder
+from headrace_parameters.journal.log import Log, find_segments, segment_path
+from headrace_parameters.journal.snapshot_files import KEPT, find_snapshots, write_snapshot
+
+REMOVED = ".gone"
+
+log = structlog.get_logger(__name__)
+
+
+def _ignore(_: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Who wants to know how long things take, in seconds."""
+
+    force: Callable[[float], object] = field(default=_ignore)
+    snapshot: Callable[[float], object] = field(default=_ignore)
+    recovery: Callable[[float], object] = field(default=_ignore)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the log of a store may grow before the next snapshot, in bytes and in pushes.
+
+    Below the size of a snapshot the bytes do not count: snapshots never make more to write than the log itself.
+    """
+
+    log_bytes: int
+    log_pushes: int
+
+
+class Journal:
+    """The files of one store and epoch.
+
+    Args:
+        folder: Theirs alone; it is there.
+        sequence: Number of the next push.
+        tail: The segment to go on with.
+        force: Makes what was written to an open file survive the machine.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: StoreConfig,
+        limits: Limits,
+        observers: Observers,
+        *,
+        sequence: int = 0,
+        tail: Path | None = None,
+        force: Callable[[int], object] = os.fdatasync,
+    ) -> None:
+        self._folder = folder
+        self._epoch = config.epoch
+        self._name = str(config.name)
+        self._limits = limits
+        self._observers = observers
+        self._sequence = sequence
+        tail = tail or segment_path(folder, sequence)
+        forced = config.durability is Durability.DISK
+        self._log = Log(tail, forced=forced, observe=observers.force, force=force)
+        # Where the last snapshot was begun. After a recovery: as if just now, less what is in the log.
+        self._base = (sequence, -tail.stat().st_size)
+        self._writing: threading.Thread | None = None
+        snapshots = find_snapshots(folder)
+        self._snapshot_bytes = snapshots[0].path.stat().st_size if snapshots else 0
+
+    @property
+    def position(self) -> int:
+        """Where the log ends; for `wait`."""
+        return self._log.position
+
+    @property
+    def lag_bytes(self) -> int:
+        """Bytes of the log that are not known to be on the disk."""
+        return self._log.lag_bytes
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of all segments."""
+        try:
+            return sum(path.stat().st_size for _, path in find_segments(self._folder))
+        except FileNotFoundError:
+            return 0  # it is being removed
+
+    def append(self, sealed: Sealed) -> None:
+        """Write a push.
+
+        Raises:
+            StorageFull, DataLoss: It is not written; the log is as before.
+        """
+        self._log.append(sealed.encode(self._sequence, self._epoch))
+        self._sequence += 1
+
+    def wait(self, position: int) -> None:
+        """Return when the log up to `position` has reached the store's level; StorageFull or DataLoss if it cannot."""
+        self._log.wait(position)
+
+    @property
+    def due(self) -> bool:
+        """Whether the log is long enough for a snapshot, and none is being written."""
+        sequence, position = self._base
+        long = (
+            self._log.position - position >= max(self._limits.log_bytes, self._snapshot_bytes)
+            or self._sequence - sequence >= self._limits.log_pushes
+        )
+        return long and not (self._writing and self._writing.is_alive())
+
+    def snapshot(self, state: ShardState) -> None:
+        """Write `state`, which holds every push so far, in the background; then remove what it makes superfluous."""
+        sequence, position = self._sequence, self._log.position
+        self._base = sequence, position  # if it fails, the next try comes after as much again
+        try:
+            self._log.roll(segment_path(self._folder, sequence))
+        except OSError as error:
+            log.warning("snapshot_failed", store=self._name, error=str(error))
+            return
+        self._writing = threading.Thread(
+            target=self._write, args=(sequence, position, state), name="snapshot", daemon=True
+        )
+        self._writing.start()
+
+    def _write(self, sequence: int, position: int, state: ShardState) -> None:
+        began = time.perf_counter()
+        try:
+            written = write_snapshot(self._folder, sequence, state)
+            self._snapshot_bytes = written.path.stat().st_size
+            self._prune()
+        except OSError as error:  # the log is still whole; the next one may do better
+            log.warning("snapshot_failed", store=self._name, error=str(error))
+            return
+        self._log.covered(position)
+        self._observers.snapshot(time.perf_counter() - began)
+        log.debug("snapshot_written", store=self._name, sequence=sequence, version=state.version)
+
+    def _prune(self) -> None:
+        """Keep the newest snapshots, and the log from the oldest of these on."""
+        snapshots = find_snapshots(self._folder)
+        for old in snapshots[KEPT:]:
+            old.path.unlink()
+        oldest = snapshots[:KEPT][-1].sequence
+        for first, path in find_segments(self._folder):
+            if first < oldest:
+                path.unlink()
+
+    def rebase(self, state: ShardState) -> None:
+        """Let `state`, which no push has led to, be what the log goes on from.
+
+        Raises:
+            StorageFull, DataLoss: It cannot be written; the journal is as before.
+        """
+        self._finish_writing()
+        # One number is left out, so that no older snapshot and log lead past this one.
+        sequence = self._sequence + 1
+        path = segment_path(self._folder, sequence)
+        try:
+            path.touch(0o600)
+            newest = write_snapshot(self._folder, sequence, state)
+            self._log.roll(path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise storage_error(error, "the snapshot of the store") from error
+        self._sequence = sequence
+        self._base = sequence, self._log.position
+        self._snapshot_bytes = newest.path.stat().st_size
+        for old in find_snapshots(self._folder):
+            if old != newest:
+                old.path.unlink()
+        for first, path in find_segments(self._folder):
+            if first < sequence:
+                path.unlink()
+
+    def move(self, folder: Path) -> None:
+        """Give the folder its name: from now on a restart finds it."""
+        self._folder.replace(folder)
+        sync_folder(folder.parent)
+        self._folder = folder
+
+    def close(self) -> None:
+        """Stop writing; the files stay for the next process."""
+        self._finish_writing()
+        self._log.close()
+
+    def destroy(self) -> None:
+        """Stop writing and remove the files."""
+        self.close()
+        remove_folder(self._folder)
+
+    def _finish_writing(self) -> None:
+        if self._writing:
+            self._writing.join()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a store's files: by name at once, so that a crash half-way leaves nothing that looks like a store."""
+    gone = folder.with_name(folder.name + REMOVED)
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        folder.replace(gone)
+        sync_folder(folder.parent)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)

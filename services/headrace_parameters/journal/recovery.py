@@ -1,0 +1,133 @@
+"""From the files of a store back to the shard they were written from: the newest sound snapshot, then the log, push by push.
+
+The pushes go through the same core in the same order, so values and optimizer state are the same to the bit. A record that is cut
+off or damaged at the very end was being written when the process died: the log ends before it. Damage anywhere else means that
+something acknowledged is missing, and then the store is not recovered at all.
+"""
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.errors import DataLoss, HeadraceError
+from headrace_optimizers.fused import Allocate, new_memory
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.record import BadRecord, decode, headers_after
+from headrace_parameters.core.shard import Shard
+from headrace_parameters.journal.log import find_segments
+from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
+
+
+@dataclass
+class Recovered:
+    """What came back.
+
+    Args:
+        sequence: Number of the next push.
+        tail: The segment to go on with.
+        pushes: How many were replayed.
+        cut_bytes: Length of the unfinished record at the end that was cut off.
+        notes: What was found damaged, and got around.
+    """
+
+    shard: Shard
+    sequence: int
+    tail: Path
+    pushes: int = 0
+    cut_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def recover(folder: Path, config: StoreConfig, allocate: Allocate = new_memory) -> Recovered:
+    """Rebuild the shard whose files are in `folder`, and cut the log where it ends.
+
+    Args:
+        allocate: Gives the memory for its values.
+    Raises:
+        DataLoss: What is there does not suffice to know every acknowledged push.
+    """
+    snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
+    for snapshot in snapshots:
+        try:
+            found = _from_snapshot(snapshot, Shard(config, allocate), segments)
+            _check_reaches(found.sequence, snapshots)
+        except (Damaged, HeadraceError) as error:
+            notes.append(str(error))
+            continue
+        found.notes += notes
+        return _trimmed(found, segments)
+    if segments and not snapshots and not any(path.stat().st_size for _, path in segments):
+        return _trimmed(Recovered(Shard(config, allocate), *segments[0]), segments)  # it never had values
+    raise DataLoss(
+        f"{config.name} of epoch {config.epoch} cannot be recovered from {folder}: {'; '.join(notes) or 'files are missing'}; "
+        "it is not served: go on from a checkpoint in a greater epoch, or delete it"
+    )
+
+
+def _check_reaches(sequence: int, snapshots: list[SnapshotFile]) -> None:
+    """Refuse an end of the log that lies before a snapshot which, sound or not, was once written."""
+    if snapshots and sequence < snapshots[0].sequence:
+        raise Damaged(f"the log ends at {sequence}, before {snapshots[0].path.name}")
+
+
+def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[int, Path]]) -> Recovered:
+    state = snapshot.load()
+    shard.restore(state)
+    following = [segment for segment in segments if segment[0] >= snapshot.sequence]
+    if not following or following[0][0] != snapshot.sequence:
+        raise Damaged(f"the log that follows {snapshot.path.name} is missing")
+    found = Recovered(shard, snapshot.sequence, following[0][1])
+    for index, (first, path) in enumerate(following):
+        if first != found.sequence:
+            if _has_records(following[index:]):
+                raise Damaged(f"the log has a gap before {path.name}: {found.sequence} is missing")
+            break  # the beginning of a snapshot that was never finished
+        found.tail = path
+        found.cut_bytes = _replay(path, found)
+        if found.cut_bytes and _has_records(following[index + 1 :]):
+            raise Damaged(f"{path.name} is damaged before its end")
+    return found
+
+
+def _replay(path: Path, found: Recovered) -> int:
+    """Push again what a segment holds; return how many bytes at its end are no record."""
+    data = _content(path)
+    place = 0
+    while place < data.nbytes:
+        try:
+            entry = decode(data[place:])
+        except (BadRecord, HeadraceError) as error:
+            if any(True for _ in headers_after(data, place + 1)):
+                raise Damaged(f"{path.name} is damaged at byte {place}: {error}") from error
+            return data.nbytes - place
+        if (entry.sequence, entry.epoch) != (found.sequence, found.shard.config.epoch):
+            raise Damaged(f"{path.name} holds record {entry.sequence} where {found.sequence} must be")
+        if not found.shard.push(entry.push):
+            raise Damaged(f"{path.name} holds the push of record {entry.sequence} twice")
+        place += entry.size_bytes
+        found.sequence += 1
+        found.pushes += 1
+    return 0
+
+
+def _has_records(segments: list[tuple[int, Path]]) -> bool:
+    return any(True for _, path in segments for _ in headers_after(_content(path), 0))
+
+
+def _content(path: Path) -> memoryview:
+    """Map a file; empty if it is. What is written to the mapping does not reach the file; it ends with the last view of it."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def _trimmed(found: Recovered, segments: list[tuple[int, Path]]) -> Recovered:
+    """Cut off the unfinished end, so that the next record begins where the last whole one ends."""
+    if found.cut_bytes:
+        os.truncate(found.tail, found.tail.stat().st_size - found.cut_bytes)
+    for _, path in segments:
+        if path > found.tail:
+            path.unlink()
+    return found

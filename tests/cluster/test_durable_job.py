@@ -1,0 +1,72 @@
+"""A training job whose parameter processes are all killed goes on in the same attempt, from the very step it was at."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import headrace
+from headrace.client.requests import Durability
+from headrace.local.child import ProcessSpec
+from headrace.local.plan import Sizes, plan
+from headrace.local.supervisor import Supervisor
+from headrace.scheduler.v1.jobs_pb2 import Job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+PROGRAM = "headrace_examples.tabular:BreastCancer"
+STEPS = 60
+KILL_AT = (10, 30)
+LEASE_S = "60"  # a busy machine may need longer than the default lease to start a process
+
+
+class Reaper:
+    """Kills every parameter process at certain steps, and keeps what the job said about it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._left = list(KILL_AT)
+        self.messages: list[str] = []
+
+    def on_job(self, job: Job) -> None:
+        self.messages.append(job.message)
+        if self._left and job.progress.step >= self._left[0]:
+            self._left.pop(0)
+            for spec in self._supervisor.specs:
+                if spec.name.startswith("parameters"):
+                    os.kill(self._supervisor.pid(spec.name), signal.SIGKILL)
+
+
+def patient(spec: ProcessSpec) -> ProcessSpec:
+    added = {"HEADRACE_SCHEDULER_LEASE_S": LEASE_S} if spec.name == "scheduler" else {}
+    return replace(spec, environment={**spec.environment, **added})
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_job_goes_on_in_the_same_attempt_when_its_shards_are_killed(
+    durability: Durability, folder: Path
+) -> None:
+    specs = [patient(spec) for spec in plan(folder / "services", Sizes(), port=0)]
+    with (
+        Supervisor(specs, folder / "logs") as supervisor,
+        headrace.connect(next(spec.address for spec in specs if spec.name == "scheduler")) as client,
+    ):
+        reaper = Reaper(supervisor)
+        job = client.train(
+            PROGRAM,
+            "tabular",
+            steps=STEPS,
+            batch_size=32,
+            workers=2,
+            shards=2,
+            learning_rate=2e-3,
+            durability=durability,
+        )
+        done = client.wait(job, on_change=reaper.on_job, timeout_s=200)
+
+    assert done.attempt == 1
+    assert done.progress.step == STEPS
+    assert any("attempt 1 goes on" in message for message in reaper.messages)
+    assert list((folder / "services").glob("parameters-*/*/*/1")) == [], "a finished job leaves no files"

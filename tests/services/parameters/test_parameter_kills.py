@@ -1,0 +1,27 @@
+"""Twenty times `kill -9` under load: no acknowledged push is lost, and none is applied twice.
+
+`python -m benchmarks.durability kills --rounds 200` is the same at length.
+"""
+
+import pytest
+
+from benchmarks._kills import Scene, kill_rounds
+from headrace.parameters.v1 import stores_pb2
+
+ROUNDS = 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "scene",
+    [
+        Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
+        Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+    ],
+    ids=["process-async", "disk-bsp"],
+)
+def test_a_killed_process_loses_no_acknowledged_push_and_applies_none_twice(scene: Scene) -> None:
+    outcome = kill_rounds(scene, ROUNDS, seed=7)
+    assert (outcome.lost, outcome.twice) == (0, 0)
+    assert outcome.acknowledged >= ROUNDS * scene.workers * scene.least
