@@ -4,7 +4,7 @@
     ├── InvalidArgument               NonFiniteValues  ShapeMismatch  DtypeMismatch  DigestMismatch  RequestIdReused
     ├── NotFound
     ├── AlreadyExists
-    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable
+    ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable  RunFinished
     ├── Aborted                       EtagMismatch
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
@@ -150,6 +150,12 @@ class SharedMemoryUnavailable(FailedPrecondition):
     """Two processes cannot share memory; streams between them do the same."""
 
     reason = "SHARED_MEMORY_UNAVAILABLE"
+
+
+class RunFinished(FailedPrecondition):
+    """One rank has ended the run for all: it has what it wanted."""
+
+    reason = "RUN_FINISHED"
 
 
 class ProgramFailed(FailedPrecondition):

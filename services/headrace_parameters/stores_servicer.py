@@ -3,6 +3,7 @@
 from google.protobuf import empty_pb2
 from grpc import ServicerContext
 
+from headrace.errors import RunFinished
 from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
@@ -50,6 +51,14 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
     ) -> empty_pb2.Empty:
         """Forget a store."""
         self._table.delete(StoreName.parse(request.name), request.epoch)
+        return empty_pb2.Empty()
+
+    def FinishRun(self, request: stores_pb2.FinishRunRequest, context: ServicerContext) -> empty_pb2.Empty:
+        """Let no worker wait for another any more."""
+        store = self._fenced(request.name, request.epoch)
+        store.end(
+            RunFinished(f"the run of {store.config.name} was ended by one of its workers, for all of them")
+        )
         return empty_pb2.Empty()
 
     def Snapshot(

@@ -25,6 +25,7 @@ from headrace_scheduler.core.commands import (
     UnloadModel,
 )
 from headrace_scheduler.core.jobs import JobKind
+from headrace_scheduler.wire import best_message
 
 # A frozen process does not use these up: its lease ends first, and its channel is closed.
 SHORT_S = 10.0  # answered from memory
@@ -119,6 +120,7 @@ def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
         optimizer=train.optimizer if storeless else None,
         snapshot=command.snapshot,
         lead=lead if storeless else None,
+        best=best_message(command.best) if command.best else None,
     )
 
 

@@ -40,6 +40,7 @@ def job_message(job: jobs.Job) -> jobs_pb2.Job:
             excused_attempts=job.excused,
             progress=_progress_message(job.progress) if job.progress else None,
             checkpoint=_checkpoint_message(job.checkpoint) if job.checkpoint else None,
+            best=best_message(job.best) if job.best else None,
             placements=[
                 jobs_pb2.Placement(node=member.node, resource=member.resource, index=member.index)
                 for member in job.members
@@ -64,6 +65,11 @@ def _progress_message(progress: jobs.Progress) -> task_pb2.Progress:
 
 def _checkpoint_message(checkpoint: jobs.Checkpoint) -> task_pb2.Checkpoint:
     return task_pb2.Checkpoint(step=checkpoint.step, snapshots=checkpoint.snapshots)
+
+
+def best_message(best: jobs.Best) -> task_pb2.Best:
+    """Write the best values."""
+    return task_pb2.Best(step=best.step, metric=best.metric, value=best.value, artifact=best.artifact)
 
 
 def _failure_message(failure: jobs.Failure) -> task_pb2.Failure:
@@ -197,7 +203,7 @@ _TASK_STATES = {task_pb2.TaskState.Value(f"TASK_STATE_{state}"): state for state
 
 
 def _read_task(task: task_pb2.Task) -> events.TaskReport:
-    progress, failure = task.progress, task.failure
+    progress, failure, best = task.progress, task.failure, task.best
     return events.TaskReport(
         name=task.name,
         state=_TASK_STATES[task.state],
@@ -208,6 +214,7 @@ def _read_task(task: task_pb2.Task) -> events.TaskReport:
         checkpoint=jobs.Checkpoint(task.checkpoint.step, tuple(task.checkpoint.snapshots))
         if task.HasField("checkpoint")
         else None,
+        best=jobs.Best(best.step, best.metric, best.value, best.artifact) if task.HasField("best") else None,
         failure=jobs.Failure(failure.reason, failure.message, failure.detail)
         if task.HasField("failure")
         else None,

@@ -12,8 +12,10 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.tasks.child import Context, Reporter, run_task
 from headrace.training.v1.workers_pb2 import StartTaskRequest
-from headrace.types.v1.task_pb2 import Checkpoint, TaskResult
+from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
+from headrace_training.best_values import BestValues
 from headrace_training.core.rank import Rank
+from headrace_training.core.selection import Best
 from headrace_training.registration import register
 from headrace_training.strategies import synchronizer_for
 from headrace_training.wire import read_run
@@ -22,9 +24,10 @@ from headrace_training.wire import read_run
 class ReportingObserver:
     """Tells the service how the rank fares."""
 
-    def __init__(self, reporter: Reporter, steps: int) -> None:
+    def __init__(self, reporter: Reporter, steps: int, best_values: BestValues) -> None:
         self._reporter = reporter
         self._steps = steps
+        self._best_values = best_values
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
         """Report progress."""
@@ -33,6 +36,10 @@ class ReportingObserver:
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         """Report a checkpoint."""
         self._reporter.checkpoint(Checkpoint(step=step, snapshots=snapshots))
+
+    def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
+        """Keep the values, then report them."""
+        self._reporter.send(Task(best=self._best_values.keep(best, state)))
 
     def raise_if_stopped(self) -> None:
         """Raise Cancelled if the service was asked to stop this rank."""
@@ -48,26 +55,31 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         reporter.progress(request.start_step, steps, "loading", {})
         program = _program(request, context, registry)
         synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
-        rank = Rank(
-            program, read_run(request), synchronizer, ReportingObserver(reporter, steps), time.monotonic
-        )
+        best_values = BestValues(registry, request)
+        observer = ReportingObserver(reporter, steps, best_values)
+        rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic)
         rank.train()
         if request.rank != 0:
             return TaskResult(metrics=rank.metrics)
-        return _finish(request, rank, registry, reporter)
+        return _finish(request, rank, best_values, registry, reporter)
 
 
 def _finish(
-    request: StartTaskRequest, rank: Rank, registry: RegistryClient | None, reporter: Reporter
+    request: StartTaskRequest,
+    rank: Rank,
+    best_values: BestValues,
+    registry: RegistryClient | None,
+    reporter: Reporter,
 ) -> TaskResult:
     """Measure the result, and register it if the request names a model."""
-    reporter.progress(request.options.steps, request.options.steps, "registering", rank.metrics)
+    reporter.progress(rank.step, request.options.steps, "registering", rank.metrics)
+    step = best_values.put_into(rank.model) or rank.step
     test_metrics = rank.evaluate_test()
     metrics = rank.metrics | test_metrics
     if not request.model:
         return TaskResult(metrics=metrics)
     assert registry is not None, "StartTask refuses a model without a registry"
-    version = register(registry, request, rank.model.state(), test_metrics)
+    version = register(registry, request, rank.model.state(), test_metrics, step)
     return TaskResult(version=version.name, metrics=metrics)
 
 

@@ -22,12 +22,14 @@ def register(
     request: StartTaskRequest,
     state: Mapping[str, torch.Tensor],
     metrics: Mapping[str, float],
+    step: int,
 ) -> Version:
     """Upload the weights and make the version, or return the one that an earlier attempt of the same run made.
 
     Args:
         state: The state dict.
         metrics: Measures on the test split.
+        step: Optimizer steps that the state holds.
     """
     key = run_key(request)
     weights = Path(WEIGHTS_FILE)
@@ -38,7 +40,7 @@ def register(
         program=request.program,
         job=request.job,
         metrics=metrics,
-        labels=_labels(request) | {KEY_LABEL: key},
+        labels=_labels(request) | {"step": str(step), KEY_LABEL: key},
     )
     try:
         return registry.create_version(request.model, version, request_id=key)

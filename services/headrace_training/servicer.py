@@ -38,7 +38,7 @@ class WorkersServicer(TaskServicer, GeneratedServicer):
         )
         if not self._has_registry and _needs_registry(request):
             raise FailedPrecondition(
-                "this worker has no registry, which `model`, a program's archive and all-reduce checkpoints need; leave them "
+                "this worker has no registry, which `model`, a program's archive, `selection` and all-reduce checkpoints need; leave them "
                 "out, or start it with HEADRACE_TRAINING_REGISTRY_ADDRESS"
             )
         return self._tasks.start(request.name, request.epoch, request)
@@ -47,4 +47,5 @@ class WorkersServicer(TaskServicer, GeneratedServicer):
 def _needs_registry(request: StartTaskRequest) -> bool:
     # Under PARAMETER_SERVER it is the shards that save checkpoints.
     saves = not uses_store(request.strategy) and (request.options.checkpoint_every_steps or request.snapshot)
-    return bool(request.model or request.program.HasField("archive") or saves)
+    selects = request.options.HasField("selection")
+    return bool(request.model or request.program.HasField("archive") or saves or selects)

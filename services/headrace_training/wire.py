@@ -4,10 +4,12 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, TaskName
 from headrace.rpc.addresses import split_address
 from headrace.training.options import check_options
-from headrace.training.v1.workers_pb2 import Precision, StartTaskRequest, Strategy
+from headrace.training.v1.workers_pb2 import Direction, Precision, StartTaskRequest, Strategy
+from headrace.training.v1.workers_pb2 import Selection as SelectionMessage
 from headrace_optimizers.bounds import check
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.core.run import Run
+from headrace_training.core.selection import Best, Selection
 
 MAX_WORLD_SIZE = 1024
 
@@ -44,7 +46,7 @@ def check_request(request: StartTaskRequest) -> None:
 
 def read_run(request: StartTaskRequest) -> Run:
     """Return what the rank has to do; the request has been checked."""
-    options = request.options
+    options, best = request.options, request.best
     return Run(
         steps=options.steps,
         batch_size=options.batch_size,
@@ -56,6 +58,18 @@ def read_run(request: StartTaskRequest) -> Run:
         evaluate_every=options.evaluate_every_steps,
         accumulate=options.accumulate or 1,
         bf16=options.precision == Precision.PRECISION_BF16,
+        selection=_read_selection(options.selection) if options.HasField("selection") else None,
+        best=Best(best.step, best.metric, best.value) if request.HasField("best") else None,
+    )
+
+
+def _read_selection(selection: SelectionMessage) -> Selection:
+    directions = {Direction.DIRECTION_MAX: True, Direction.DIRECTION_MIN: False}
+    return Selection(
+        metric=selection.metric,
+        larger=directions.get(selection.direction),
+        patience=selection.patience,
+        minimum_improvement=selection.minimum_improvement,
     )
 
 
@@ -70,6 +84,8 @@ def _names(request: StartTaskRequest) -> dict[str, Name]:
         names["lead.task"] = TaskName.parse(request.lead.task, field="lead.task")
     if request.model:
         names["model"] = ModelName.parse(request.model, field="model")
+    if request.HasField("best"):
+        names["best.artifact"] = ArtifactName.parse(request.best.artifact, field="best.artifact")
     if request.job:
         names["job"] = JobName.parse(request.job, field="job")
     if request.program.HasField("archive"):

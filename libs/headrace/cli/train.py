@@ -96,6 +96,22 @@ def train(
     evaluate_every: Annotated[
         int, typer.Option(help="Steps between evaluations; 0: only at the end.", min=0)
     ] = 0,
+    patience: Annotated[
+        int,
+        typer.Option(help="Evaluations in a row without a better one after which to stop; 0: never.", min=0),
+    ] = 0,
+    min_improvement: Annotated[
+        float, typer.Option(help="A better evaluation is better by more than this.", min=0)
+    ] = 0.0,
+    metric: Annotated[str, typer.Option(help="What is compared; the program's goal if empty.")] = "",
+    metric_best: Annotated[
+        Literal["max", "min"] | None,
+        typer.Option(help="Which values are better, if --metric is not the goal."),
+    ] = None,
+    register: Annotated[
+        Literal["best", "last"] | None,
+        typer.Option(help="Which values become the version.  [default: best with --patience, else last]"),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of each worker.", min=1)] = 1,
     accumulate: Annotated[
         int, typer.Option(help="Micro-batches a worker cuts its examples of a step into.", min=1)
@@ -143,6 +159,11 @@ def train(
             seed=seed,
             checkpoint_every_steps=checkpoint_every,
             evaluate_every_steps=evaluate_every,
+            patience=patience,
+            minimum_improvement=min_improvement,
+            metric=metric,
+            metric_best=metric_best,
+            register=register,
             threads=threads,
             accumulate=accumulate,
             precision=precision,

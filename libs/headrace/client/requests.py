@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
 from headrace.client.choices import choose
 from headrace.client.naming import deployment_name, model_name, pool_name, version_name
+from headrace.client.selection import Larger, Registered, SelectionOptions, selection
 from headrace.client.updates import (
     Consistency,
     OptimizerKind,
@@ -49,7 +50,7 @@ _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.O
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
 
-class TrainOptions(UpdateOptions, total=False):
+class TrainOptions(UpdateOptions, SelectionOptions, total=False):
     """How to train; `steps` and `batch_size` must be given."""
 
     steps: Required[int]  # optimizer steps in all
@@ -133,6 +134,11 @@ def train_job(
     seed: int = 0,
     checkpoint_every_steps: int = 0,
     evaluate_every_steps: int = 0,
+    patience: int = 0,
+    minimum_improvement: float = 0.0,
+    metric: str = "",
+    metric_best: Larger | None = None,
+    register: Registered | None = None,
     threads: int = 1,
     accumulate: int = 1,
     precision: PrecisionKind = "fp32",
@@ -166,6 +172,7 @@ def train_job(
         accumulate=_whole("accumulate", accumulate, least=1),
         average_every_steps=_whole("average_every_steps", average_every_steps),
         precision=choose("precision", precision, _PRECISIONS),
+        selection=selection(patience, minimum_improvement, metric, metric_best, register),
     )
     spec = jobs.TrainSpec(
         program=program,

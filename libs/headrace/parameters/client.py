@@ -223,6 +223,10 @@ class ShardedStore:
         saved = self._together.do(lambda operation, index: self._shards[index].snapshot(operation))
         return Snapshot(min(shard.version for shard in saved), tuple(shard.artifact for shard in saved))
 
+    def finish_run(self) -> None:
+        """End the run for all workers: whatever they do or wait for raises RunFinished."""
+        self._together.do(lambda operation, index: self._shards[index].finish_run(operation))
+
     def _parts(self, layout: FlatLayout, flat: Floats) -> list[Floats]:
         ranges = [self._held(layout, index) for index in range(len(self._shards))]
         return [flat[part.start : part.stop] for part in ranges]

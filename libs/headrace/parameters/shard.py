@@ -149,6 +149,11 @@ class ShardClient:
         request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch)
         return operation.track(self._stores.Snapshot.future(request, timeout=operation.remaining_s)).result()
 
+    def finish_run(self, operation: Operation) -> None:
+        """Let every call of the run, also of other workers, fail with RunFinished."""
+        request = stores_pb2.FinishRunRequest(name=self._store, epoch=self._epoch)
+        operation.track(self._stores.FinishRun.future(request, timeout=operation.remaining_s)).result()
+
     def release(self, nonce: bytes) -> None:
         """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
         if self._shared and nonce and self.shares_memory:

@@ -2,7 +2,7 @@
 
 from google.protobuf.internal.containers import ScalarMap
 
-from headrace.types.v1.task_pb2 import Checkpoint, Failure, Task
+from headrace.types.v1.task_pb2 import Best, Checkpoint, Failure, Task
 
 MAX_MESSAGE = 1000  # characters of the one line for people
 MAX_DETAIL = 8 << 10  # characters; the end of a traceback says most
@@ -17,13 +17,15 @@ def bound_event(event: Task) -> None:
     """Cut what a subprocess reports, in place.
 
     Metrics beyond the first `MAX_METRICS` by name are left out. So is a checkpoint with more snapshots, or longer names, than any
-    store has: a part of one cannot be gone on from.
+    store has: a part of one cannot be gone on from. So are best values with a longer name.
     """
     if event.HasField("progress"):
         event.progress.stage = _line(event.progress.stage, _MAX_STAGE)
         _bound_metrics(event.progress.metrics)
     if event.HasField("checkpoint") and not _may_be(event.checkpoint):
         event.ClearField("checkpoint")
+    if event.HasField("best") and not _may_be_best(event.best):
+        event.ClearField("best")
     if event.HasField("result"):
         event.result.version = _line(event.result.version, MAX_RESOURCE_NAME)
         _bound_metrics(event.result.metrics)
@@ -43,6 +45,10 @@ def bounded(failure: Failure) -> Failure:
 def _may_be(checkpoint: Checkpoint) -> bool:
     short = all(len(name) <= MAX_RESOURCE_NAME for name in checkpoint.snapshots)
     return len(checkpoint.snapshots) <= MAX_SNAPSHOTS and short
+
+
+def _may_be_best(best: Best) -> bool:
+    return len(best.artifact) <= MAX_RESOURCE_NAME and len(best.metric) <= MAX_METRIC_NAME
 
 
 def _line(text: str, most: int) -> str:

@@ -66,7 +66,7 @@ class TaskTable:
         return self._changed(task), True
 
     def apply(self, name: str, event: Task) -> None:
-        """Take what the process reports: `progress`, `checkpoint`, `rendezvous`, `result` or `failure`; an empty event says that work began."""
+        """Take what the process reports: `progress`, `checkpoint`, `best`, `rendezvous`, `result` or `failure`; an empty event says that work began."""
         entry = self._entry(name)
         task = entry.task
         if task.state in FINAL:
@@ -78,6 +78,8 @@ class TaskTable:
             task.progress.CopyFrom(event.progress)
         if event.HasField("checkpoint"):
             task.checkpoint.CopyFrom(event.checkpoint)
+        if event.HasField("best"):
+            task.best.CopyFrom(event.best)
         if event.rendezvous:
             task.rendezvous = event.rendezvous
         if event.HasField("result") or event.HasField("failure"):

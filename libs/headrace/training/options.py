@@ -3,8 +3,10 @@
 Read by the service that runs it, and before that by the scheduler, which refuses what could never run.
 """
 
+import math
+
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import Precision, Strategy, TrainingOptions
+from headrace.training.v1.workers_pb2 import Direction, Precision, Strategy, TrainingOptions
 
 # Bounds that no machine or patience reaches: beyond them is a mistake in writing.
 MOST_STEPS = 1_000_000_000_000
@@ -34,6 +36,28 @@ def check_options(options: TrainingOptions, workers: int, strategy: Strategy.Val
             field="options.precision",
         )
     _check_averaging(options, strategy)
+    if options.HasField("selection"):
+        _check_selection(options)
+
+
+def _check_selection(options: TrainingOptions) -> None:
+    selection = options.selection
+    if not options.evaluate_every_steps:
+        raise InvalidArgument(
+            "evaluate_every_steps is 0, but the best evaluation is to be found; evaluate every so many steps",
+            field="options.evaluate_every_steps",
+        )
+    if selection.direction not in Direction.values():
+        raise InvalidArgument(
+            f"selection.direction is {selection.direction}; use DIRECTION_MAX or DIRECTION_MIN",
+            field="options.selection.direction",
+        )
+    least = selection.minimum_improvement
+    if not math.isfinite(least) or least < 0:
+        raise InvalidArgument(
+            f"selection.minimum_improvement is {least}; it must be 0 or more, in units of the metric",
+            field="options.selection.minimum_improvement",
+        )
 
 
 def _check_averaging(options: TrainingOptions, strategy: Strategy.ValueType) -> None:

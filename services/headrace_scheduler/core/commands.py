@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace_scheduler.core.jobs import JobKind
+from headrace_scheduler.core.jobs import Best, JobKind
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class StartTask:
     shards: tuple[str, ...]
     start_step: int
     snapshot: str  # to go on from, where no store does
+    best: Best | None  # to be surpassed
     lead: Target  # where rank 0 runs
     lead_task: str
     version: str

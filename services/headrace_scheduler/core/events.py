@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from headrace_scheduler.core.commands import Issued
 from headrace_scheduler.core.deployments import Deployment
-from headrace_scheduler.core.jobs import Checkpoint, Failure, Job, Progress, Result
+from headrace_scheduler.core.jobs import Best, Checkpoint, Failure, Job, Progress, Result
 from headrace_scheduler.core.nodes import Node, Pool, ServedModel
 
 
@@ -84,6 +84,7 @@ class TaskReport:
     epoch: int
     progress: Progress | None = None
     checkpoint: Checkpoint | None = None
+    best: Best | None = None
     failure: Failure | None = None
     result: Result | None = None
 

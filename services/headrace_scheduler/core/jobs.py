@@ -112,6 +112,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best values that any attempt found."""
+
+    step: int
+    metric: str
+    value: float
+    artifact: str
+
+
+@dataclass(frozen=True)
 class Result:
     """What a job produced."""
 
@@ -151,6 +161,8 @@ class Job:
     checkpoint: Checkpoint | None = None  # the newest
     # Where this attempt began: fixed, so that a repeated StartTask says the same.
     resume: Checkpoint | None = None
+    best: Best | None = None  # the newest
+    resume_best: Best | None = None  # what this attempt began with, likewise
     verdict: Verdict | None = None
     failure: Failure | None = None
     result: Result | None = None

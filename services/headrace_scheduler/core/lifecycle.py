@@ -53,6 +53,7 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         members=members,
         start_time=job.start_time or now,
         resume=_resume(job),
+        resume_best=job.best,
         rank_progress={},
         message=f"attempt {job.attempt + 1} starts on {nodes}",
     )
@@ -238,6 +239,8 @@ def _with_progress(job: Job, rank: int, task: TaskReport) -> Job:
     )
     if rank == 0 and task.checkpoint is not None and newer:
         job = replace(job, checkpoint=task.checkpoint)
+    if rank == 0 and task.best is not None:
+        job = replace(job, best=task.best)
     return job
 
 

@@ -27,6 +27,9 @@ def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
         yield from _start(job)
     if job.state is JobState.CANCELLING or job.state.final:
         yield from _end(tables, job, job.members)
+    elif job.state.placed and job.tasks[0].state is MemberState.SUCCEEDED:
+        # The result is safe: nobody needs what another rank still does, or waits for.
+        yield from _end(tables, job, job.tasks)
     yield from _end(tables, job, job.remnants)
 
 
@@ -69,6 +72,7 @@ def _start_task(job: Job, task: Member) -> StartTask:
         shards=tuple(store.address for store in job.stores),
         start_step=job.resume.step if job.resume else 0,
         snapshot=job.resume.snapshots[0] if job.resume and not job.stores else "",
+        best=job.resume_best,
         lead=_target(job.tasks[0]),
         lead_task=job.tasks[0].resource,
         version=job.version,

@@ -1,8 +1,8 @@
 """Agreement without a server: the ranks sum their gradients among themselves, and each applies the mean.
 
-All that a step needs travels in one vector of N + 2 values: the gradient times the rank's samples, the samples, and whether the
-rank has failed. So unequal batches have the weights they have on a parameter server, and a rank that fails tells the
-others in the very sum that they wait for.
+All that a step needs travels in one vector of N + 3 values: the gradient times the rank's samples, the samples, whether the
+rank has failed, and whether it ends the run. So unequal batches have the weights they have on a parameter server, and a rank that
+fails, or rank 0 that has enough, tells the others in the very sum that they wait for.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from headrace.errors import (
     HeadraceError,
     InvalidArgument,
     ProgramFailed,
+    RunFinished,
     ShapeMismatch,
     Unavailable,
     error_class,
@@ -32,7 +33,7 @@ from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.state import TrainingState
 
 WITHDRAW_S = 10.0  # how long a rank that fails waits for the others to hear of it
-_SAMPLES, _FAILED = -2, -1  # places in the vector
+_SAMPLES, _FAILED, _FINISHED = -3, -2, -1  # places in the vector
 
 
 class Group(Protocol):
@@ -121,7 +122,7 @@ class AllReduce:
         """
         self._layout, self._values = layout, torch.from_numpy(values)
         self._optimizer = FusedOptimizer(self._config, layout.size)
-        self._vector = torch.zeros(layout.size + 2)
+        self._vector = torch.zeros(layout.size + 3)
         if self._snapshot:
             self._restore(self._checkpoints.load(self._snapshot))
         group = self._join()
@@ -147,6 +148,13 @@ class AllReduce:
         )
         return (self._checkpoints.save(state),)
 
+    def finish_run(self) -> None:
+        """Take part in the sum that the others wait for, or will soon, to say that it is the last."""
+        self._vector.zero_()
+        self._vector[_FINISHED] = 1
+        with contextlib.suppress(RunFinished):
+            self._sum()
+
     def final(self) -> None:
         """Do nothing: the values are the newest."""
 
@@ -154,7 +162,7 @@ class AllReduce:
         """Return the mean of all ranks' vectors, shape (N,), weighted by their samples; it is valid until the next call."""
         size, vector = self._layout.size, self._vector
         torch.mul(mine, samples, out=vector[:size])
-        vector[_SAMPLES], vector[_FAILED] = samples, 0
+        vector[_SAMPLES], vector[_FAILED], vector[_FINISHED] = samples, 0, 0
         self._sum()
         return vector[:size].div_(vector[_SAMPLES])
 
@@ -196,6 +204,9 @@ class AllReduce:
         if self._vector[_FAILED] > 0:
             self._group = None
             raise _heard(group)
+        if self._vector[_FINISHED] > 0:
+            self._group = None
+            raise RunFinished("rank 0 has ended the run")
 
     def _withdraw(self, error: Exception) -> None:
         """Take part in the sum that the others wait for, to say that this rank has failed."""

@@ -1,7 +1,7 @@
 """A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -54,6 +54,10 @@ class FlatModel:
             return ""
         tensors = self.layout.views(self.gradient)
         return next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), "")
+
+    def take(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Become what `state` once returned."""
+        self.module.load_state_dict(dict(state))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the whole state dict, buffers and untrained parameters included."""

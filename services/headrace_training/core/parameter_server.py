@@ -44,6 +44,9 @@ class ParameterStore(Protocol):
     def snapshot(self) -> Snapshot:
         """Save the store."""
 
+    def finish_run(self) -> None:
+        """Refuse everything from now on, whoever asks."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -86,6 +89,10 @@ class ParameterServer:
         Between two steps of this rank no step can be applied: under BSP (without backup workers) it is of one version.
         """
         return self._store.snapshot().artifacts
+
+    def finish_run(self) -> None:
+        """Let the store refuse what the other ranks do or wait for."""
+        self._store.finish_run()
 
     def final(self) -> None:
         """Pull what other ranks may have pushed last."""

@@ -4,14 +4,16 @@ BatchNorm and other buffers are not parameters: each rank keeps its own, and tho
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from headrace.errors import NonFiniteValues, ProgramFailed
+from headrace.errors import NonFiniteValues, ProgramFailed, RunFinished
 from headrace.program import Program
 from headrace_training.core import examples
+from headrace_training.core.evaluation import BestObserver, Evaluation
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.order import DataOrder, Indices, noise_seed
 from headrace_training.core.run import Run
@@ -19,7 +21,7 @@ from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import Throughput
 
 
-class Observer(Protocol):
+class Observer(BestObserver, Protocol):
     """Who hears how the rank fares."""
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -51,15 +53,17 @@ class Rank:
         self._program, self._run, self._observer = program, run, observer
         self._synchronizer = synchronizer
         self._train = examples.load(program, "train")
-        self._validation = examples.load(program, "validation") if run.rank == 0 else None
+        self._evaluation = Evaluation(program, run, observer) if run.rank == 0 else None
         torch.manual_seed(run.seed)
         self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
         self._order = DataOrder(len(self._train), run.batch_size, run.seed)
         self._throughput = Throughput(clock)
         self.metrics: dict[str, float] = {}
+        self.step = run.start_step  # how many are done
 
     def train(self) -> None:
-        """Do all steps; `metrics` then has the newest measures, and the model the last values.
+        """Do all steps, or those until rank 0 finds no better values; `metrics` then has the newest measures, and rank 0's model the
+        last values.
 
         Raises:
             NonFiniteValues: The loss or the gradient became NaN or infinite.
@@ -68,19 +72,18 @@ class Rank:
         """
         model, run = self.model, self._run
         model.module.train()
-        self._synchronizer.begin(model.layout, model.values)
-        step = run.start_step
-        while step < run.steps:
-            self._observer.raise_if_stopped()
-            following = min(max(step + 1, self._step(step)), run.steps)
-            self._finish_steps(step, following)
-            step = following
-        if run.start_step == run.steps and run.rank == 0:
-            self._evaluate()
+        with suppress(RunFinished):
+            self._synchronizer.begin(model.layout, model.values)
+            while self.step < run.steps:
+                self._observer.raise_if_stopped()
+                before, following = self.step, self._step(self.step)
+                self.step = min(max(before + 1, following), run.steps)
+                self._finish_steps(before)
+                self._finish_run_if_best_is_past()
+            self._finish()
 
     def evaluate_test(self) -> dict[str, float]:
-        """Measure the newest values on the test split."""
-        self._synchronizer.final()
+        """Measure the model's values on the test split."""
         return examples.evaluate(self._program, self.model.module, examples.load(self._program, "test"))
 
     def _step(self, step: int) -> int:
@@ -131,17 +134,27 @@ class Rank:
                 f"data"
             )
 
-    def _finish_steps(self, before: int, done: int) -> None:
-        if self._run.evaluates_between(before, done):
-            self._evaluate()
+    def _finish_steps(self, before: int) -> None:
+        done = self.step
+        if self._evaluation and self._run.evaluates_between(before, done):
+            self.metrics |= self._evaluation.measure(self.model, done)
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
         self._observer.advanced(done, self.metrics)
         if self._run.checkpoints_between(before, done):
             self._observer.checkpointed(done, self._synchronizer.checkpoint())
 
-    def _evaluate(self) -> None:
-        assert self._validation is not None, "only rank 0 evaluates"
-        self.metrics |= examples.evaluate(self._program, self.model.module, self._validation)
+    def _finish_run_if_best_is_past(self) -> None:
+        """End the run for all ranks, this one included, if better values are no longer expected."""
+        if self._evaluation and self.step < self._run.steps and self._evaluation.gives_up(self.step):
+            self._synchronizer.finish_run()
+            raise RunFinished(f"no better values came up to step {self.step}")
+
+    def _finish(self) -> None:
+        """Bring the values after the last step, also those of other ranks, to rank 0."""
+        if self._evaluation:
+            if self._run.start_step == self._run.steps:
+                self.metrics |= self._evaluation.measure(self.model, self.step)
+            self._synchronizer.final()
 
 
 def _describe(loss: object) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from headrace_training.core.selection import Best, Selection
+
 
 @dataclass(frozen=True)
 class Run:
@@ -21,6 +23,8 @@ class Run:
     evaluate_every: int = 0
     accumulate: int = 1  # micro-batches per step
     bf16: bool = False  # model and loss compute with bfloat16 where that is enough
+    selection: Selection | None = None  # None: the last values are what the run is for
+    best: Best | None = None  # what earlier attempts found
 
     def checkpoints_between(self, before: int, done: int) -> bool:
         """Whether this rank takes a checkpoint after `done` steps, the last time it looked being after `before`."""

@@ -39,10 +39,15 @@ class Synchronizer(Protocol):
             samples: 0 if the rank had nothing to do in this step.
         Returns:
             The step to compute with the new values; more than one on if the run went on without this rank.
+        Raises:
+            RunFinished: Rank 0 has ended the run; the values are of no more use.
         """
 
     def checkpoint(self) -> Sequence[str]:
         """Save all that the run needs to go on from here; return the artifacts. Called by rank 0 alone, between steps."""
+
+    def finish_run(self) -> None:
+        """End the run for all ranks, before its last step. Called by rank 0 alone, between steps; the values stay as they are."""
 
     def final(self) -> None:
         """Bring the newest values, those of other ranks' last steps included."""

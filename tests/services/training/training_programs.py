@@ -33,12 +33,27 @@ class Small:
         return {"accuracy": float((outputs.argmax(1) == targets).mean())}
 
 
+class Peaking(Small):
+    """Is measured best by its third evaluation in a process, then worse and worse."""
+
+    def __init__(self) -> None:
+        self._evaluations = 0
+
+    def metrics(self, outputs: Array, targets: Array) -> Mapping[str, float]:
+        self._evaluations += 1
+        return {"accuracy": 1 - abs(self._evaluations - 3) / 100}
+
+
 class Slow(Small):
     """Takes its time for every step, so that a test can come in between."""
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         threading.Event().wait(0.05)
         return super().loss(outputs, targets)
+
+
+class SlowPeaking(Peaking, Slow):
+    """Is both."""
 
 
 class RaisingOnOdd(Small):

@@ -97,6 +97,7 @@ class World:
     registry_address: str
     shards: list[str]
     workers: list[str]
+    worker_processes: list[subprocess.Popen[bytes]]
     _stack: ExitStack
     _names: Iterator[int] = field(default_factory=itertools.count)
 
@@ -213,7 +214,11 @@ def world(folder: Path) -> Iterator[World]:
             for index in range(2)
         ]
         yield World(
-            registry.address, [shard.address for shard in shards], [each.address for each in workers], stack
+            registry.address,
+            [shard.address for shard in shards],
+            [each.address for each in workers],
+            [each.process for each in workers],
+            stack,
         )
 
 

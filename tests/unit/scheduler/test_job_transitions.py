@@ -8,7 +8,7 @@ from headrace.errors import AlreadyExists, FailedPrecondition, NotFound
 from headrace_scheduler.core.commands import CreateStore, DeleteStore, StartTask, StopTask, Target
 from headrace_scheduler.core.events import JobCancelled, JobDeleted, TaskState
 from headrace_scheduler.core.explain import conditions
-from headrace_scheduler.core.jobs import Failure, JobState, Progress
+from headrace_scheduler.core.jobs import Best, Failure, JobState, Progress
 from headrace_scheduler.core.nodes import NodeKind
 from tests.unit.scheduler.world import PROJECT, World, cluster
 
@@ -73,9 +73,34 @@ def test_a_job_succeeds_with_rank_0s_result_when_every_rank_has_and_its_store_is
     assert job.state is JobState.SUCCEEDED
     assert job.result is not None
     assert job.result.version == "projects/default/models/m/versions/1"
-    assert [type(command) for command in world.deliver()] == [DeleteStore]
+    assert [type(command) for command in world.deliver()] == [StopTask, DeleteStore]
     assert not any(node.stores for node in world.nodes.values())
     assert JOB not in world.machine.tables.jobs, "a settled job is in the database only"
+
+
+def test_once_rank_0s_result_is_safe_nobody_waits_for_what_another_rank_still_does() -> None:
+    world = cluster()
+    world.running("a", workers=2)
+    world.succeed("a-1-train-0", "projects/default/models/m/versions/1")
+    assert [type(command) for command in world.deliver()] == [StopTask, DeleteStore]
+    assert world.nodes["training-1"].active == 0
+    assert world.job("a").state is JobState.SUCCEEDED
+
+
+def test_the_best_values_outlive_their_attempt_and_the_scheduler() -> None:
+    """They may be newer than the checkpoint that the next attempt goes on from."""
+    world = cluster()
+    world.running("a", workers=1)
+    best = Best(30, "accuracy", 0.9, f"{PROJECT}/artifacts/{'0' * 64}")
+    world.change("a-1-train-0", best=best)
+    assert world.job("a").best == best
+    world.fail("a-1-train-0", "TASK_CRASHED")
+    world.restart_scheduler()
+    for name in world.nodes:
+        world.attach(name)
+    world.pass_time(1)
+    starts = [command for command in world.deliver() if isinstance(command, StartTask)]
+    assert [(start.epoch, start.best) for start in starts] == [(2, best)]
 
 
 def test_a_program_that_raises_ends_the_job_at_once_with_its_failure() -> None:

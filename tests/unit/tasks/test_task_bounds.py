@@ -2,9 +2,9 @@
 
 import pytest
 
-from headrace.tasks.bounds import MAX_DETAIL, MAX_MESSAGE, MAX_METRICS, bound_event, bounded
+from headrace.tasks.bounds import MAX_DETAIL, MAX_MESSAGE, MAX_METRIC_NAME, MAX_METRICS, bound_event, bounded
 from headrace.tasks.child import describe
-from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
+from headrace.types.v1.task_pb2 import Best, Checkpoint, Failure, Progress, Task, TaskResult
 
 
 def test_a_long_failure_is_cut_to_its_beginning_and_the_end_of_its_detail() -> None:
@@ -50,6 +50,12 @@ def test_the_checkpoint_of_the_largest_store_is_kept() -> None:
     event = Task(checkpoint=checkpoint)
     bound_event(event)
     assert event.checkpoint == checkpoint
+
+
+def test_best_values_that_no_program_could_have_are_left_out() -> None:
+    event = Task(best=Best(step=3, metric="m" * (MAX_METRIC_NAME + 1), artifact="projects/p/artifacts/a"))
+    bound_event(event)
+    assert not event.HasField("best")
 
 
 def test_a_result_names_its_version_in_a_line() -> None:

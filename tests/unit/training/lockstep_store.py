@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from headrace.errors import NonFiniteValues
+from headrace.errors import NonFiniteValues, RunFinished
 from headrace.parameters.layout import FlatLayout, Floats
 
 MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -36,6 +36,7 @@ class LockstepStore:
         self._changed = threading.Condition()
         self._pending: list[tuple[Floats, float]] = []
         self._optimizer: torch.optim.Optimizer | None = None
+        self._finished = False
 
     def gradient_memory(self, size: int) -> Floats:
         return np.zeros(size, np.float32)
@@ -61,13 +62,20 @@ class LockstepStore:
             self._pending.append((gradient.copy(), samples))
             if len(self._pending) == self.workers:
                 self._apply()
-            assert self._changed.wait_for(lambda: self.version > step, timeout=30)
+            assert self._changed.wait_for(lambda: self.version > step or self._finished, timeout=30)
+            if self._finished:
+                raise RunFinished("the run has ended")
         return self.pull(out=out)
 
     def snapshot(self) -> Snapshot:
         with self._changed:
             self.snapshots.append(self.version)
             return Snapshot((f"snapshot-{self.version}",))
+
+    def finish_run(self) -> None:
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -12,6 +12,7 @@ from headrace.testing import FakeClock
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank
 from headrace_training.core.run import Run
+from headrace_training.core.selection import Best
 from tests.unit.training.lockstep_store import LockstepStore
 from tests.unit.training.small_program import Array, Small
 
@@ -25,6 +26,9 @@ class Unheard:
         pass
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
+        pass
+
+    def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         pass
 
     def raise_if_stopped(self) -> None:

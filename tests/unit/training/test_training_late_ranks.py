@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.testing import FakeClock
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank
 from headrace_training.core.run import Run
+from headrace_training.core.selection import Best
 from tests.unit.training.lockstep_store import Pulled, Snapshot
 from tests.unit.training.small_program import Small
 
@@ -38,6 +40,9 @@ class StoreThatGoesOn:
     def snapshot(self) -> Snapshot:
         return Snapshot(("snapshot",))
 
+    def finish_run(self) -> None:
+        raise AssertionError("nobody asked for an early end")
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -52,6 +57,9 @@ class Heard:
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         self.checkpoints.append(step)
+
+    def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
+        raise AssertionError("nobody asked for the best")
 
     def raise_if_stopped(self) -> None:
         pass

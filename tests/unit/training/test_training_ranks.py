@@ -18,6 +18,7 @@ from headrace_training.core.order import DataOrder
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank
 from headrace_training.core.run import Run
+from headrace_training.core.selection import Best
 from headrace_training.core.synchronizer import Synchronizer
 from tests.unit.training.lockstep_group import LockstepGroup, Shelf, lockstep_groups
 from tests.unit.training.lockstep_store import LockstepStore, MakeOptimizer
@@ -44,6 +45,8 @@ class Heard:
     steps: list[int] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     checkpoints: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    best: list[Best] = field(default_factory=list)
+    best_state: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stop_after: int | None = None
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -52,6 +55,10 @@ class Heard:
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         self.checkpoints.append((step, tuple(snapshots)))
+
+    def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
+        self.best.append(best)
+        self.best_state = state
 
     def raise_if_stopped(self) -> None:
         if self.stop_after is not None and len(self.steps) >= self.stop_after:

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import Lead, StartTaskRequest, Strategy, TrainingOptions
+from headrace.training.v1.workers_pb2 import Lead, Selection, StartTaskRequest, Strategy, TrainingOptions
 from headrace.types.v1.program_pb2 import Archive, Program
 from headrace_training.registration import run_key
 from headrace_training.wire import check_request, read_run
@@ -75,6 +77,33 @@ def test_a_wrong_field_is_refused_by_name(field: str, value: object, path: str) 
     with pytest.raises(InvalidArgument) as refused:
         check_request(request(**{field: value}))
     assert refused.value.field == path
+
+
+@pytest.mark.parametrize(
+    ("selection", "every", "path"),
+    [
+        (Selection(patience=2), 0, "options.evaluate_every_steps"),
+        (Selection(minimum_improvement=-0.1), 3, "options.selection.minimum_improvement"),
+        (Selection(minimum_improvement=math.nan), 3, "options.selection.minimum_improvement"),
+        (Selection(direction=7), 3, "options.selection.direction"),  # type: ignore[arg-type]  # of a newer caller
+    ],
+)
+def test_a_selection_that_could_select_nothing_is_refused(
+    selection: Selection, every: int, path: str
+) -> None:
+    asked = request()
+    asked.options.selection.CopyFrom(selection)
+    asked.options.evaluate_every_steps = every
+    with pytest.raises(InvalidArgument) as refused:
+        check_request(asked)
+    assert refused.value.field == path
+
+
+def test_what_is_to_be_surpassed_is_of_the_tasks_project() -> None:
+    asked = request()
+    asked.best.artifact = f"projects/other/artifacts/{'0' * 64}"
+    with pytest.raises(InvalidArgument, match=r"best\.artifact"):
+        check_request(asked)
 
 
 def test_an_archive_of_another_project_is_refused() -> None:

@@ -34,7 +34,8 @@ def steps(job: Job) -> str:
 def outcome(job: Job) -> str:
     """Return the result of a final job in a few words, else what was last said about it."""
     if job.HasField("result"):
-        return ", ".join([short(job.result.version), *headline(job.result.metrics)])
+        found = [f"best at step {job.best.step}"] if job.HasField("best") else []
+        return ", ".join([short(job.result.version), *headline(job.result.metrics), *found])
     if job.HasField("failure"):
         return f"{job.failure.reason}: {job.failure.message}"
     return job.message
@@ -47,6 +48,12 @@ def progress(job: Job) -> str:
         return job.message if said else ": ".join(filter(None, [state(job), job.message]))
     stage = job.progress.stage or state(job)
     return ", ".join([f"{stage} {steps(job)}", *headline(job.progress.metrics)])
+
+
+def best(job: Job) -> str:
+    """Return the best values that a job found: "accuracy 0.9810 at step 30"; nothing if it looks for none."""
+    found = job.best
+    return f"{found.metric} {found.value:.4g} at step {found.step}" if job.HasField("best") else ""
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
@@ -84,6 +91,7 @@ def job_facts(job: Job) -> Table:
         ("started", moment(job.start_time)),
         ("ended", moment(job.end_time)),
         ("checkpoint", f"step {job.checkpoint.step}" if job.HasField("checkpoint") else ""),
+        ("best", best(job)),
         *(("measure", text) for text in measures(job.result.metrics)),
         *(("placed", f"{short(place.resource)} on {short(place.node)}") for place in job.placements),
         *(("log", line) for line in job.failure.detail.splitlines()),

@@ -560,6 +560,32 @@ class ListStoresResponse(_message.Message):
 Global___ListStoresResponse: _TypeAlias = ListStoresResponse  # noqa: Y015
 
 @_typing.final
+class FinishRunRequest(_message.Message):
+    """Ends the run of a store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The run's; STALE_EPOCH below the store's."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishRunRequest: _TypeAlias = FinishRunRequest  # noqa: Y015
+
+@_typing.final
 class DeleteStoreRequest(_message.Message):
     """Forgets one store."""
 

@@ -56,6 +56,11 @@ class StoresStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.DeleteStoreRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.FinishRun = channel.unary_unary(
+                '/headrace.parameters.v1.Stores/FinishRun',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.Snapshot = channel.unary_unary(
                 '/headrace.parameters.v1.Stores/Snapshot',
                 request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.SnapshotRequest.SerializeToString,
@@ -102,6 +107,14 @@ class StoresServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FinishRun(self, request, context):
+        """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
+        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Snapshot(self, request, context):
         """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
         FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -139,6 +152,11 @@ def add_StoresServicer_to_server(servicer, server):
             'DeleteStore': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteStore,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.DeleteStoreRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'FinishRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishRun,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'Snapshot': grpc.unary_unary_rpc_method_handler(
@@ -260,6 +278,33 @@ class Stores:
             target,
             '/headrace.parameters.v1.Stores/DeleteStore',
             headrace_dot_parameters_dot_v1_dot_stores__pb2.DeleteStoreRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Stores/FinishRun',
+            headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,

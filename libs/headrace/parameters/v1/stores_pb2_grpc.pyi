@@ -45,6 +45,10 @@ class StoresStub:
     """Lists the stores of a project that this process holds, by name."""
     DeleteStore: _grpc.UnaryUnaryMultiCallable[_stores_pb2.DeleteStoreRequest, _empty_pb2.Empty]
     """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+    FinishRun: _grpc.UnaryUnaryMultiCallable[_stores_pb2.FinishRunRequest, _empty_pb2.Empty]
+    """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
+    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+    """
     Snapshot: _grpc.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -70,6 +74,10 @@ class StoresAsyncStub(StoresStub):
     """Lists the stores of a project that this process holds, by name."""
     DeleteStore: _aio.UnaryUnaryMultiCallable[_stores_pb2.DeleteStoreRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+    FinishRun: _aio.UnaryUnaryMultiCallable[_stores_pb2.FinishRunRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
+    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+    """
     Snapshot: _aio.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]  # type: ignore[assignment]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -116,6 +124,16 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
+
+    @_abc_1.abstractmethod
+    def FinishRun(
+        self,
+        request: _stores_pb2.FinishRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
+        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def Snapshot(

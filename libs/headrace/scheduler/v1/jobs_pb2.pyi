@@ -93,6 +93,7 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EXCUSED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}`."""
     pool: _builtins.str
@@ -151,6 +152,10 @@ class Job(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it became final; unset before."""
 
+    @_builtins.property
+    def best(self) -> _task_pb2.Best:
+        """Output only. The best values so far, over all attempts, if the job looks for them (`TrainingOptions.selection`)."""
+
     def __init__(
         self,
         *,
@@ -172,10 +177,11 @@ class Job(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         excused_attempts: _builtins.int = ...,
+        best: _task_pb2.Best | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "optimize", b"optimize", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "optimize", b"optimize", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "excused_attempts", b"excused_attempts", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "excused_attempts", b"excused_attempts", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["train", "optimize"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

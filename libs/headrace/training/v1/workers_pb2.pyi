@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 from headrace.types.v1 import program_pb2 as _program_pb2
+from headrace.types.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,6 +58,30 @@ values, weighted by the samples that each has seen since. There are no shards.
 """
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
+class _Direction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIRECTION_UNSPECIFIED: _Direction.ValueType  # 0
+    """As the program's goal says."""
+    DIRECTION_MAX: _Direction.ValueType  # 1
+    """Larger ones."""
+    DIRECTION_MIN: _Direction.ValueType  # 2
+    """Smaller ones."""
+
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+    """Which numbers are better."""
+
+DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
+"""As the program's goal says."""
+DIRECTION_MAX: Direction.ValueType  # 1
+"""Larger ones."""
+DIRECTION_MIN: Direction.ValueType  # 2
+"""Smaller ones."""
+Global___Direction: _TypeAlias = Direction  # noqa: Y015
+
 class _Precision:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -102,6 +127,7 @@ class StartTaskRequest(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LEAD_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller; it is the idempotency key."""
     epoch: _builtins.int
@@ -142,6 +168,10 @@ class StartTaskRequest(_message.Message):
     def lead(self) -> Global___Lead:
         """Without a parameter server: where the other ranks learn from rank 0 where to meet. Required unless `world_size` is 1."""
 
+    @_builtins.property
+    def best(self) -> _task_pb2.Best:
+        """The best values that earlier attempts found, to be surpassed. Unset: none."""
+
     def __init__(
         self,
         *,
@@ -160,10 +190,11 @@ class StartTaskRequest(_message.Message):
         optimizer: _stores_pb2.Optimizer | None = ...,
         snapshot: _builtins.str = ...,
         lead: Global___Lead | None = ...,
+        best: _task_pb2.Best | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "lead", b"lead", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +241,7 @@ class TrainingOptions(_message.Message):
     ACCUMULATE_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     AVERAGE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimizer steps in all, >= 1."""
     batch_size: _builtins.int
@@ -232,6 +264,12 @@ class TrainingOptions(_message.Message):
     """LOCAL_SGD: steps from one mean of the ranks' values to the next, >= 1; the last step ends with one in any case. A divisor of
     `checkpoint_every_steps` and `evaluate_every_steps`. 0 with any other strategy.
     """
+    @_builtins.property
+    def selection(self) -> Global___Selection:
+        """Which values become the version, and when to stop looking for better ones; needs `evaluate_every_steps` and a registry. Unset: the
+        last values, after all steps.
+        """
+
     def __init__(
         self,
         *,
@@ -244,11 +282,50 @@ class TrainingOptions(_message.Message):
         accumulate: _builtins.int = ...,
         precision: Global___Precision.ValueType = ...,
         average_every_steps: _builtins.int = ...,
+        selection: Global___Selection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingOptions: _TypeAlias = TrainingOptions  # noqa: Y015
+
+@_typing.final
+class Selection(_message.Message):
+    """Keeps the values of the best evaluation. They are safe in the registry before they are told of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MINIMUM_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    REGISTER_LAST_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """What is compared: a name that the program's `metrics` returns. Empty: the program's goal."""
+    direction: Global___Direction.ValueType
+    """Which values of it are better. Unspecified for the program's goal, which says it; required for any other metric."""
+    patience: _builtins.int
+    """The run ends early after so many evaluations in a row without a better one; 0: it does not."""
+    minimum_improvement: _builtins.float
+    """An evaluation is better if it surpasses the best one by more than this, >= 0, in units of the metric."""
+    register_last: _builtins.bool
+    """The last values become the version all the same; the best ones are kept beside them."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        direction: Global___Direction.ValueType = ...,
+        patience: _builtins.int = ...,
+        minimum_improvement: _builtins.float = ...,
+        register_last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "metric", b"metric", "minimum_improvement", b"minimum_improvement", "patience", b"patience", "register_last", b"register_last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Selection: _TypeAlias = Selection  # noqa: Y015

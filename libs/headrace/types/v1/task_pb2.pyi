@@ -79,6 +79,7 @@ class Task(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RENDEZVOUS_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller of StartTask."""
     state: Global___TaskState.ValueType
@@ -113,6 +114,10 @@ class Task(_message.Message):
     def result(self) -> Global___TaskResult:
         """Output only. Set when state is SUCCEEDED."""
 
+    @_builtins.property
+    def best(self) -> Global___Best:
+        """Output only. The best values so far, if the task looks for them."""
+
     def __init__(
         self,
         *,
@@ -127,10 +132,11 @@ class Task(_message.Message):
         result: Global___TaskResult | None = ...,
         revision: _builtins.int = ...,
         rendezvous: _builtins.str = ...,
+        best: Global___Best | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "rendezvous", b"rendezvous", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "rendezvous", b"rendezvous", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,6 +225,40 @@ class Checkpoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class Best(_message.Message):
+    """The best values of a run so far: those of the evaluation with the best measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Optimizer steps they hold."""
+    metric: _builtins.str
+    """What was measured on the validation split."""
+    value: _builtins.float
+    """Its value."""
+    artifact: _builtins.str
+    """Artifact name of the values: a state dict as a safetensors file."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        metric: _builtins.str = ...,
+        value: _builtins.float = ...,
+        artifact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "metric", b"metric", "step", b"step", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Best: _TypeAlias = Best  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):

@@ -1,0 +1,53 @@
+"""How good the values are on the validation split, and which were best: what rank 0 alone looks at."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from headrace.program import Program
+from headrace_training.core import examples
+from headrace_training.core.flat_model import FlatModel
+from headrace_training.core.run import Run
+from headrace_training.core.selection import Best, Search
+
+
+class BestObserver(Protocol):
+    """Who keeps the best values."""
+
+    def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
+        """These values, a state dict, are the best so far."""
+
+
+class Evaluation:
+    """Measures values and remembers the best measure."""
+
+    def __init__(self, program: Program, run: Run, observer: BestObserver) -> None:
+        """Read the validation split.
+
+        Raises:
+            ProgramFailed: It is none.
+            InvalidArgument: The run looks for the best of something the program does not say enough about.
+        """
+        self._program, self._observer = program, observer
+        self._validation = examples.load(program, "validation")
+        self._search = (
+            Search(run.selection, program.goal, run.evaluate_every, run.best) if run.selection else None
+        )
+
+    def measure(self, model: FlatModel, step: int) -> dict[str, float]:
+        """Return the measures of the model's values after `step` steps; hand them to the observer if they are the best.
+
+        Raises:
+            ProgramFailed: As `examples.evaluate`.
+            InvalidArgument: What is looked for is not measured.
+        """
+        metrics = examples.evaluate(self._program, model.module, self._validation)
+        best = self._search.look(step, metrics) if self._search else None
+        if best:
+            self._observer.improved(best, model.state())
+        return metrics
+
+    def gives_up(self, step: int) -> bool:
+        """Tell whether the run should end after `step` steps."""
+        return self._search is not None and self._search.gives_up(step)
