@@ -1,3 +1,4 @@
+# length: one table of all errors, read as a whole
 """Everything that can go wrong, named once: the core raises these, the server maps them, the client raises them again.
 
     HeadraceError                     code and reason of its own; the leaves below are the whole vocabulary
