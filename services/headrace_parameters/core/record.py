@@ -7,6 +7,7 @@ All numbers are little-endian. `sequence` counts the pushes of one store and epo
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import google_crc32c
@@ -19,6 +20,7 @@ MAGIC = b"HRP1"
 _PREFIX = struct.Struct("<4sI")
 _FACTS = struct.Struct("<IIQQQQd")
 HEADER_BYTES = _PREFIX.size + _FACTS.size
+_PIECE_BYTES = 1 << 22  # summed up at a time: the C function lets no other thread run meanwhile
 _WINDOW_BYTES = 1 << 20  # searched at a time: a log is much longer than it is worth copying at once
 
 
@@ -36,12 +38,15 @@ class BadRecord(Exception):
     """The bytes are not a whole and sound record."""
 
 
-def checksum(data: bytes | memoryview) -> int:
-    """Return the CRC-32C (Castagnoli) of `data`."""
+def checksum(data: bytes | memoryview, before: int = 0) -> int:
+    """Return the CRC-32C (Castagnoli) of `data`, which follows what has the checksum `before`."""
     # The C function takes read-only buffers alone, and a view of an array is one without a copy.
     view = np.frombuffer(data, np.uint8)
     view.flags.writeable = False
-    return int(google_crc32c.value(view))
+    found = before
+    for start in range(0, view.size, _PIECE_BYTES):
+        found = google_crc32c.extend(found, view[start : start + _PIECE_BYTES])
+    return found
 
 
 @dataclass(frozen=True)
@@ -91,20 +96,12 @@ def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:
     return _FACTS.unpack(facts)
 
 
-def headers_after(data: memoryview, start: int) -> Iterator[int]:
-    """Find where sound headers begin, from `start` on: records that follow a damaged one."""
+def sequences_after(data: memoryview, start: int) -> Iterator[int]:
+    """Find the sequence numbers of all sound headers, from `start` on."""
     for window in range(start, data.nbytes, _WINDOW_BYTES):
         text = bytes(data[window : window + _WINDOW_BYTES + len(MAGIC) - 1])
         place = text.find(MAGIC)
         while place >= 0:
-            if _is_header(data[window + place :]):
-                yield window + place
+            with suppress(BadRecord):
+                yield _facts(data[window + place :])[2]
             place = text.find(MAGIC, place + 1)
-
-
-def _is_header(data: memoryview) -> bool:
-    try:
-        _facts(data)
-    except BadRecord:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,3 +51,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_all(file: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    """Write `parts` one after the other at `offset`."""
+    left = [memoryview(part) for part in parts]
+    while left:
+        count = os.pwritev(file, left, offset)
+        offset += count
+        while left and count >= left[0].nbytes:
+            count -= left.pop(0).nbytes
+        if left:
+            left[0] = left[0][count:]

@@ -21,8 +21,8 @@ from headrace_parameters.core.config import Durability, StoreConfig
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
-from headrace_parameters.journal.log import Log, find_segments, segment_path
-from headrace_parameters.journal.snapshot_files import KEPT, find_snapshots, write_snapshot
+from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
+from headrace_parameters.journal.snapshot_files import KEPT, find_snapshots, remove_snapshots, write_snapshot
 
 REMOVED = ".gone"
 
@@ -135,7 +135,7 @@ class Journal:
         sequence, position = self._sequence, self._log.position
         self._base = sequence, position  # if it fails, the next try comes after as much again
         try:
-            self._log.roll(segment_path(self._folder, sequence))
+            self._log.roll(take_spare(self._folder, sequence))
         except OSError as error:
             log.warning("snapshot_failed", store=self._name, error=str(error))
             return
@@ -160,12 +160,8 @@ class Journal:
     def _prune(self) -> None:
         """Keep the newest snapshots, and the log from the oldest of these on."""
         snapshots = find_snapshots(self._folder)
-        for old in snapshots[KEPT:]:
-            old.path.unlink()
-        oldest = snapshots[:KEPT][-1].sequence
-        for first, path in find_segments(self._folder):
-            if first < oldest:
-                path.unlink()
+        remove_snapshots(snapshots[KEPT:])
+        remove_segments(self._folder, before=snapshots[:KEPT][-1].sequence)
 
     def rebase(self, state: ShardState) -> None:
         """Let `state`, which no push has led to, be what the log goes on from.
@@ -187,12 +183,8 @@ class Journal:
         self._sequence = sequence
         self._base = sequence, self._log.position
         self._snapshot_bytes = newest.path.stat().st_size
-        for old in find_snapshots(self._folder):
-            if old != newest:
-                old.path.unlink()
-        for first, path in find_segments(self._folder):
-            if first < sequence:
-                path.unlink()
+        remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
+        remove_segments(self._folder, before=sequence)
 
     def move(self, folder: Path) -> None:
         """Give the folder its name: from now on a restart finds it."""

@@ -2,7 +2,8 @@
 
 The pushes go through the same core in the same order, so values and optimizer state are the same to the bit. A record that is cut
 off or damaged at the very end was being written when the process died: the log ends before it. Damage anywhere else means that
-something acknowledged is missing, and then the store is not recovered at all.
+something acknowledged is missing, and then the store is not recovered at all. What has a lower sequence number than the log has
+reached is of an older segment, over which this one was written.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from pathlib import Path
 from headrace.errors import DataLoss, HeadraceError
 from headrace_optimizers.fused import Allocate, new_memory
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.record import BadRecord, decode, headers_after
+from headrace_parameters.core.record import BadRecord, decode, sequences_after
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.log import find_segments
 from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
@@ -26,14 +27,16 @@ class Recovered:
     Args:
         sequence: Number of the next push.
         tail: The segment to go on with.
+        end: Where the next record begins in it.
         pushes: How many were replayed.
-        cut_bytes: Length of the unfinished record at the end that was cut off.
+        cut_bytes: Length of what was cut off at the end, from an unfinished record on.
         notes: What was found damaged, and got around.
     """
 
     shard: Shard
     sequence: int
     tail: Path
+    end: int = 0
     pushes: int = 0
     cut_bytes: int = 0
     notes: list[str] = field(default_factory=list)
@@ -80,39 +83,48 @@ def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[in
     found = Recovered(shard, snapshot.sequence, following[0][1])
     for index, (first, path) in enumerate(following):
         if first != found.sequence:
-            if _has_records(following[index:]):
+            if _has_records(following[index:], found.sequence):
                 raise Damaged(f"the log has a gap before {path.name}: {found.sequence} is missing")
             break  # the beginning of a snapshot that was never finished
         found.tail = path
-        found.cut_bytes = _replay(path, found)
-        if found.cut_bytes and _has_records(following[index + 1 :]):
+        _replay(path, found)
+        if found.cut_bytes and _has_records(following[index + 1 :], found.sequence):
             raise Damaged(f"{path.name} is damaged before its end")
     return found
 
 
-def _replay(path: Path, found: Recovered) -> int:
-    """Push again what a segment holds; return how many bytes at its end are no record."""
+def _replay(path: Path, found: Recovered) -> None:
+    """Push again what a segment holds, up to the first bytes that are no record, or one of an older segment."""
     data = _content(path)
-    place = 0
-    while place < data.nbytes:
+    found.end = found.cut_bytes = 0
+    while found.end < data.nbytes:
         try:
-            entry = decode(data[place:])
+            entry = decode(data[found.end :])
         except (BadRecord, HeadraceError) as error:
-            if any(True for _ in headers_after(data, place + 1)):
-                raise Damaged(f"{path.name} is damaged at byte {place}: {error}") from error
-            return data.nbytes - place
+            _check_last(data, path, found, str(error))
+            found.cut_bytes = data.nbytes - found.end
+            return
+        if entry.epoch == found.shard.config.epoch and entry.sequence < found.sequence:
+            _check_last(data, path, found, f"record {entry.sequence} is of an older segment")
+            return
         if (entry.sequence, entry.epoch) != (found.sequence, found.shard.config.epoch):
             raise Damaged(f"{path.name} holds record {entry.sequence} where {found.sequence} must be")
         if not found.shard.push(entry.push):
             raise Damaged(f"{path.name} holds the push of record {entry.sequence} twice")
-        place += entry.size_bytes
+        found.end += entry.size_bytes
         found.sequence += 1
         found.pushes += 1
-    return 0
 
 
-def _has_records(segments: list[tuple[int, Path]]) -> bool:
-    return any(True for _, path in segments for _ in headers_after(_content(path), 0))
+def _check_last(data: memoryview, path: Path, found: Recovered, why: str) -> None:
+    """Raise Damaged if records follow where the log seems to end."""
+    if any(sequence >= found.sequence for sequence in sequences_after(data, found.end + 1)):
+        raise Damaged(f"{path.name} is damaged at byte {found.end}: {why}")
+
+
+def _has_records(segments: list[tuple[int, Path]], least: int) -> bool:
+    """Tell whether there are any from number `least` on."""
+    return any(sequence >= least for _, path in segments for sequence in sequences_after(_content(path), 0))
 
 
 def _content(path: Path) -> memoryview:
@@ -124,9 +136,9 @@ def _content(path: Path) -> memoryview:
 
 
 def _trimmed(found: Recovered, segments: list[tuple[int, Path]]) -> Recovered:
-    """Cut off the unfinished end, so that the next record begins where the last whole one ends."""
-    if found.cut_bytes:
-        os.truncate(found.tail, found.tail.stat().st_size - found.cut_bytes)
+    """Cut off what is behind the last record, so that the next one begins where that one ends."""
+    if found.tail.stat().st_size > found.end:
+        os.truncate(found.tail, found.end)
     for _, path in segments:
         if path > found.tail:
             path.unlink()
