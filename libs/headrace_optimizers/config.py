@@ -27,7 +27,7 @@ class Sgd:
 
 @dataclass(frozen=True)
 class _Moments:
-    """What Adam and AdamW can be told."""
+    """What Adam, AdamW and Lamb can be told."""
 
     learning_rate: float
     beta1: float = 0.9
@@ -72,4 +72,11 @@ class Adagrad:
         check(f"{prefix}.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
 
 
-Optimizer = Sgd | Adam | AdamW | Adagrad
+@dataclass(frozen=True)
+class Lamb(_Moments):
+    """LAMB with bias correction (You et al. 2020, arXiv:1904.00962); weight decay is part of the direction that is scaled."""
+
+    epsilon: float = 1e-6
+
+
+Optimizer = Sgd | Adam | AdamW | Adagrad | Lamb

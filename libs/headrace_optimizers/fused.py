@@ -7,7 +7,7 @@ import torch
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import Floats
-from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Sgd
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
@@ -23,6 +23,7 @@ _STATE: Mapping[type[Optimizer], Sequence[str]] = {
     Adam: ("exp_avg", "exp_avg_sq"),
     AdamW: ("exp_avg", "exp_avg_sq"),
     Adagrad: ("sum",),
+    Lamb: ("exp_avg", "exp_avg_sq"),
 }
 
 
@@ -161,7 +162,7 @@ def _build(config: Optimizer, parameter: torch.nn.Parameter) -> torch.optim.Opti
             weight_decay=config.weight_decay,
             fused=True,
         )
-    kind = torch.optim.AdamW if isinstance(config, AdamW) else torch.optim.Adam
+    kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
     return kind(
         [parameter],
         lr=config.learning_rate,

@@ -97,6 +97,13 @@ class FlatLayout:
         """Say which values shard `index` of `count` holds: floor(i N / k) up to floor((i + 1) N / k)."""
         return range(index * self.size // count, (index + 1) * self.size // count)
 
+    def parts(self, held: range) -> list[tuple[int, range]]:
+        """Say where tensors lie in a part of the vector: the index of each that has values there, and their place, counted from its
+        beginning."""
+        found = enumerate(self._ranges.values())
+        cut = ((index, range(max(it.start, held.start), min(it.stop, held.stop))) for index, it in found)
+        return [(index, range(it.start - held.start, it.stop - held.start)) for index, it in cut if it]
+
     def ranges(self, names: Iterable[str] = ()) -> list[range]:
         """Say where the named tensors lie, in the order of the vector, neighbours as one range; all of it without names.
 

@@ -1,0 +1,20 @@
+"""From settings to the optimizer of a part of a flat vector."""
+
+from headrace.parameters.layout import FlatLayout
+from headrace_optimizers.config import Lamb, Optimizer
+from headrace_optimizers.fused import Allocate, FusedOptimizer, new_memory
+from headrace_optimizers.lamb import LambOptimizer
+
+
+def optimizer_for(
+    config: Optimizer, layout: FlatLayout, held: range, allocate: Allocate = new_memory
+) -> FusedOptimizer:
+    """Make the optimizer of the values `held` of a vector.
+
+    Args:
+        layout: The whole vector's.
+        allocate: Gives the memory for new values.
+    """
+    if isinstance(config, Lamb):
+        return LambOptimizer(config, layout, held, allocate)
+    return FusedOptimizer(config, len(held), allocate)
