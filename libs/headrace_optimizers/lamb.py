@@ -132,4 +132,3 @@ def trust_ratio(squared_values: float, squared_update: float) -> float:
     if not (squared_values and squared_update):
         return 1.0
     return math.sqrt(squared_values) / math.sqrt(squared_update)
-

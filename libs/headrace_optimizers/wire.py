@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
-from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Sgd
 from headrace_optimizers.schedule import CONSTANT, Decay, Schedule
 
 _DECAY = {
@@ -17,7 +17,8 @@ _DECAY = {
 _DECAY_OF = {ours: theirs for theirs, ours in _DECAY.items()}
 _DECAY_FACTOR = 0.1  # of stepwise decay, as torch has it
 
-Moments = TypeVar("Moments", Adam, AdamW)
+MomentsMessage = stores_pb2.Adam | stores_pb2.AdamW | stores_pb2.Lamb
+Moments = TypeVar("Moments", Adam, AdamW, Lamb)
 
 
 def optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:
@@ -30,17 +31,19 @@ def optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:
             return _moments(AdamW, optimizer.adamw)
         case "adam":
             return _moments(Adam, optimizer.adam)
+        case "lamb":
+            return _moments(Lamb, optimizer.lamb)
         case "adagrad":
             ada = optimizer.adagrad
             epsilon = ada.epsilon or Adagrad.epsilon
             return Adagrad(ada.learning_rate, ada.initial_accumulator, epsilon, ada.weight_decay)
         case _:
             raise InvalidArgument(
-                "optimizer is missing; give it `sgd`, `adam`, `adamw` or `adagrad`", field="optimizer"
+                "optimizer is missing; give it `sgd`, `adam`, `adamw`, `adagrad` or `lamb`", field="optimizer"
             )
 
 
-def _moments(kind: type[Moments], given: stores_pb2.Adam | stores_pb2.AdamW) -> Moments:
+def _moments(kind: type[Moments], given: MomentsMessage) -> Moments:
     return kind(
         given.learning_rate,
         given.beta1 or kind.beta1,
@@ -81,6 +84,8 @@ def optimizer_to_proto(
             _write_moments(optimizer, message.adamw)
         case Adam():
             _write_moments(optimizer, message.adam)
+        case Lamb():
+            _write_moments(optimizer, message.lamb)
         case Adagrad():
             message.adagrad.learning_rate = optimizer.learning_rate
             message.adagrad.initial_accumulator = optimizer.initial_accumulator
@@ -91,7 +96,7 @@ def optimizer_to_proto(
     return message
 
 
-def _write_moments(optimizer: Adam | AdamW, message: stores_pb2.Adam | stores_pb2.AdamW) -> None:
+def _write_moments(optimizer: Adam | AdamW | Lamb, message: MomentsMessage) -> None:
     message.learning_rate = optimizer.learning_rate
     message.beta1, message.beta2 = optimizer.beta1, optimizer.beta2
     message.epsilon, message.weight_decay = optimizer.epsilon, optimizer.weight_decay

@@ -1,12 +1,12 @@
 """A shard that many calls use at once: one changes it at a time, any number reads or waits for news."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.layout import FlatLayout, Floats
-from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
@@ -180,35 +180,37 @@ class LiveStore:
             journal.rebase(self._shard.state())
         self.journal = journal
 
-    def finish_step(self, step: int, squared_norm: float) -> None:
-        """Apply a complete step, clipped by the norm over all shards; do nothing if it is applied already.
+    def finish_step(self, step: int, norms: Norms, squared_norms: Sequence[float]) -> None:
+        """Let a complete step go on with norms over all shards; do nothing if it has them already.
 
         No log has this: stores whose steps need it are in memory alone.
         """
         with self._changing:
             self._check_alive()
-            self._shard.finish_step(step, squared_norm)
+            self._shard.finish_step(step, norms, squared_norms)
             self._changes += 1
             change, published = self._changes, self._shard.published
         self._show(change, published)
 
-    def wait_for_norm(self, step: int, timeout_s: float, wanted: Callable[[], bool]) -> float | None:
-        """Return the squared norm of this shard's part of a step, once it is complete; None: the step is long applied.
+    def wait_for_norms(
+        self, step: int, norms: Norms, timeout_s: float, wanted: Callable[[], bool]
+    ) -> Sequence[float] | None:
+        """Return the squared norms of this shard's part of a step, once they are known; None: the step is long applied.
 
         Raises:
-            DeadlineExceeded: It was not complete in time.
+            DeadlineExceeded: They were not known in time.
             HeadraceError: Why the store ended meanwhile.
         """
         with self._news:
-            self._news.wait_for(lambda: self._ended or self._is_complete(step) or not wanted(), timeout_s)
+            self._news.wait_for(lambda: self._ended or self._knows(step, norms) or not wanted(), timeout_s)
         self._check_alive()
-        measured = self._shard.measured
-        if not self._is_complete(step):
+        measured = self._shard.measured.get(norms)
+        if not self._knows(step, norms):
             raise self._too_late(Need(version=step + 1))
-        return measured.squared_norm if measured and measured.step == step else None
+        return measured.squared_norms if measured and measured.step == step else None
 
-    def _is_complete(self, step: int) -> bool:
-        measured, published = self._shard.measured, self.published
+    def _knows(self, step: int, norms: Norms) -> bool:
+        measured, published = self._shard.measured.get(norms), self.published
         if measured and measured.step >= step:
             return True
         return published is not None and published.version > step
@@ -266,7 +268,7 @@ class LiveStore:
         missing = self._shard.missing_workers(need)
         step = max(need.clock - 1, published.version if self.config.consistency is Consistency.BSP else 0)
         why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
-        if self._is_complete(published.version):
+        if any(self._knows(published.version, norms) for norms in self.config.joint_norms):
             why = f"step {published.version} waits for its norm: FinishStep"
         return DeadlineExceeded(
             f"{self.config.name} did not get as far as asked in time, it has version {published.version}: {why}",

@@ -15,11 +15,13 @@ from headrace.names import StoreName
 from headrace.parameters.layout import Floats, intersect
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
+from headrace_parameters.core.config import Norms
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics
 from headrace_parameters.table import StoreTable
+from headrace_parameters.wire import norms_from_proto
 
 # A call without a deadline waits no longer than this.
 _LONGEST_WAIT_S = 600.0
@@ -121,24 +123,32 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
     ) -> parameters_pb2.GetStepNormResponse:
         """Return this shard's part of a step's norm."""
-        store = self._clipping(request.store, request.epoch)
+        store, norms = self._joint(request.store, request.epoch, request.norms)
         context.add_callback(store.wake)
-        norm = store.wait_for_norm(request.step, wait_bound_s(context.time_remaining()), context.is_active)
-        return parameters_pb2.GetStepNormResponse(squared_norm=norm or 0.0, finished=norm is None)
+        bound_s = wait_bound_s(context.time_remaining())
+        squared = store.wait_for_norms(request.step, norms, bound_s, context.is_active)
+        if squared is None:
+            return parameters_pb2.GetStepNormResponse(finished=True)
+        if norms is Norms.GRADIENT:
+            return parameters_pb2.GetStepNormResponse(squared_norm=squared[0])
+        return parameters_pb2.GetStepNormResponse(tensor_norms=squared)
 
     def FinishStep(
         self, request: parameters_pb2.FinishStepRequest, context: ServicerContext
     ) -> parameters_pb2.FinishStepResponse:
-        """Apply a step, clipped."""
-        store = self._clipping(request.store, request.epoch)
-        store.finish_step(request.step, request.squared_norm)
+        """Let a step go on with norms of the whole model."""
+        store, norms = self._joint(request.store, request.epoch, request.norms)
+        squared = [request.squared_norm] if norms is Norms.GRADIENT else request.tensor_norms
+        store.finish_step(request.step, norms, squared)
         return parameters_pb2.FinishStepResponse(version=_version(store))
 
-    def _clipping(self, name: str, epoch: int) -> LiveStore:
-        store = self._fenced(name, epoch)
-        if not store.config.maximum_gradient_norm or store.config.shard_count == 1:
-            raise FailedPrecondition(f"{name} applies complete steps by itself; pull instead")
-        return store
+    def _joint(self, name: str, epoch: int, asked: parameters_pb2.Norms.ValueType) -> tuple[LiveStore, Norms]:
+        store, norms = self._fenced(name, epoch), norms_from_proto(asked)
+        if norms not in store.config.joint_norms:
+            raise FailedPrecondition(
+                f"{name} applies complete steps without norms of {norms.value}; pull instead"
+            )
+        return store, norms
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))

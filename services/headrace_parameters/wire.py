@@ -2,11 +2,11 @@
 
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.wire import layout_to_proto
 from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
-from headrace_parameters.core.config import Consistency, Durability, StoreConfig
+from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.live import LiveStore
 
 _CONSISTENCY = {
@@ -21,6 +21,11 @@ _DURABILITY = {
     stores_pb2.DURABILITY_DISK: Durability.DISK,
 }
 _DURABILITY_OF = {ours: theirs for theirs, ours in _DURABILITY.items()}
+_NORMS = {
+    parameters_pb2.NORMS_UNSPECIFIED: Norms.GRADIENT,
+    parameters_pb2.NORMS_GRADIENT: Norms.GRADIENT,
+    parameters_pb2.NORMS_TENSORS: Norms.TENSORS,
+}
 _CONSISTENCY_OF = {ours: theirs for theirs, ours in _CONSISTENCY.items()}
 
 
@@ -56,6 +61,14 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
         durability=durability,
     )
+
+
+def norms_from_proto(norms: parameters_pb2.Norms.ValueType) -> Norms:
+    """Read what a step waits for; InvalidArgument if there is no such thing."""
+    found = _NORMS.get(norms)
+    if found is None:
+        raise InvalidArgument(f"norms is {norms}; use NORMS_GRADIENT or NORMS_TENSORS", field="norms")
+    return found
 
 
 def check_snapshot(artifact: str, store: StoreName, field: str) -> None:

@@ -66,7 +66,7 @@ def train(
         ),
     ] = "memory",
     optimizer: Annotated[
-        Literal["adamw", "adam", "sgd", "adagrad"], typer.Option(help="How gradients are applied.")
+        Literal["adamw", "adam", "sgd", "adagrad", "lamb"], typer.Option(help="How gradients are applied.")
     ] = "adamw",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,

@@ -10,7 +10,7 @@ from headrace.parameters.v1 import schedule_pb2 as schedules
 from headrace.parameters.v1 import stores_pb2 as stores
 
 Consistency = Literal["bsp", "ssp", "async"]
-OptimizerKind = Literal["sgd", "adam", "adamw", "adagrad"]
+OptimizerKind = Literal["sgd", "adam", "adamw", "adagrad", "lamb"]
 ScheduleKind = Literal["constant", "linear", "cosine", "step"]
 
 _CONSISTENCIES = {
@@ -100,9 +100,13 @@ def server_optimizer(
         case "adagrad":
             adagrad = stores.Adagrad(learning_rate=learning_rate, weight_decay=weight_decay)
             return stores.Optimizer(adagrad=adagrad)
+        case "lamb":
+            lamb = stores.Lamb(learning_rate=learning_rate, weight_decay=weight_decay)
+            return stores.Optimizer(lamb=lamb)
         case _:
             raise InvalidArgument(
-                f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw' or 'adagrad'", field="optimizer"
+                f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw', 'adagrad' or 'lamb'",
+                field="optimizer",
             )
 
 

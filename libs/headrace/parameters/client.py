@@ -20,6 +20,7 @@ from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.stores import StoresClient
 from headrace.parameters.together import Together
+from headrace.parameters.v1 import parameters_pb2
 from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
 
@@ -62,7 +63,7 @@ class ShardedStore:
         self._lender = Lender(enabled=shared_memory)
         self._together = Together(len(shards), timeout_s)
         self._layout: FlatLayout | None = None
-        self._clipping: bool | None = None
+        self._joint: Sequence[parameters_pb2.Norms.ValueType] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -176,10 +177,10 @@ class ShardedStore:
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
         """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip.
 
-        In a store with clipping over several shards `finish_step` comes in between, and each is a round trip of its own.
+        In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
         layout = self.layout
-        if self._clips:
+        if self._joint_norms:
             self.push(step, gradient, samples)
             self.finish_step(step)
             pulled = self.pull(step=step + 1, out=out)
@@ -197,26 +198,40 @@ class ShardedStore:
         return summed_up(received, values)
 
     def finish_step(self, step: int) -> None:
-        """Wait until all workers have pushed `step`, and let every shard apply it, clipped by the norm over all shards.
+        """Wait until all workers have pushed `step`, and let every shard apply it with norms over all shards.
 
-        For stores with clipping over several shards alone; any number of workers may do it for one step.
+        For stores of several shards with clipping or LAMB alone; any number of workers may do it for one step.
         """
-        norms = self._together.do(lambda operation, index: self._shards[index].step_norm(operation, step))
-        parts = [norm for norm in norms if norm is not None]
-        if len(parts) < len(norms):
+        for norms in self._joint_norms or [parameters_pb2.NORMS_GRADIENT]:
+            self._tell(step, norms)
+
+    def _tell(self, step: int, norms: parameters_pb2.Norms.ValueType) -> None:
+        found = self._together.do(
+            lambda operation, index: self._shards[index].step_norms(operation, step, norms)
+        )
+        parts = [part for part in found if part is not None]
+        if len(parts) < len(found):
             return  # a later step is complete somewhere, and so this one is applied everywhere
-        total = sum(parts)
-        self._together.do(lambda operation, index: self._shards[index].finish_step(operation, step, total))
+        total = [sum(each) for each in zip(*parts, strict=True)]
+        self._together.do(
+            lambda operation, index: self._shards[index].finish_step(operation, step, norms, total)
+        )
 
     @property
-    def _clips(self) -> bool:
-        """Whether the store's steps wait for `finish_step`; asked for once."""
-        if self._clipping is None:
-            clipped = len(self._shards) > 1 and self._together.do(
-                lambda operation, index: self._shards[index].get(operation).optimizer.maximum_gradient_norm
-            )
-            self._clipping = bool(clipped and any(clipped))
-        return self._clipping
+    def _joint_norms(self) -> Sequence[parameters_pb2.Norms.ValueType]:
+        """Which norms the store's steps wait for; asked for once."""
+        if self._joint is None:
+            optimizer = self._together.do(lambda operation, index: self._shards[index].get(operation))[
+                0
+            ].optimizer
+            wanted = {
+                parameters_pb2.NORMS_GRADIENT: optimizer.maximum_gradient_norm > 0,
+                parameters_pb2.NORMS_TENSORS: optimizer.WhichOneof("kind") == "lamb",
+            }
+            self._joint = [
+                norms for norms, is_wanted in wanted.items() if is_wanted and len(self._shards) > 1
+            ]
+        return self._joint
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""

@@ -98,8 +98,7 @@ class FlatLayout:
         return range(index * self.size // count, (index + 1) * self.size // count)
 
     def parts(self, held: range) -> list[tuple[int, range]]:
-        """Say where tensors lie in a part of the vector: the index of each that has values there, and their place, counted from its
-        beginning."""
+        """Say which tensors have values in a part of the vector, by index, and where these lie, counted from its beginning."""
         found = enumerate(self._ranges.values())
         cut = ((index, range(max(it.start, held.start), min(it.stop, held.stop))) for index, it in found)
         return [(index, range(it.start - held.start, it.stop - held.start)) for index, it in cut if it]

@@ -129,18 +129,34 @@ class ShardClient:
         first_answer = _receive(call, [Piece(0, values)])
         return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
 
-    def step_norm(self, operation: Operation, step: int) -> float | None:
-        """Wait until the step is complete and return the squared norm of the shard's part; None: it is long applied."""
-        request = parameters_pb2.GetStepNormRequest(store=self._store, epoch=self._epoch, step=step)
+    def step_norms(
+        self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType
+    ) -> Sequence[float] | None:
+        """Wait until the step is complete and return the squared norms of the shard's part; None: it is long applied."""
+        request = parameters_pb2.GetStepNormRequest(
+            store=self._store, epoch=self._epoch, step=step, norms=norms
+        )
         call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
         answer = operation.track(call).result()
-        return None if answer.finished else answer.squared_norm
+        if answer.finished:
+            return None
+        return [answer.squared_norm] if norms == parameters_pb2.NORMS_GRADIENT else answer.tensor_norms
 
-    def finish_step(self, operation: Operation, step: int, squared_norm: float) -> int:
-        """Let the shard apply the step, clipped; return its version."""
+    def finish_step(
+        self,
+        operation: Operation,
+        step: int,
+        norms: parameters_pb2.Norms.ValueType,
+        squared: Sequence[float],
+    ) -> int:
+        """Let the step go on with norms over all shards; return the shard's version."""
         request = parameters_pb2.FinishStepRequest(
-            store=self._store, epoch=self._epoch, step=step, squared_norm=squared_norm
+            store=self._store, epoch=self._epoch, step=step, norms=norms
         )
+        if norms == parameters_pb2.NORMS_GRADIENT:
+            (request.squared_norm,) = squared
+        else:
+            request.tensor_norms.extend(squared)
         call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
         return operation.track(call).result().version
 

@@ -6,7 +6,7 @@ from enum import Enum
 from headrace.errors import FailedPrecondition, StaleEpoch
 from headrace.names import StoreName
 from headrace_optimizers.bounds import check
-from headrace_optimizers.config import Optimizer
+from headrace_optimizers.config import Lamb, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
 
 
@@ -24,6 +24,17 @@ class Durability(Enum):
     MEMORY = "memory"
     PROCESS = "process"
     DISK = "disk"
+
+
+class Norms(Enum):
+    """What a step may have to know of the whole model; all are squared, so that those of the shards add up.
+
+    GRADIENT: one number, of the step's mean gradient, for clipping.
+    TENSORS: two for each tensor of the model, as `LambOptimizer.squared_norms` has them.
+    """
+
+    GRADIENT = "gradient"
+    TENSORS = "tensors"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,16 @@ class StoreConfig:
         # FinishStep is no push, and a log has pushes alone. One shard finishes its steps by itself.
         logged = self.durability is Durability.MEMORY or self.shard_count == 1
         check(field, norm, "0 unless durability is MEMORY or there is one shard", logged or norm == 0)
+        joint = Norms.TENSORS in self.joint_norms
+        bounds = "1 with LAMB, unless consistency is BSP without backup workers and durability MEMORY"
+        check("shard_count", self.shard_count, bounds, not joint or (whole_steps and logged))
+
+    @property
+    def joint_norms(self) -> tuple[Norms, ...]:
+        """Norms that a complete step waits for, in this order; none if the shard can take it alone."""
+        clips, scales = self.maximum_gradient_norm > 0, isinstance(self.optimizer, Lamb)
+        wanted = {Norms.GRADIENT: clips, Norms.TENSORS: scales}
+        return tuple(norms for norms, is_wanted in wanted.items() if is_wanted and self.shard_count > 1)
 
     @property
     def required_gradients(self) -> int:

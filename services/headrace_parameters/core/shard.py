@@ -3,7 +3,6 @@
 Not thread-safe: its owner lets one call in at a time. Only `published` may be read at any moment; what it points to never changes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,12 +14,13 @@ from headrace.errors import (
     ShapeMismatch,
 )
 from headrace.parameters.layout import FlatLayout, Floats
-from headrace_optimizers.clipping import clip_factor
 from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
-from headrace_parameters.core.clipping import HeldStep, Measured, hold
+from headrace_optimizers.lamb import LambOptimizer
+from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.clocks import Clocks
-from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.exchange import MOST_SAMPLES, Published, Push, check_finite
+from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.state import ShardState
 
@@ -40,10 +40,14 @@ class Shard:
         self.layout: FlatLayout | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
-        self.measured: Measured | None = None  # as `published`; with clipping over several shards alone
         self._clocks = Clocks(config.worker_count)
         self._pending: Mapping[int, Push] = {}  # BSP: gradients of the step that is not complete
-        self._held: HeldStep | None = None  # BSP with clipping: the step that is complete
+        self._joint = JointSteps(config, self._tensor_norms)
+
+    @property
+    def measured(self) -> Mapping[Norms, Measured]:
+        """What joint steps wait for; may be read at any moment, as `published`."""
+        return self._joint.measured
 
     @property
     def size_bytes(self) -> int:
@@ -61,7 +65,7 @@ class Shard:
 
     def missing_workers(self, need: Need) -> list[int]:
         """Workers whose gradients the next version (BSP), or what `need` asks for (SSP), waits for."""
-        if self._held:
+        if self._joint.held:
             return []
         if self.config.consistency is Consistency.BSP:
             return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
@@ -70,7 +74,7 @@ class Shard:
     @property
     def between_steps(self) -> bool:
         """Whether `state` has all that was taken: no gradient waits for the others of its step, no step for its norm."""
-        return not self._pending and not self._held
+        return not self._pending and not self._joint.held
 
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
@@ -89,7 +93,7 @@ class Shard:
             )
         check_finite(values, "the first values")
         self.layout = layout
-        self._optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
+        self._optimizer = optimizer_for(self.config.optimizer, layout, self.held(layout), self._allocate)
         self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:length])
 
     def check_layout(self, layout: FlatLayout) -> None:
@@ -140,7 +144,7 @@ class Shard:
                 f"step {step} is ahead of version {version}; pull, then push step {version}",
                 metadata={"version": version},
             )
-        return step < version or worker in self._pending or self._held is not None
+        return step < version or worker in self._pending or self._joint.held is not None
 
     def need_for(self, step: int) -> Need:
         """Say what the values must hold with which a worker computes `step`."""
@@ -171,7 +175,7 @@ class Shard:
         return True
 
     def _complete(self, pushes: Mapping[int, Push]) -> None:
-        """Apply the weighted mean of the gradients, or hold it until the norm of all shards' is known."""
+        """Apply the weighted mean of the gradients, or hold it until norms of all shards are known."""
         assert self.published is not None
         steps = {worker: push.step for worker, push in pushes.items()}
         total = sum(push.samples for push in pushes.values())
@@ -181,49 +185,51 @@ class Shard:
             for worker in sorted(pushes)
             if total > 0
         ]
-        if not self.config.maximum_gradient_norm:
+        maximum = self.config.maximum_gradient_norm
+        if self.config.joint_norms:
+            self._joint.hold(self.published.version, hold(steps, gradients, None if maximum else 1.0))
+        elif maximum:
+            held = hold(steps, gradients, None)
+            self._apply(steps, held.clipped(held.squared_norm, maximum).gradients)
+        else:
             self._apply(steps, gradients)
-            return
-        held = hold(steps, gradients)
-        if self.config.shard_count == 1:
-            self._finish(held, held.squared_norm)
-            return
-        self._held = held
-        self.measured = Measured(self.published.version, held.squared_norm)
 
-    def finish_step(self, step: int, squared_norm: float) -> None:
-        """Apply the complete step that is held, clipped; do nothing if it is applied already.
+    def _tensor_norms(self, held: HeldStep) -> list[float]:
+        assert self.published is not None
+        assert self.layout is not None
+        if not held.gradients:
+            return [0.0] * (2 * len(self.layout.tensors))
+        assert isinstance(self._optimizer, LambOptimizer)
+        return self._optimizer.squared_norms(torch.from_numpy(self.published.values), held.gradients)
 
-        Args:
-            squared_norm: Of the step's mean gradient, over all shards.
+    def finish_step(self, step: int, norms: Norms, squared_norms: Sequence[float]) -> None:
+        """Let the complete step that is held go on with these norms, over all shards; do nothing if it has them already.
+
         Raises:
-            InvalidArgument: No norm can be that.
-            FailedPrecondition: The step is not complete.
+            InvalidArgument: No norms can be that.
+            FailedPrecondition: The step is not complete, or waits for other norms first.
         """
-        if not math.isfinite(squared_norm) or squared_norm < 0:
-            raise InvalidArgument(
-                f"squared_norm is {squared_norm}; add up those of all shards", field="squared_norm"
-            )
-        if self.published is not None and step < self.published.version:
-            return
-        if self._held is None or self.published is None or step > self.published.version:
-            raise FailedPrecondition(
-                f"step {step} of {self.config.name} is not complete; ask for its norm first"
-            )
-        self._finish(self._held, squared_norm)
-        self._held = None
+        if self.published is None or self.layout is None:
+            raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
+        check_norms(norms, squared_norms, len(self.layout.tensors))
+        ready = self._joint.finish(self.published.version, step, norms, squared_norms)
+        if ready:
+            self._apply(ready.steps, ready.gradients, squared_norms if norms is Norms.TENSORS else None)
 
-    def _finish(self, held: HeldStep, squared_norm: float) -> None:
-        factor = clip_factor(squared_norm, self.config.maximum_gradient_norm)
-        self._apply(held.steps, [] if held.mean is None else [(held.mean, factor)])
-
-    def _apply(self, steps: Mapping[int, int], gradients: Sequence[tuple[torch.Tensor, float]]) -> None:
+    def _apply(
+        self,
+        steps: Mapping[int, int],
+        gradients: Sequence[tuple[torch.Tensor, float]],
+        tensor_norms: Sequence[float] | None = None,
+    ) -> None:
         """Publish the next version, one optimizer step with the weighted sum of the gradients away."""
         assert self.published is not None
         assert self._optimizer is not None
-        values = torch.from_numpy(self.published.values)
-        if gradients:
-            values = self._optimizer.apply(values, gradients, self._learning_rate_factor())
+        values, factor = torch.from_numpy(self.published.values), self._learning_rate_factor()
+        if gradients and isinstance(self._optimizer, LambOptimizer):
+            values = self._optimizer.apply(values, gradients, factor, tensor_norms)
+        elif gradients:
+            values = self._optimizer.apply(values, gradients, factor)
         self._clocks = self._clocks.after(steps)
         self._publish(self.published.version + 1, values)
 
@@ -267,11 +273,13 @@ class Shard:
         self._check_same("optimizer", state.optimizer, kind_of(self.config.optimizer))
         self.check_layout(state.layout)
         length = len(self.held(state.layout))
-        optimizer = FusedOptimizer(self.config.optimizer, length, self._allocate)
+        optimizer = optimizer_for(
+            self.config.optimizer, state.layout, self.held(state.layout), self._allocate
+        )
         optimizer.load(state.optimizer_state)
         self.layout, self._optimizer = state.layout, optimizer
         self._clocks = Clocks(self.config.worker_count, dict(state.last_steps))
-        self._pending, self._held, self.measured = {}, None, None
+        self._pending, self._joint = {}, JointSteps(self.config, self._tensor_norms)
         self._publish(state.version, optimizer.hold(state.values)[:length])
 
     def _check_same(self, fact: str, snapshot: object, own: object) -> None:

@@ -28,7 +28,8 @@ from headrace.errors import (
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Optimizer
-from headrace_optimizers.fused import FusedOptimizer, kind_of
+from headrace_optimizers.fused import kind_of
+from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.state import TrainingState
 
@@ -121,7 +122,7 @@ class AllReduce:
             ShapeMismatch: The ranks have different models.
         """
         self._layout, self._values = layout, torch.from_numpy(values)
-        self._optimizer = FusedOptimizer(self._config, layout.size)
+        self._optimizer = optimizer_for(self._config, layout, range(layout.size))
         self._vector = torch.zeros(layout.size + 3)
         if self._snapshot:
             self._restore(self._checkpoints.load(self._snapshot))

@@ -8,6 +8,9 @@ import torch
 
 from headrace.errors import DeadlineExceeded, FailedPrecondition
 from headrace.parameters.client import ShardedStore
+from headrace.parameters.v1 import stores_pb2
+from headrace_optimizers.config import Lamb
+from headrace_optimizers.lamb import LambOptimizer
 from tests.services.parameters.conftest import Connect
 from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
 
@@ -91,5 +94,28 @@ def test_a_store_without_clipping_has_no_norms(servers: list[ParameterServer], c
     store = connect(servers[0])
     store.initialize(LAYOUT, flat(0))
 
-    with pytest.raises(FailedPrecondition, match="applies complete steps by itself"):
+    with pytest.raises(FailedPrecondition, match="applies complete steps without norms"):
         store.finish_step(0)
+
+
+@pytest.mark.parametrize("maximum", [0.0, 1.0])
+def test_lamb_over_two_shards_is_lamb_on_the_whole_model(
+    servers: list[ParameterServer], connect: Connect, maximum: float
+) -> None:
+    for index, server in enumerate(servers):
+        request = create_request(shard_index=index, shard_count=2)
+        request.optimizer.CopyFrom(
+            stores_pb2.Optimizer(lamb=stores_pb2.Lamb(learning_rate=0.1), maximum_gradient_norm=maximum)
+        )
+        assert server.stores.create(request).optimizer.lamb.epsilon == pytest.approx(1e-6)
+    store, alone = connect(*servers), LambOptimizer(Lamb(0.1), LAYOUT, range(LAYOUT.size))
+    values = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
+    store.initialize(LAYOUT, values)
+
+    for step in range(5):
+        gradient = np.random.default_rng(step).normal(size=LAYOUT.size).astype(np.float32)
+        weight = min(1.0, maximum / (float(np.linalg.norm(gradient)) + 1e-6)) if maximum else 1.0
+        values = alone.apply(torch.from_numpy(values), [(torch.from_numpy(gradient), weight)]).numpy()
+        pulled = store.push_pull(step, gradient, samples=1)
+        assert (pulled.version, pulled.next_step) == (step + 1, step + 1)
+        np.testing.assert_allclose(pulled.values, values, rtol=1e-6, atol=1e-6)

@@ -110,6 +110,9 @@ STORELESS = {
         ("job.train.optimizer.schedule.decay_steps", {"optimizer": {"schedule": {"decay": 3}}}),
         ("job.train.optimizer.schedule.floor", {"optimizer": {"schedule": {"floor": 0.5}}}),
         ("job.train.optimizer.maximum_gradient_norm", {"optimizer": {"maximum_gradient_norm": -1}}),
+        ("job.train.shards", {"consistency": 2, "shards": 2, "optimizer": {"lamb": {"learning_rate": 1}}}),
+        ("job.train.shards", {"durability": 2, "shards": 2, "optimizer": {"lamb": {"learning_rate": 1}}}),
+        ("job.train.optimizer.lamb.beta1", {"optimizer": {"lamb": {"learning_rate": 1, "beta1": 1}}}),
         (
             "job.train.optimizer.maximum_gradient_norm",
             {"consistency": 2, "optimizer": {"maximum_gradient_norm": 1}},

@@ -24,7 +24,7 @@ def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:
         updates.server_optimizer("adamw", 0.1, 0.9, 0.0)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "adagrad"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "adagrad", "lamb"])
 def test_every_optimizer_can_be_named(kind: updates.OptimizerKind) -> None:
     optimizer = spec(optimizer=kind, learning_rate=0.2, weight_decay=0.1).optimizer
 

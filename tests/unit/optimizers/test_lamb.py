@@ -45,7 +45,10 @@ def reference(
             g = view.astype(np.float64) * weight
             m[name] = config.beta1 * m[name] + (1 - config.beta1) * g
             v[name] = config.beta2 * v[name] + (1 - config.beta2) * g**2
-            m_hat, v_hat = m[name] / (1 - config.beta1 ** (step + 1)), v[name] / (1 - config.beta2 ** (step + 1))
+            m_hat, v_hat = (
+                m[name] / (1 - config.beta1 ** (step + 1)),
+                v[name] / (1 - config.beta2 ** (step + 1)),
+            )
             u = m_hat / (np.sqrt(v_hat) + config.epsilon) + config.weight_decay * x[name]
             norms = float(np.linalg.norm(x[name])), float(np.linalg.norm(u))
             ratio = norms[0] / norms[1] if all(norms) else 1.0
@@ -97,7 +100,10 @@ def test_however_a_vector_is_cut_it_is_one_vector(data: st.DataObject) -> None:
     layout = FlatLayout(tuple(TensorSpec(f"t{index}", (size,)) for index, size in enumerate(shapes)))
     cuts = sorted(data.draw(st.lists(st.integers(0, layout.size), max_size=4)))
 
-    one, many = train(parts_of([], layout=layout), [], layout), train(parts_of(cuts, layout=layout), cuts, layout)
+    one, many = (
+        train(parts_of([], layout=layout), [], layout),
+        train(parts_of(cuts, layout=layout), cuts, layout),
+    )
 
     np.testing.assert_allclose(many, one, rtol=1e-6, atol=1e-7)
 

@@ -11,7 +11,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.config import AdamW, Optimizer, Sgd
-from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.shard import Push, Shard
 
 SIZE, WORKERS, STEPS, MAXIMUM = 1003, 3, 12, 4.0
@@ -58,10 +58,11 @@ def push_step(shards: Sequence[Shard], step: int, workers: Sequence[int] = range
 
 
 def finish(shards: Sequence[Shard], step: int) -> None:
-    norms = [shard.measured for shard in shards]
-    total = sum(norm.squared_norm for norm in norms if norm and norm.step == step)
-    for shard in shards:
-        shard.finish_step(step, total)
+    for norms in shards[0].config.joint_norms:
+        parts = [shard.measured[norms].squared_norms for shard in shards]
+        total = [sum(each) for each in zip(*parts, strict=True)]
+        for shard in shards:
+            shard.finish_step(step, norms, total)
 
 
 def values_of(shards: Sequence[Shard]) -> Floats:
@@ -113,8 +114,8 @@ def test_a_complete_step_waits_for_its_norm_and_is_applied_once() -> None:
     shards = shards_of(np.zeros(SIZE, np.float32))
     push_step(shards, 0, workers=[0, 1])
     with pytest.raises(FailedPrecondition, match=r"step 0 of .* is not complete"):
-        shards[0].finish_step(0, 1.0)
-    assert shards[0].measured is None
+        shards[0].finish_step(0, Norms.GRADIENT, [1.0])
+    assert not shards[0].measured
     push_step(shards, 0, workers=[2])
 
     assert not values_of(shards).any()
@@ -134,8 +135,8 @@ def test_whoever_goes_on_after_a_lost_worker_finds_the_same_norms() -> None:
     for each in (shards, twins):
         push_step(each, 0)
     finish(twins, 0)
-    norms = [shard.measured.squared_norm for shard in shards if shard.measured]
-    shards[0].finish_step(0, sum(norms))
+    total = sum(shard.measured[Norms.GRADIENT].squared_norms[0] for shard in shards)
+    shards[0].finish_step(0, Norms.GRADIENT, [total])
 
     finish(shards, 0)
 
@@ -150,7 +151,7 @@ def test_a_restored_shard_forgets_a_step_that_was_not_applied() -> None:
 
     shard.restore(before)
 
-    assert shard.measured is None
+    assert not shard.measured
     assert not shard.is_duplicate(0, 0)
 
 
@@ -160,7 +161,7 @@ def test_what_can_be_no_norm_is_refused(norm: float) -> None:
     push_step(shards, 0)
 
     with pytest.raises(InvalidArgument, match="add up those of all shards"):
-        shards[0].finish_step(0, norm)
+        shards[0].finish_step(0, Norms.GRADIENT, [norm])
 
 
 def test_a_step_without_samples_only_advances_the_version() -> None:

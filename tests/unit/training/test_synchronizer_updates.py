@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace_optimizers.config import Sgd
+from headrace_optimizers.config import Lamb, Optimizer, Sgd
+from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import Decay, Schedule
 from headrace_training.core.all_reduce import AllReduce
 from headrace_training.core.local_sgd import LocalSgd
@@ -26,9 +27,15 @@ def vector(seed: int) -> Floats:
     return np.random.default_rng(seed).normal(size=LAYOUT.size).astype(np.float32)
 
 
-def all_reduce(norm: float = 0.0, shelf: Shelf | None = None, snapshot: str = "", step: int = 0) -> AllReduce:
+def all_reduce(
+    norm: float = 0.0,
+    shelf: Shelf | None = None,
+    snapshot: str = "",
+    step: int = 0,
+    optimizer: Optimizer = SGD,
+) -> AllReduce:
     (group,) = lockstep_groups(1)
-    return AllReduce(lambda: group, SGD, shelf or Shelf(), snapshot, step, COSINE, norm)
+    return AllReduce(lambda: group, optimizer, shelf or Shelf(), snapshot, step, COSINE, norm)
 
 
 def local_sgd() -> LocalSgd:
@@ -66,6 +73,22 @@ def test_the_learning_rate_follows_the_schedule(make: Callable[[], AllReduce]) -
 def test_all_reduce_clips_the_mean_by_its_norm() -> None:
     assert any(np.linalg.norm(vector(step)) > NORM for step in range(STEPS))
     np.testing.assert_allclose(run(all_reduce(NORM)), expected(NORM), rtol=0, atol=1e-6)
+
+
+def test_all_reduce_scales_each_tensor_with_lamb_also_after_a_checkpoint() -> None:
+    shelf, lamb = Shelf(), Lamb(0.1, weight_decay=0.01)
+    alone, values = optimizer_for(lamb, LAYOUT, range(LAYOUT.size)), torch.from_numpy(vector(100))
+    for step in range(STEPS):
+        values = alone.apply(values, [(torch.from_numpy(vector(step)), 1.0)], COSINE.factor(step))
+    with all_reduce(shelf=shelf, optimizer=lamb) as synchronizer:
+        synchronizer.begin(LAYOUT, vector(100))
+        for step in range(5):
+            synchronizer.step(step, vector(step), 4)
+        (artifact,) = synchronizer.checkpoint()
+
+    resumed = run(all_reduce(0.0, shelf, artifact, 5, lamb), range(5, STEPS))
+
+    np.testing.assert_allclose(resumed, values.numpy(), rtol=0, atol=1e-6)
 
 
 def test_a_resumed_run_goes_on_with_the_learning_rate_it_would_have_had() -> None:

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Norms:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NormsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Norms.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NORMS_UNSPECIFIED: _Norms.ValueType  # 0
+    """Means NORMS_GRADIENT."""
+    NORMS_GRADIENT: _Norms.ValueType  # 1
+    """The norm of the step's mean gradient, with clipping."""
+    NORMS_TENSORS: _Norms.ValueType  # 2
+    """The norms of each tensor's values and of its update before it is scaled, with LAMB; after the gradient is clipped, if it is."""
+
+class Norms(_Norms, metaclass=_NormsEnumTypeWrapper):
+    """What a step waits for before it is applied."""
+
+NORMS_UNSPECIFIED: Norms.ValueType  # 0
+"""Means NORMS_GRADIENT."""
+NORMS_GRADIENT: Norms.ValueType  # 1
+"""The norm of the step's mean gradient, with clipping."""
+NORMS_TENSORS: Norms.ValueType  # 2
+"""The norms of each tensor's values and of its update before it is scaled, with LAMB; after the gradient is clipped, if it is."""
+Global___Norms: _TypeAlias = Norms  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
@@ -365,29 +390,33 @@ Global___PushPullResponse: _TypeAlias = PushPullResponse  # noqa: Y015
 
 @_typing.final
 class GetStepNormRequest(_message.Message):
-    """Asks for a part of a step's norm."""
+    """Asks for a part of a step's norms."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STORE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    NORMS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
     """The caller's epoch; STALE_EPOCH if the store has a greater one."""
     step: _builtins.int
     """Which step; waits until it is complete, or the call's deadline."""
+    norms: Global___Norms.ValueType
+    """Which norms."""
     def __init__(
         self,
         *,
         store: _builtins.str = ...,
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
+        norms: Global___Norms.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "norms", b"norms", "step", b"step", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,25 +424,33 @@ Global___GetStepNormRequest: _TypeAlias = GetStepNormRequest  # noqa: Y015
 
 @_typing.final
 class GetStepNormResponse(_message.Message):
-    """A part of a step's norm."""
+    """A part of a step's norms."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SQUARED_NORM_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     squared_norm: _builtins.float
-    """Sum of the squares of the mean gradient's values held here."""
+    """NORMS_GRADIENT: sum of the squares of the mean gradient's values held here."""
     finished: _builtins.bool
-    """True if a later step is complete here, so that this one is applied on every shard; `squared_norm` is then 0."""
+    """True if a later step is complete here, so that this one is applied on every shard; there are no norms then."""
+    @_builtins.property
+    def tensor_norms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """NORMS_TENSORS: for each tensor of the model, in their order, the sum of the squares of its values held here, then that of
+        their update before it is scaled; 0 for what is not held here.
+        """
+
     def __init__(
         self,
         *,
         squared_norm: _builtins.float = ...,
         finished: _builtins.bool = ...,
+        tensor_norms: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "squared_norm", b"squared_norm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "squared_norm", b"squared_norm", "tensor_norms", b"tensor_norms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,7 +458,7 @@ Global___GetStepNormResponse: _TypeAlias = GetStepNormResponse  # noqa: Y015
 
 @_typing.final
 class FinishStepRequest(_message.Message):
-    """Tells the norm of a step."""
+    """Tells norms of a step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -429,6 +466,8 @@ class FinishStepRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    NORMS_FIELD_NUMBER: _builtins.int
+    TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -436,7 +475,13 @@ class FinishStepRequest(_message.Message):
     step: _builtins.int
     """Which step."""
     squared_norm: _builtins.float
-    """Over all shards: the sum of their `squared_norm`, in their order. Finite and 0 or more."""
+    """NORMS_GRADIENT: over all shards, the sum of their `squared_norm`, in their order. Finite and 0 or more."""
+    norms: Global___Norms.ValueType
+    """Which norms."""
+    @_builtins.property
+    def tensor_norms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """NORMS_TENSORS: over all shards, the sums of their `tensor_norms`, in their order. Finite and 0 or more."""
+
     def __init__(
         self,
         *,
@@ -444,10 +489,12 @@ class FinishStepRequest(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         squared_norm: _builtins.float = ...,
+        norms: Global___Norms.ValueType = ...,
+        tensor_norms: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "squared_norm", b"squared_norm", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "norms", b"norms", "squared_norm", b"squared_norm", "step", b"step", "store", b"store", "tensor_norms", b"tensor_norms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -455,7 +502,7 @@ Global___FinishStepRequest: _TypeAlias = FinishStepRequest  # noqa: Y015
 
 @_typing.final
 class FinishStepResponse(_message.Message):
-    """The step is applied."""
+    """The step has these norms."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -107,17 +107,18 @@ class ParametersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStepNorm(self, request, context):
-        """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
-        with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
-        Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+        """Returns squared norms of this shard's part of a step, as soon as all workers have pushed the step. For stores of more than one
+        shard with clipping or with LAMB: there a complete step waits for FinishStep to tell the norms over all shards, which are the sums
+        over the shards in their order. Any worker may do it: push; with clipping GetStepNorm (NORMS_GRADIENT) of every shard and
+        FinishStep on every shard; with LAMB the same for NORMS_TENSORS; pull.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FinishStep(self, request, context):
-        """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
-        complete here.
+        """Lets a complete step go on with norms of the whole model; it is applied with the last ones it waits for. Once per step: a
+        repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not complete here, or waits for other norms first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

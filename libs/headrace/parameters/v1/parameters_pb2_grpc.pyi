@@ -53,13 +53,14 @@ class ParametersStub:
     `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
     """
     GetStepNorm: _grpc.UnaryUnaryMultiCallable[_parameters_pb2.GetStepNormRequest, _parameters_pb2.GetStepNormResponse]
-    """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
-    with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
-    Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+    """Returns squared norms of this shard's part of a step, as soon as all workers have pushed the step. For stores of more than one
+    shard with clipping or with LAMB: there a complete step waits for FinishStep to tell the norms over all shards, which are the sums
+    over the shards in their order. Any worker may do it: push; with clipping GetStepNorm (NORMS_GRADIENT) of every shard and
+    FinishStep on every shard; with LAMB the same for NORMS_TENSORS; pull.
     """
     FinishStep: _grpc.UnaryUnaryMultiCallable[_parameters_pb2.FinishStepRequest, _parameters_pb2.FinishStepResponse]
-    """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
-    complete here.
+    """Lets a complete step go on with norms of the whole model; it is applied with the last ones it waits for. Once per step: a
+    repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not complete here, or waits for other norms first.
     """
 
 @_typing.type_check_only
@@ -87,13 +88,14 @@ class ParametersAsyncStub(ParametersStub):
     `step` - `staleness_bound` or a later one; ASYNC: whatever is newest).
     """
     GetStepNorm: _aio.UnaryUnaryMultiCallable[_parameters_pb2.GetStepNormRequest, _parameters_pb2.GetStepNormResponse]  # type: ignore[assignment]
-    """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
-    with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
-    Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+    """Returns squared norms of this shard's part of a step, as soon as all workers have pushed the step. For stores of more than one
+    shard with clipping or with LAMB: there a complete step waits for FinishStep to tell the norms over all shards, which are the sums
+    over the shards in their order. Any worker may do it: push; with clipping GetStepNorm (NORMS_GRADIENT) of every shard and
+    FinishStep on every shard; with LAMB the same for NORMS_TENSORS; pull.
     """
     FinishStep: _aio.UnaryUnaryMultiCallable[_parameters_pb2.FinishStepRequest, _parameters_pb2.FinishStepResponse]  # type: ignore[assignment]
-    """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
-    complete here.
+    """Lets a complete step go on with norms of the whole model; it is applied with the last ones it waits for. Once per step: a
+    repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not complete here, or waits for other norms first.
     """
 
 class ParametersServicer(metaclass=_abc_1.ABCMeta):
@@ -148,9 +150,10 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         request: _parameters_pb2.GetStepNormRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_parameters_pb2.GetStepNormResponse, _abc.Awaitable[_parameters_pb2.GetStepNormResponse]]:
-        """Returns the squared norm of this shard's part of a step's mean gradient, as soon as all workers have pushed the step. For stores
-        with clipping and more than one shard: there a complete step is applied only when FinishStep tells the norm over all shards.
-        Any worker may do it: push, GetStepNorm of every shard, FinishStep on every shard with the sum in the order of the shards, pull.
+        """Returns squared norms of this shard's part of a step, as soon as all workers have pushed the step. For stores of more than one
+        shard with clipping or with LAMB: there a complete step waits for FinishStep to tell the norms over all shards, which are the sums
+        over the shards in their order. Any worker may do it: push; with clipping GetStepNorm (NORMS_GRADIENT) of every shard and
+        FinishStep on every shard; with LAMB the same for NORMS_TENSORS; pull.
         """
 
     @_abc_1.abstractmethod
@@ -159,8 +162,8 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         request: _parameters_pb2.FinishStepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_parameters_pb2.FinishStepResponse, _abc.Awaitable[_parameters_pb2.FinishStepResponse]]:
-        """Applies a complete step, clipped. Once per step: a repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not
-        complete here.
+        """Lets a complete step go on with norms of the whole model; it is applied with the last ones it waits for. Once per step: a
+        repeat, by whomever, changes nothing. FAILED_PRECONDITION if the step is not complete here, or waits for other norms first.
         """
 
 def add_ParametersServicer_to_server(servicer: ParametersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
