@@ -95,6 +95,7 @@ class Optimizer(_message.Message):
     ADAMW_FIELD_NUMBER: _builtins.int
     ADAM_FIELD_NUMBER: _builtins.int
     ADAGRAD_FIELD_NUMBER: _builtins.int
+    LAMB_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     MAXIMUM_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     maximum_gradient_norm: _builtins.float
@@ -120,6 +121,12 @@ class Optimizer(_message.Message):
         """Adagrad (Duchi et al. 2011)."""
 
     @_builtins.property
+    def lamb(self) -> Global___Lamb:
+        """LAMB (You et al. 2020, arXiv:1904.00962). With more than one shard: BSP without backup workers, DURABILITY_MEMORY, and workers
+        carry the tensors' norms: see Parameters.GetStepNorm.
+        """
+
+    @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """How the learning rate changes as training goes on. Unset: it stays as it is."""
 
@@ -130,14 +137,15 @@ class Optimizer(_message.Message):
         adamw: Global___AdamW | None = ...,
         adam: Global___Adam | None = ...,
         adagrad: Global___Adagrad | None = ...,
+        lamb: Global___Lamb | None = ...,
         schedule: _schedule_pb2.Schedule | None = ...,
         maximum_gradient_norm: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "maximum_gradient_norm", b"maximum_gradient_norm", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "maximum_gradient_norm", b"maximum_gradient_norm", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad", "lamb"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -286,6 +294,46 @@ class AdamW(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdamW: _TypeAlias = AdamW  # noqa: Y015
+
+@_typing.final
+class Lamb(_message.Message):
+    """LAMB with bias correction: AdamW with a learning rate of its own for each tensor x, learning_rate |x| / |u|, where u is AdamW's update
+    before it is scaled, weight decay included; learning_rate where |x| or |u| is 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size, > 0."""
+    beta1: _builtins.float
+    """Decay of the first moment, above 0 and below 1; 0 means 0.9."""
+    beta2: _builtins.float
+    """Decay of the second moment, above 0 and below 1; 0 means 0.999."""
+    epsilon: _builtins.float
+    """Added to the denominator, > 0; 0 means 1e-6."""
+    weight_decay: _builtins.float
+    """Decoupled weight decay, >= 0."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        beta1: _builtins.float = ...,
+        beta2: _builtins.float = ...,
+        epsilon: _builtins.float = ...,
+        weight_decay: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lamb: _TypeAlias = Lamb  # noqa: Y015
 
 @_typing.final
 class TensorSpec(_message.Message):
