@@ -50,13 +50,14 @@ def main() -> None:
         snapshots = _snapshots(process, settings)
         parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
         gradients = GradientSegments(table.get) if settings.shared_memory else None
-        shared_memory = SharedMemoryServicer(parameters, table.get, gradients)
         if gradients is not None:
             _sweep(process, gradients)
         process.serve(
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
             lambda server: add_parameters_servicer(parameters, server),
-            lambda server: add_SharedMemoryServicer_to_server(shared_memory, server),
+            lambda server: add_SharedMemoryServicer_to_server(
+                SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
+            ),
             on_listening=lambda address: _join(process, settings, table, address, recovered),
         )
 

@@ -9,6 +9,7 @@ from headrace.errors import SharedMemoryUnavailable
 from headrace.names import StoreName
 from headrace.parameters import codec
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_memory_pb2_grpc
+from headrace.rpc.lanes.server import Lanes
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.live import LiveStore
 from headrace_parameters.parameters_servicer import ParametersServicer
@@ -22,6 +23,7 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
     Args:
         find: Returns the store of a name, or raises NotFound.
         gradients: None: this process shares no memory, and refuses every call.
+        lanes: The server's.
     """
 
     def __init__(
@@ -29,10 +31,20 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         parameters: ParametersServicer,
         find: Callable[[StoreName], LiveStore],
         gradients: GradientSegments | None,
+        lanes: Lanes,
     ) -> None:
         self._parameters = parameters
         self._find = find
         self._gradients = gradients
+        self._lanes = lanes
+
+    def OpenLane(
+        self, request: shared_memory_pb2.OpenLaneRequest, context: ServicerContext
+    ) -> shared_memory_pb2.OpenLaneResponse:
+        """Let the caller come by a lane."""
+        self._segments()
+        self._find(StoreName.parse(request.store, field="store"))
+        return shared_memory_pb2.OpenLaneResponse(lane=self._lanes.invite(context))
 
     def PushShared(
         self, request: shared_memory_pb2.PushSharedRequest, context: ServicerContext

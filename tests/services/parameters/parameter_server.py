@@ -126,11 +126,12 @@ def parameter_server(
     parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
     stores = StoresServicer(table, Snapshots(artifacts))
     gradients = GradientSegments(table.get) if shared_memory else None
-    shared = SharedMemoryServicer(parameters, table.get, gradients)
     with serve(
         lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
-        lambda server: add_SharedMemoryServicer_to_server(shared, server),
+        lambda server: add_SharedMemoryServicer_to_server(
+            SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
+        ),
     ) as channel:
         try:
             server = ParameterServer(channel, table, metrics, gradients)

@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from headrace.parameters.v1 import parameters_pb2 as _parameters_pb2
+from headrace.types.v1 import lane_pb2 as _lane_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -89,6 +90,52 @@ class SharedValues(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SharedValues: _TypeAlias = SharedValues  # noqa: Y015
+
+@_typing.final
+class OpenLaneRequest(_message.Message):
+    """Asks for a lane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`: what the caller works with. The lane is good for any store the caller may use."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenLaneRequest: _TypeAlias = OpenLaneRequest  # noqa: Y015
+
+@_typing.final
+class OpenLaneResponse(_message.Message):
+    """Where the lane is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lane(self) -> _lane_pb2.Lane:
+        """The lane."""
+
+    def __init__(
+        self,
+        *,
+        lane: _lane_pb2.Lane | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lane", b"lane"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lane", b"lane"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenLaneResponse: _TypeAlias = OpenLaneResponse  # noqa: Y015
 
 @_typing.final
 class PushSharedRequest(_message.Message):

@@ -37,6 +37,8 @@ class SharedMemoryStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SharedMemoryAsyncStub: ...
+    OpenLane: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.OpenLaneRequest, _shared_memory_pb2.OpenLaneResponse]
+    """Opens a lane for this service's other rpcs, which wait less for the wire there. They may be called by gRPC as well."""
     PushShared: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.PushSharedRequest, _shared_memory_pb2.PushSharedResponse]
     """As Parameters.Push. The gradient is copied out of the worker's segment before it is checked and applied."""
     PullShared: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.PullSharedRequest, _shared_memory_pb2.PullSharedResponse]
@@ -55,6 +57,8 @@ class SharedMemoryAsyncStub(SharedMemoryStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    OpenLane: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.OpenLaneRequest, _shared_memory_pb2.OpenLaneResponse]  # type: ignore[assignment]
+    """Opens a lane for this service's other rpcs, which wait less for the wire there. They may be called by gRPC as well."""
     PushShared: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.PushSharedRequest, _shared_memory_pb2.PushSharedResponse]  # type: ignore[assignment]
     """As Parameters.Push. The gradient is copied out of the worker's segment before it is checked and applied."""
     PullShared: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.PullSharedRequest, _shared_memory_pb2.PullSharedResponse]  # type: ignore[assignment]
@@ -70,6 +74,14 @@ class SharedMemoryServicer(metaclass=_abc_1.ABCMeta):
     container, another user, another system) is answered FAILED_PRECONDITION (SHARED_MEMORY_UNAVAILABLE), nothing is done, and
     Parameters does the same with streams.
     """
+
+    @_abc_1.abstractmethod
+    def OpenLane(
+        self,
+        request: _shared_memory_pb2.OpenLaneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shared_memory_pb2.OpenLaneResponse, _abc.Awaitable[_shared_memory_pb2.OpenLaneResponse]]:
+        """Opens a lane for this service's other rpcs, which wait less for the wire there. They may be called by gRPC as well."""
 
     @_abc_1.abstractmethod
     def PushShared(
