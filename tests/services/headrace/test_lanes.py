@@ -30,8 +30,6 @@ Behavior = Callable[[models_pb2.GetModelRequest, grpc.ServicerContext], models_p
 
 @dataclass
 class Lane:
-    """A lane to a server with one rpc."""
-
     server: Server
     address: lane_pb2.Lane
     channel: LaneChannel
@@ -67,7 +65,7 @@ def lane(behavior: Behavior, **options: Any) -> Iterator[Lane]:
 
 
 class Opener:
-    """Stands for the context of the call that opened the lane, which is asked for no more."""
+    """The context of the call that opened the lane is asked for no more."""
 
     def peer(self) -> str:
         return "unix:test"
