@@ -126,10 +126,10 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def table(title: str, results: Sequence[Result]) -> Table:
-    """Lay out results for a person."""
+def table(title: str, results: Sequence[Result], value: str = "median") -> Table:
+    """Lay out results for a person; `value` says what their value is."""
     made = Table("case", title=title)
-    for column in ("median", "lowest to highest", "ratio", "goal"):
+    for column in (value, "lowest to highest", "ratio", "goal"):
         made.add_column(column, justify="right")
     for result in results:
         goal = "" if result.goal is None else f"{result.goal:g} {'holds' if result.holds else 'FAILS'}"

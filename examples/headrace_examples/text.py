@@ -7,8 +7,9 @@ A. Radford et al. (2019), Language Models are Unsupervised Multitask Learners: p
 """
 
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ from torch import nn
 from headrace.program import Examples, Goal, Split
 
 Array = npt.NDArray[np.generic]
+Indices = npt.NDArray[np.int64]
 
 # What a source file is made of; any other character becomes the last one. Fixed, so that a trained model stays readable.
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127))) + "\N{REPLACEMENT CHARACTER}"
 _TEXT_CHARACTERS = 1 << 20  # as much as a few hundred steps can use
 _HELD_OUT_BLOCKS = 256  # each of validation and test: 256 x 64 characters measure the loss to about 1 %
+_HELD_OUT_END = 0.1  # of the text
 _SPLIT_SEED = 0
 
 # Axes: b batch, t position, c channel, h head, d channel of a head, v vocabulary.
@@ -90,13 +93,23 @@ class CharacterModel:
         channels: Width; a multiple of `heads`.
         layers: Transformer blocks.
         heads: Attention heads.
+        held_out: What training never sees: blocks "scattered" over the text, or its "end", the last tenth, all of which is the
+            test split then.
     """
 
     goal = Goal("bits_per_character", "min")
 
     def __init__(
-        self, text_path: str = "", context: int = 64, channels: int = 96, layers: int = 2, heads: int = 4
+        self,
+        text_path: str = "",
+        context: int = 64,
+        channels: int = 96,
+        layers: int = 2,
+        heads: int = 4,
+        held_out: Literal["scattered", "end"] = "scattered",
     ) -> None:
+        if held_out not in _SPLITS:
+            raise ValueError(f"held_out is {held_out!r}; use one of {', '.join(_SPLITS)}")
         if channels % heads:
             raise ValueError(
                 f"channels {channels} is no multiple of heads {heads}; choose one, such as {heads * 24}"
@@ -104,6 +117,7 @@ class CharacterModel:
         self._text_path = text_path
         self._context = context
         self._sizes = (channels, layers, heads)
+        self._split = _SPLITS[held_out]
 
     def model(self) -> nn.Module:
         """Return the transformer."""
@@ -122,22 +136,23 @@ class CharacterModel:
                 f"the text has {len(codes)} characters; at least {3 * _HELD_OUT_BLOCKS * self._context + 1} are needed"
             )
         blocks = np.arange(count)[:, None] * self._context + np.arange(self._context)
-        chosen = blocks[_chosen(split, count)]
+        chosen = blocks[self._split(split, count)]
         return Examples({"tokens": codes[chosen]}, codes[chosen + 1])
 
     def metrics(self, outputs: Array, targets: Array) -> Mapping[str, float]:
-        """Return the bits needed per character, and the share of characters that were the likeliest one."""
+        """Return the bits needed per character, the same in nats, and the share of characters that were the likeliest one."""
         logits_ntv = np.asarray(outputs, np.float64)
         shifted_ntv = logits_ntv - logits_ntv.max(-1, keepdims=True)
         likelihoods = np.take_along_axis(shifted_ntv, np.asarray(targets, np.int64)[..., None], -1)[..., 0]
         nats = np.log(np.exp(shifted_ntv).sum(-1)) - likelihoods
         return {
             "bits_per_character": float(nats.mean() / np.log(2)),
+            "nats_per_character": float(nats.mean()),
             "accuracy": float((logits_ntv.argmax(-1) == targets).mean()),
         }
 
 
-def _chosen(split: Split, count: int) -> npt.NDArray[np.int64]:
+def _scattered(split: Split, count: int) -> Indices:
     """Return the numbers of the blocks of a split, drawn from the whole text."""
     order = np.random.default_rng(_SPLIT_SEED).permutation(count)
     bounds = {
@@ -147,6 +162,20 @@ def _chosen(split: Split, count: int) -> npt.NDArray[np.int64]:
     }
     begin, end = bounds[split]
     return np.sort(order[begin:end])
+
+
+def _end(split: Split, count: int) -> Indices:
+    """Return the numbers of the blocks of a split: the text's end is the test, what comes before it the validation."""
+    test = count - int(count * _HELD_OUT_END)
+    bounds = {
+        "test": (test, count),
+        "validation": (test - _HELD_OUT_BLOCKS, test),
+        "train": (0, test - _HELD_OUT_BLOCKS),
+    }
+    return np.arange(*bounds[split])
+
+
+_SPLITS: Mapping[str, Callable[[Split, int], Indices]] = {"scattered": _scattered, "end": _end}
 
 
 def encode(text: str) -> npt.NDArray[np.int64]:

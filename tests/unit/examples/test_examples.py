@@ -122,3 +122,20 @@ def test_the_model_sees_no_character_of_the_future() -> None:
         before, after = model(tokens), model(changed)
     torch.testing.assert_close(before[:, :40], after[:, :40])
     assert not torch.allclose(before[:, 40:], after[:, 40:])
+
+
+def test_the_end_of_a_text_is_the_whole_test_split_if_that_is_what_is_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("".join(chr(97 + i % 26) for i in range(100_000)))
+    program = CharacterModel(text_path=str(path), held_out="end")
+    train, validation, test = (program.data(split).targets for split in SPLITS)
+
+    np.testing.assert_array_equal(
+        np.concatenate([train, validation, test]).ravel(), encode(path.read_text())[1:][: 1562 * 64]
+    )
+    assert len(test) == 1562 // 10
+
+
+def test_what_is_held_out_must_be_known() -> None:
+    with pytest.raises(ValueError, match="held_out is 'middle'; use one of scattered, end"):
+        CharacterModel(held_out="middle")  # type: ignore[arg-type]  # as a config from the command line may have it
