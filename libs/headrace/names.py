@@ -184,6 +184,11 @@ class TaskName(Name):
     project: str
     task: str
 
+    @classmethod
+    def of_job(cls, job: JobName, attempt: int, kind: str, rank: int) -> "TaskName":
+        """Name the task of a job's attempt, >= 1, that runs a rank; `kind` is train or optimize."""
+        return cls(job.project, f"{job.job}-{attempt}-{kind}-{rank}")
+
 
 @dataclass(frozen=True, order=True)
 class DeploymentName(Name):

@@ -9,9 +9,11 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind
+from headrace.tasks.inspection import InspectionServicer
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import TaskTable
+from headrace.tasks.v1.inspection_pb2_grpc import add_InspectionServicer_to_server
 from headrace_optimization.servicer import OptimizerServicer
 from headrace_optimization.settings import Settings
 
@@ -22,7 +24,9 @@ def main() -> None:
     """Serve until told to stop."""
     settings = load_or_exit(Settings)
     with Process("optimization", settings) as process:
-        tasks = TaskService(TaskTable(settings.slots), _launcher(settings), clock=time.time)
+        launcher = _launcher(settings)
+        tasks = TaskService(TaskTable(settings.slots), launcher, clock=time.time)
+        inspection = InspectionServicer(tasks, launcher.records)
         channel = open_channel(settings.registry_address)
         process.closing(channel.close)
         servicer = OptimizerServicer(
@@ -33,6 +37,7 @@ def main() -> None:
         )
         process.serve(
             lambda server: add_OptimizerServicer_to_server(servicer, server),
+            lambda server: add_InspectionServicer_to_server(inspection, server),
             on_listening=lambda address: _join(process, settings, tasks, address),
         )
 

@@ -13,10 +13,12 @@ from headrace.scheduler.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from headrace.scheduler.v1.deployments_pb2_grpc import add_DeploymentsServicer_to_server
 from headrace.scheduler.v1.jobs_pb2_grpc import add_JobsServicer_to_server
 from headrace.scheduler.v1.nodes_pb2_grpc import add_NodesServicer_to_server
+from headrace.tasks.v1.inspection_pb2_grpc import add_InspectionServicer_to_server
 from headrace_scheduler import metrics
 from headrace_scheduler.cluster_servicer import ClusterServicer
 from headrace_scheduler.deployments_servicer import DeploymentsServicer
 from headrace_scheduler.engine import Engine
+from headrace_scheduler.inspection_servicer import InspectionServicer
 from headrace_scheduler.jobs_servicer import JobsServicer
 from headrace_scheduler.nodes_servicer import NodesServicer
 from headrace_scheduler.settings import Settings
@@ -49,6 +51,7 @@ def main() -> None:
                 ClusterServicer(engine, settings.registry_address), server
             ),
             lambda server: add_NodesServicer_to_server(nodes, server),
+            lambda server: add_InspectionServicer_to_server(InspectionServicer(engine, watches), server),
         )
 
 

@@ -6,9 +6,11 @@ from headrace.config import load_or_exit
 from headrace.node import join_with_tasks
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind
+from headrace.tasks.inspection import InspectionServicer
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import TaskTable
+from headrace.tasks.v1.inspection_pb2_grpc import add_InspectionServicer_to_server
 from headrace.training.v1.workers_pb2_grpc import add_WorkersServicer_to_server
 from headrace_training.servicer import WorkersServicer
 from headrace_training.settings import Settings
@@ -20,7 +22,9 @@ def main() -> None:
     """Serve until told to stop."""
     settings = load_or_exit(Settings)
     with Process("training", settings) as process:
-        tasks = TaskService(TaskTable(settings.slots), _launcher(settings), clock=time.time)
+        launcher = _launcher(settings)
+        tasks = TaskService(TaskTable(settings.slots), launcher, clock=time.time)
+        inspection = InspectionServicer(tasks, launcher.records)
         servicer = WorkersServicer(
             tasks,
             allowed_modules=settings.allowed_programs,
@@ -29,6 +33,7 @@ def main() -> None:
         )
         process.serve(
             lambda server: add_WorkersServicer_to_server(servicer, server),
+            lambda server: add_InspectionServicer_to_server(inspection, server),
             on_listening=lambda address: _join(process, settings, tasks, address),
         )
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+import structlog
 import torch
 
 from headrace.program import Program
@@ -20,6 +21,8 @@ from headrace_training.registration import register
 from headrace_training.strategies import synchronizer_for
 from headrace_training.wire import read_run
 
+log = structlog.get_logger(__name__)
+
 
 class ReportingObserver:
     """Tells the service how the rank fares."""
@@ -35,11 +38,16 @@ class ReportingObserver:
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         """Report a checkpoint."""
+        log.info("checkpoint_saved", step=step, snapshots=snapshots)
         self._reporter.checkpoint(Checkpoint(step=step, snapshots=snapshots))
 
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         """Keep the values, then report them."""
-        self._reporter.send(Task(best=self._best_values.keep(best, state)))
+        kept = self._best_values.keep(best, state)
+        log.info(
+            "best_values_kept", step=kept.step, metric=kept.metric, value=kept.value, artifact=kept.artifact
+        )
+        self._reporter.send(Task(best=kept))
 
     def raise_if_stopped(self) -> None:
         """Raise Cancelled if the service was asked to stop this rank."""
@@ -58,7 +66,9 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         best_values = BestValues(registry, request)
         observer = ReportingObserver(reporter, steps, best_values)
         rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic)
+        log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         rank.train()
+        log.info("training_ended", step=rank.step, metrics=rank.metrics)
         if request.rank != 0:
             return TaskResult(metrics=rank.metrics)
         return _finish(request, rank, best_values, registry, reporter)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli import about, demo, jobs, models, nodes, serve, train, up
+from headrace.cli import about, demo, inspect, jobs, models, nodes, serve, train, up
 from headrace.cli.examples import epilog
 from headrace.cli.failures import FAILED, INTERRUPTED, error_lines, usage_line, world_line
 from headrace.cli.session import ADDRESS, Session, hoist
@@ -30,7 +30,11 @@ _TOP: Sequence[Callable[..., Any]] = (
     about.version,
 )
 _GROUPS: Sequence[tuple[str, str, Sequence[Callable[..., Any]]]] = (
-    ("job", "Watch, cancel, explain or show one job.", (jobs.watch, jobs.cancel, jobs.explain, jobs.show)),
+    (
+        "job",
+        "Watch, cancel, explain or show one job, and look at its workers.",
+        (jobs.watch, jobs.cancel, jobs.explain, jobs.show, inspect.logs),
+    ),
     (
         "model",
         "Show one model's versions, move its aliases, fetch its files.",

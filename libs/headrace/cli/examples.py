@@ -35,6 +35,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "job watch": ("headrace job watch train-digits-1",),
     "job cancel": ("headrace job cancel train-digits-1",),
     "job explain": ("headrace job explain train-digits-1",),
+    "job logs": (
+        "headrace job logs train-digits-1 --rank 1",
+        "headrace job logs train-digits-1 --follow --tail 20",
+    ),
     "models": ("headrace models", "headrace models --json"),
     "model show": ("headrace model show digits", "headrace model show digits/3 --json"),
     "model versions": ("headrace model versions digits",),

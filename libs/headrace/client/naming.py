@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.errors import InvalidArgument
-from headrace.names import DeploymentName, JobName, ModelName, NodeName, PoolName
+from typing import TYPE_CHECKING
+
+from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.names import DeploymentName, JobName, ModelName, NodeName, PoolName, TaskName
+
+if TYPE_CHECKING:
+    from headrace.scheduler.v1.jobs_pb2 import Job
 
 
 def model_name(project: str, model: str) -> str:
@@ -14,6 +19,17 @@ def model_name(project: str, model: str) -> str:
 def job_name(project: str, job: str) -> str:
     """Return the full name of `job`, which may be one already."""
     return str(JobName.parse(job) if "/" in job else JobName(project, job))
+
+
+def task_name(job: Job, attempt: int, rank: int) -> str:
+    """Return the name of the task that runs, or ran, a rank of the job in an attempt.
+
+    Raises:
+        FailedPrecondition: The job has not begun: `attempt` is 0.
+    """
+    if not attempt:
+        raise FailedPrecondition(f"{short(job.name)} has not begun, so there is nothing to see of it yet")
+    return str(TaskName.of_job(JobName.parse(job.name), attempt, job.WhichOneof("spec") or "", rank))
 
 
 def deployment_name(project: str, deployment: str) -> str:

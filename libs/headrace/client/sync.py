@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from headrace.client import requests
 from headrace.client.address import checked_address
 from headrace.client.following import follow
+from headrace.client.inspection import Inspection
 from headrace.client.naming import deployment_name, job_name, model_name, node_name, version_name
 from headrace.client.outcome import is_final, serving, succeeded, waits
 from headrace.client.prediction import TIMEOUT_S, Predictor
@@ -44,7 +45,7 @@ DEPLOY_TIMEOUT_S = 300.0
 class Client:
     """Everything a person does with a headrace. Close it, or use it in a `with`; threads may share it.
 
-    `jobs`, `deployments` and `cluster` are the scheduler's own rpcs, `registry` is the registry's client. All methods
+    `jobs`, `deployments` and `cluster` are the scheduler's own rpcs, `registry` is the registry's client, `inspection` looks at tasks. All methods
     raise the errors of `headrace.errors`. Models, versions, jobs and deployments may be said short ("digits",
     "digits@stable", "digits/3") or as full resource names.
     """
@@ -56,6 +57,7 @@ class Client:
         self.jobs = JobsStub(self._channel)
         self.deployments = DeploymentsStub(self._channel)
         self.cluster = ClusterStub(self._channel)
+        self.inspection = Inspection(self._channel, self.watch)
         self._predictor = Predictor(self.deployments, project)
         self._lock = threading.Lock()
         self._registry_channel: grpc.Channel | None = None

@@ -8,7 +8,9 @@
     child.py        the same, seen from inside: `run_task(Request, work)`
     frames.py       how the two talk over pipes
     settings.py     which programs a node may run, and where
-    log.py          what the subprocess prints, in a file of bounded size
+    records.py      what is kept of a task, in a folder of its own
+    log.py          what the subprocess prints, in files of bounded size
+    inspection.py   who wants to see it: ReadLog
 
 A service needs three lines beside its own StartTask:
 

@@ -23,6 +23,7 @@ from headrace.errors import Cancelled, HeadraceError, ProgramFailed
 from headrace.tasks.bounds import MAX_MESSAGE, bounded
 from headrace.tasks.descendants import MARK, end_marked
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
+from headrace.telemetry.logs import setup_logs
 from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
 
 Request = TypeVar("Request", bound=Message)
@@ -114,6 +115,7 @@ def run_task(request_type: type[Request], work: Work[Request]) -> NoReturn:
     request, context = read_frame(control), read_frame(control)
     if request is None or context is None:
         os._exit(1)  # the service went before it said what to do
+    setup_logs("task", log_format="json")  # to standard error, which the service keeps
     reporter = Reporter(events)
     threading.Thread(target=_obey, args=(control, reporter), name="control", daemon=True).start()
     outcome = _work(work, request_type.FromString(request), json.loads(context), reporter)

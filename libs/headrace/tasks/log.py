@@ -1,34 +1,50 @@
-"""What a task prints, in a file that cannot grow without bound."""
+"""What a task prints, in a folder of files that cannot grow without bound: each is named after the place of its first byte.
 
+00000000000000000000.log   the oldest; removed when there are too many bytes
+00000000000001048576.log
+"""
+
+import io
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
-MAX_LOG_BYTES = 2 << 20
-KEPT_LOGS = 100  # as many as the table remembers tasks
+_SEGMENTS = 4  # files that are kept: the more, the less is lost when the oldest goes
 _TAIL_BYTES = 8 << 10
+CHUNK_BYTES = 64 << 10
 
 
-class BoundedLog:
-    """A file of at most `max_bytes`: when half of that is written, it becomes `<path>.1` and a new one begins."""
+class LogWriter:
+    """Writes the log in `folder`, which exists: at most `max_bytes`, the newest."""
 
-    def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
-        self._path = path
-        self._half = max_bytes // 2
-        self._file = path.open("wb")
-        self._written = 0
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._segment_bytes = max_bytes // _SEGMENTS
+        self._end = 0  # bytes that were printed
+        self._paths: deque[Path] = deque()
+        self._file: IO[bytes] = io.BytesIO()
+        self._room = 0
+        self._begin_segment(0)
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Add `data`, at most half of `max_bytes`."""
-        if self._written + len(data) > self._half:
-            self._turn()
-        self._file.write(data)
-        self._file.flush()
-        self._written += len(data)
+        """Add `data`, at most `CHUNK_BYTES`.
+
+        Raises:
+            OSError: It could not be written, and is left out.
+        """
         self._remember(data)
+        place, self._end = self._end, self._end + len(data)
+        if self._room < len(data):
+            self._begin_segment(place)
+        self._room -= len(data)
+        try:
+            self._file.write(data)
+        except OSError:
+            self._room = 0  # what comes after the gap begins a file of its own, so that it keeps its place
+            raise
 
     def tail(self, lines: int) -> str:
         """Return the last `lines` lines that were written, from the last few kilobytes."""
@@ -43,11 +59,14 @@ class BoundedLog:
     ) -> None:
         self._file.close()
 
-    def _turn(self) -> None:
+    def _begin_segment(self, place: int) -> None:
+        while len(self._paths) >= _SEGMENTS:
+            self._paths.popleft().unlink(missing_ok=True)
+        path = self._folder / f"{place:020d}.log"
+        file = path.open("wb", buffering=0)
         self._file.close()
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._file = self._path.open("wb")
-        self._written = 0
+        self._file, self._room = file, self._segment_bytes
+        self._paths.append(path)
 
     def _remember(self, data: bytes) -> None:
         self._tail.append(data)
@@ -56,8 +75,37 @@ class BoundedLog:
             self._tail_bytes -= len(self._tail.popleft())
 
 
-def drop_old_logs(folder: Path, kept: int = KEPT_LOGS) -> None:
-    """Remove all but the newest `kept` files of `folder`."""
-    logs = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path in logs[: max(0, len(logs) - kept)]:
-        path.unlink(missing_ok=True)
+def read_log(folder: Path, offset: int) -> tuple[int, bytes]:
+    """Return at most `CHUNK_BYTES` of a log from `offset` on, or from the oldest byte kept, with the place of the first.
+
+    Empty: there is nothing from `offset` on, yet.
+    """
+    for begin, path in _segments(folder):
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, offset - begin))
+                data = file.read(CHUNK_BYTES)
+        except FileNotFoundError:
+            continue  # its turn came to be removed
+        if data:
+            return max(offset, begin), data
+    return offset, b""
+
+
+def tail_offset(folder: Path, lines: int) -> int:
+    """Return where the last `lines` lines of a log begin; 0 if it has no more."""
+    newlines = lines
+    whole = True  # nothing follows yet: the newline that ends the last line begins no other one
+    for begin, path in reversed(_segments(folder)):
+        data = path.read_bytes() if path.exists() else b""
+        newlines += whole and data.endswith(b"\n")
+        whole = whole and not data
+        found = data.count(b"\n")
+        if found >= newlines:
+            return begin + len(data) - len(data.split(b"\n", found - newlines + 1)[-1])
+        newlines -= found
+    return 0
+
+
+def _segments(folder: Path) -> list[tuple[int, Path]]:
+    return sorted((int(path.stem), path) for path in folder.glob("*.log"))

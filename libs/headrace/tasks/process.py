@@ -22,7 +22,8 @@ from google.protobuf.message import DecodeError
 from headrace.names import TaskName
 from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
-from headrace.tasks.log import BoundedLog, drop_old_logs
+from headrace.tasks.log import CHUNK_BYTES, LogWriter
+from headrace.tasks.records import Limits, Records
 from headrace.types.v1.task_pb2 import Failure, Task
 
 TASK_CRASHED = "TASK_CRASHED"
@@ -58,6 +59,7 @@ class Launcher:
         data_dir: Path,
         context: Mapping[str, object] | None = None,
         *,
+        limits: Limits | None = None,
         stop_grace_s: float = STOP_GRACE_S,
         kill_grace_s: float = KILL_GRACE_S,
     ) -> None:
@@ -65,17 +67,17 @@ class Launcher:
 
         Args:
             module: Name of the child's module.
-            data_dir: The service's own folder; `work/` and `logs/` below it belong to this launcher alone.
+            data_dir: The service's own folder; `work/` and `records/` below it belong to this launcher alone.
             context: What every task of the service is told beside its request; anything JSON can say.
+            limits: How much is kept of the tasks.
         """
         self._module = module
         self._context = json.dumps(dict(context or {})).encode()
         self._graces = (stop_grace_s, kill_grace_s)
         self._work_dir = data_dir.resolve() / "work"
-        self._log_dir = data_dir.resolve() / "logs"
+        self.records = Records(data_dir.resolve() / "records", limits)
         shutil.rmtree(self._work_dir, ignore_errors=True)
         self._work_dir.mkdir(parents=True)
-        self._log_dir.mkdir(parents=True, exist_ok=True)
 
     def __call__(
         self, name: TaskName, epoch: int, request: bytes, on_event: OnEvent, on_exit: OnExit
@@ -85,13 +87,32 @@ class Launcher:
         Raises:
             OSError: There is no room for a process, a pipe or a folder.
         """
-        drop_old_logs(self._log_dir)
-        stem = f"{name.project}.{name.task}.{epoch}"
+        folder = self.records.begin(name, epoch)
+
+        def exited(crash: Failure) -> None:
+            self.records.end(folder)
+            on_exit(crash)
+
+        try:
+            return self._start(name, epoch, folder, (request, self._context), on_event, exited)
+        except OSError:
+            self.records.end(folder)
+            raise
+
+    def _start(
+        self,
+        name: TaskName,
+        epoch: int,
+        folder: Path,
+        frames: tuple[bytes, ...],
+        on_event: OnEvent,
+        on_exit: OnExit,
+    ) -> "TaskProcess":
         return TaskProcess(
             [sys.executable, "-m", self._module],
-            work_dir=self._work_dir / stem,
-            log_path=self._log_dir / f"{stem}.log",
-            frames=(request, self._context),
+            work_dir=self._work_dir / f"{name.project}+{name.task}+{epoch}",  # no name has a +
+            log=LogWriter(folder, self.records.limits.log_bytes),
+            frames=frames,
             graces=self._graces,
             on_event=on_event,
             on_exit=on_exit,
@@ -106,13 +127,13 @@ class TaskProcess:
         command: list[str],
         *,
         work_dir: Path,
-        log_path: Path,
+        log: LogWriter,
         frames: tuple[bytes, ...],
         graces: tuple[float, float],
         on_event: OnEvent,
         on_exit: OnExit,
     ) -> None:
-        self._work_dir, self._log_path = work_dir, log_path
+        self._work_dir, self._log = work_dir, log
         self._graces, self._on_event, self._on_exit = graces, on_event, on_exit
         self._lock = threading.Lock()
         self._told = threading.Event()  # the request has been sent: STOP must not come before it
@@ -141,7 +162,7 @@ class TaskProcess:
         self._signal(signal.SIGKILL)
 
     def _run(self, frames: tuple[bytes, ...]) -> None:
-        with BoundedLog(self._log_path) as log:
+        with self._log as log:
             readers = [
                 threading.Thread(target=self._read_events, name=f"task-{self.pid}-events", daemon=True),
                 threading.Thread(
@@ -159,8 +180,7 @@ class TaskProcess:
             last_words = log.tail(_DETAIL_LINES)
         shutil.rmtree(self._work_dir, ignore_errors=True)
         # The message is the same for the same end, so that the scheduler can tell a crash that repeats itself.
-        detail = "\n".join(filter(None, [last_words, f"the whole log is {self._log_path}"]))
-        self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status), detail=detail))
+        self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status), detail=last_words))
 
     def _wait(self) -> int:
         """Wait for the subprocess, end the rest of its group and who left it, and return its status."""
@@ -179,10 +199,10 @@ class TaskProcess:
                 with contextlib.suppress(DecodeError):
                     self._on_event(Task.FromString(frame))
 
-    def _read_log(self, log: BoundedLog) -> None:
+    def _read_log(self, log: LogWriter) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as pipe:
-            while data := os.read(pipe.fileno(), 1 << 16):
+            while data := os.read(pipe.fileno(), CHUNK_BYTES):
                 # A disk without room for a log must not block the task on a full pipe.
                 with contextlib.suppress(OSError, ValueError):
                     log.write(data)

@@ -88,6 +88,11 @@ class TaskService:
         with self._changed:
             return self._table.get(name)
 
+    def is_running(self, name: str) -> bool:
+        """Tell whether there is a process of this task."""
+        with self._changed:
+            return name in self._running
+
     def tasks(self) -> list[Task]:
         """Return all tasks, oldest first."""
         with self._changed:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from headrace.names import JobName, TaskName
 from headrace_scheduler.core.nodes import NodeKind
 
 
@@ -213,8 +214,7 @@ _TASK = re.compile(r"(projects/[^/]+)/tasks/(.+)-([1-9][0-9]*)-(?:train|optimize
 
 def task_name(job: str, attempt: int, kind: JobKind, rank: int) -> str:
     """Name a task so that it tells its job and attempt: repeated, StartTask finds it; a restarted scheduler knows it."""
-    project, job_id = job.split("/jobs/")
-    return f"{project}/tasks/{job_id}-{attempt}-{kind}-{rank}"
+    return str(TaskName.of_job(JobName.parse(job), attempt, kind, rank))
 
 
 def store_name(job: str) -> str:

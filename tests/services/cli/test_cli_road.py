@@ -76,6 +76,9 @@ def test_the_whole_road_by_commands(up: "tuple[Headrace, subprocess.Popen[str]]"
         "train", "my_model.py", "line", "--steps", "200", "--batch-size", "32", "--learning-rate", "0.05"
     )
     assert "done: line/1" in trained.stdout.splitlines()[-1]
+    job = run.json("jobs")[0]["name"]
+    assert "training_ended" in run("job", "logs", job).stdout
+    assert run("job", "logs", job, "--tail", "1").stdout.count("\n") == 1
     assert "line/2" in run("optimize", "line", "--max-metric-drop", "1").stdout.splitlines()[-1]
     assert run("deploy", "line", "line").stdout.startswith("line serves line/2 at 127.0.0.1:")
     answer = run.json("predict", "line", "--input", "x=[[1,0,0,0],[0,0,0,1]]")

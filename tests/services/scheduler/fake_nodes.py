@@ -17,6 +17,7 @@ from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.authorization import Role, Rule, current_principal
 from headrace.rpc.server import Server
 from headrace.scheduler.v1 import nodes_pb2
+from headrace.tasks.v1 import inspection_pb2, inspection_pb2_grpc
 from headrace.testing import serve
 from headrace.training.v1 import workers_pb2, workers_pb2_grpc
 from headrace.types.v1 import task_pb2
@@ -46,6 +47,7 @@ class FakeNode:
         self.starts: dict[str, Start] = {}
         self.stores: dict[str, stores_pb2.CreateStoreRequest] = {}
         self.models: dict[str, nodes_pb2.ServedModel] = {}
+        self.logs: dict[str, list[bytes]] = {}
         self.refuse_with: HeadraceError | None = None
         self.hang = threading.Event()  # cleared: every call waits
         self.hang.set()
@@ -131,6 +133,22 @@ class FakeWorkers(FakeTasks, workers_pb2_grpc.WorkersServicer):
 
 class FakeOptimizer(FakeTasks, optimizer_pb2_grpc.OptimizerServicer):
     """An optimization node."""
+
+
+class FakeInspection(inspection_pb2_grpc.InspectionServicer):
+    """Logs of a training node: whatever the test put there, and nothing after it."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+
+    def ReadLog(
+        self, request: inspection_pb2.ReadLogRequest, context: grpc.ServicerContext
+    ) -> Iterator[inspection_pb2.ReadLogResponse]:
+        self._node.called(f"log {request.name}")
+        if request.name not in self._node.logs:
+            raise NotFound(f"this node keeps nothing of {request.name}")
+        for number, data in enumerate(self._node.logs[request.name]):
+            yield inspection_pb2.ReadLogResponse(offset=number, data=data)
 
 
 class FakeStores(stores_pb2_grpc.StoresServicer):
@@ -265,6 +283,7 @@ def _register(node: FakeNode) -> Callable[[Server], None]:
             inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FakeInference(node), server)  # type: ignore[abstract]  # nobody calls the rest
         elif node.kind == nodes_pb2.NODE_KIND_TRAINING:
             workers_pb2_grpc.add_WorkersServicer_to_server(FakeWorkers(node), server)  # type: ignore[abstract]  # nobody calls the rest
+            inspection_pb2_grpc.add_InspectionServicer_to_server(FakeInspection(node), server)
         else:
             optimizer_pb2_grpc.add_OptimizerServicer_to_server(FakeOptimizer(node), server)  # type: ignore[abstract]  # nobody calls the rest
 

@@ -23,10 +23,12 @@ from headrace.scheduler.v1 import (
     jobs_pb2_grpc,
     nodes_pb2_grpc,
 )
+from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub, add_InspectionServicer_to_server
 from headrace.testing import serve
 from headrace_scheduler.cluster_servicer import ClusterServicer
 from headrace_scheduler.deployments_servicer import DeploymentsServicer
 from headrace_scheduler.engine import Engine
+from headrace_scheduler.inspection_servicer import InspectionServicer
 from headrace_scheduler.jobs_servicer import JobsServicer
 from headrace_scheduler.nodes_servicer import NodesServicer
 
@@ -44,6 +46,7 @@ class Scheduler:
         self.deployments = deployments_pb2_grpc.DeploymentsStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterStub(channel)
         self.nodes = nodes_pb2_grpc.NodesStub(channel)
+        self.inspection = InspectionStub(channel)
 
     def train(
         self, job_id: str = "", *, workers: int = 1, shards: int = 1, request_id: str = "", **job: Any
@@ -113,6 +116,7 @@ def scheduler_server(
             ClusterServicer(engine, registry_address), server
         ),
         lambda server: nodes_pb2_grpc.add_NodesServicer_to_server(nodes, server),
+        lambda server: add_InspectionServicer_to_server(InspectionServicer(engine, watches), server),
     ) as channel:
         try:
             yield Scheduler(channel, channel.address)

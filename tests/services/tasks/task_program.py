@@ -76,9 +76,18 @@ def _ignore(request: Struct, context: Context, reporter: Reporter) -> TaskResult
 
 
 def _print(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
-    for number in range(200_000):
-        sys.stdout.write(f"line {number} of many\n")
+    for number in range(int(request.fields["lines"].number_value)):
+        sys.stdout.write(f"line {number:09d} of many\n")
     sys.stdout.write(f"stdin holds {len(sys.stdin.read())} characters\n")
+    return TaskResult()
+
+
+def _print_and_wait(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Print a line, and another one when it is to stop."""
+    sys.stderr.write("began\n")
+    while not reporter.stop_requested:
+        threading.Event().wait(0.02)
+    sys.stdout.write("ended\n")
     return TaskResult()
 
 
@@ -98,6 +107,7 @@ DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
     "leave_a_daemon": _leave_a_daemon,
     "ignore": _ignore,
     "print": _print,
+    "print_and_wait": _print_and_wait,
     "leave_a_thread": _leave_a_thread,
 }
 

@@ -129,9 +129,7 @@ def test_a_killed_process_has_crashed_and_shows_its_last_words(tasks: TaskServic
     assert task.state == TaskState.TASK_STATE_FAILED
     assert task.failure.reason == "TASK_CRASHED"
     assert task.failure.message.endswith("was killed by SIGKILL (was the machine out of memory?)")
-    last_words, log = task.failure.detail.splitlines()
-    assert last_words == "about to run out of memory"
-    assert log.startswith("the whole log is /")
+    assert task.failure.detail == "about to run out of memory"
 
 
 def test_stop_is_heard_and_ends_the_processes_the_task_started(tasks: TaskService, start: Start) -> None:
@@ -180,15 +178,6 @@ def test_secrets_and_settings_do_not_reach_the_program(
     assert "PATH" in seen["names"]
     assert [name for name in seen["names"] if name.startswith("HEADRACE") or "SECRET" in name] == [MARK]
     assert not Path(seen["folder"]).exists()
-
-
-def test_what_a_program_prints_is_kept_within_bounds(
-    tasks: TaskService, start: Start, tmp_path: Path
-) -> None:
-    assert final(tasks, start("print")).state == TaskState.TASK_STATE_SUCCEEDED
-    logs = sorted((tmp_path / "logs").iterdir())
-    assert logs[0].read_text().splitlines()[-1] == "stdin holds 0 characters"
-    assert sum(log.stat().st_size for log in logs) <= 2 << 20
 
 
 def test_closing_stops_what_runs_and_takes_nothing_new(tasks: TaskService, start: Start) -> None:

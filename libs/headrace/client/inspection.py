@@ -1,0 +1,59 @@
+"""What can be seen of a job's tasks: logs of every rank and attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from headrace.client.naming import task_name
+from headrace.client.outcome import is_final
+from headrace.scheduler.v1.jobs_pb2 import Job, JobState
+from headrace.tasks.v1.inspection_pb2 import ReadLogRequest
+from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
+
+if TYPE_CHECKING:
+    import grpc
+
+_BEGUN = (JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_CANCELLING)
+
+
+class Inspection:
+    """Looks at tasks through the scheduler; a part of `Client`.
+
+    Args:
+        watch: Yields a job as it is now and after each change.
+    """
+
+    def __init__(self, channel: grpc.Channel, watch: Callable[[str], Iterator[Job]]) -> None:
+        self._stub = InspectionStub(channel)
+        self._watch = watch
+
+    def log(self, job: Job, *, rank: int = 0, attempt: int = 0, tail_lines: int = 0) -> Iterator[bytes]:
+        """Yield what a task of the job has printed, oldest first, as far as its node keeps it.
+
+        Args:
+            attempt: 0 means the latest.
+            tail_lines: Begin with the last so many lines; 0: with the oldest.
+        Raises:
+            FailedPrecondition: The job has not begun.
+            NotFound: No node that is there keeps anything of it.
+        """
+        name = task_name(job, attempt or job.attempt, rank)
+        for response in self._stub.ReadLog(ReadLogRequest(name=name, tail_lines=tail_lines)):
+            yield response.data
+
+    def follow_log(self, job: Job, *, rank: int = 0, tail_lines: int = 0) -> Iterator[bytes]:
+        """Yield what a task of the job prints, in this attempt and those that follow, until the job is final."""
+        attempt = 0
+        for current in self._watch(job.name):
+            final = is_final(current)
+            if current.attempt > attempt and (current.state in _BEGUN or final):
+                attempt = current.attempt
+                request = ReadLogRequest(
+                    name=task_name(current, attempt, rank), tail_lines=tail_lines, follow=not final
+                )
+                for response in self._stub.ReadLog(request):
+                    yield response.data
+                tail_lines = 0
+            if final:
+                return

@@ -1,0 +1,1 @@
+"""Messages and stubs of `headrace.tasks.v1`; `make protos` writes them."""

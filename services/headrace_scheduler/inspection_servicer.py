@@ -1,0 +1,66 @@
+"""What can be seen of the tasks of jobs: the scheduler knows which node to ask, and passes on what it says."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from threading import BoundedSemaphore
+from typing import Any
+
+import grpc
+
+from headrace.errors import HeadraceError, NotFound, Unavailable
+from headrace.names import TaskName
+from headrace.rpc.channel import open_channel
+from headrace.rpc.layers import current_call
+from headrace.tasks.v1.inspection_pb2 import ReadLogRequest, ReadLogResponse
+from headrace.tasks.v1.inspection_pb2_grpc import InspectionServicer as GeneratedServicer
+from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
+from headrace_scheduler.core.jobs import job_of_task
+from headrace_scheduler.core.whereabouts import places_of_task
+from headrace_scheduler.engine import Engine
+from headrace_scheduler.watches import watching
+
+
+class InspectionServicer(GeneratedServicer):
+    """Serves headrace.tasks.v1.Inspection for the tasks of all jobs; `watches` bounds the streams of this and the other servicers."""
+
+    def __init__(self, engine: Engine, watches: BoundedSemaphore) -> None:
+        self._engine = engine
+        self._watches = watches
+
+    def ReadLog(self, request: ReadLogRequest, context: grpc.ServicerContext) -> Iterator[ReadLogResponse]:
+        """Pass a log on."""
+        call = current_call()
+        nowhere: HeadraceError = _unknown(request.name)
+        with watching(self._watches, self._engine, call):
+            for address in self._places(request.name):
+                with open_channel(address) as channel:
+                    log = InspectionStub(channel).ReadLog(request)
+                    call.on_end(partial(_cancel, log))
+                    try:
+                        yield from log
+                    except NotFound:
+                        continue
+                    except Unavailable as gone:
+                        nowhere = gone
+                        continue
+                    return
+        raise nowhere
+
+    def _places(self, name: str) -> list[str]:
+        """List where the task may be or have been, the likeliest first."""
+        TaskName.parse(name)
+        job = None
+        with suppress(NotFound):
+            job = self._engine.job(job_of_task(name))
+        return self._engine.read(lambda tables: places_of_task(tables, name, job))
+
+
+def _cancel(call: Any) -> None:
+    call.cancel()
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(
+        f"no attached node keeps anything of {name}; its node is gone, or it ended too long ago", field="name"
+    )

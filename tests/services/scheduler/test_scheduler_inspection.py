@@ -1,0 +1,55 @@
+"""The scheduler passes on what nodes keep of the tasks of jobs."""
+
+import pytest
+
+from headrace.errors import InvalidArgument, NotFound, Unavailable
+from headrace.tasks.v1.inspection_pb2 import ReadLogRequest
+from headrace.types.v1 import task_pb2
+from tests.services.scheduler.fake_nodes import Nodes
+from tests.services.scheduler.scheduler_server import PROJECT, Scheduler
+
+TASK = f"{PROJECT}/tasks/a-1-train-0"
+
+
+def read(scheduler: Scheduler, task: str = TASK) -> list[bytes]:
+    return [response.data for response in scheduler.inspection.ReadLog(ReadLogRequest(name=task), timeout=20)]
+
+
+def test_the_node_a_task_runs_on_is_asked_first(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    workers = [nodes.training(f"training-{number}") for number in range(2)]
+    scheduler.train("a")
+    workers[0].wait_for(lambda node: TASK in node.tasks)
+    workers[0].logs[TASK] = [b"one\n", b"two\n"]
+    assert read(scheduler) == [b"one\n", b"two\n"]
+    assert f"log {TASK}" not in workers[1].calls
+
+
+def test_the_log_of_a_former_attempt_is_found_wherever_it_ran(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.parameters()
+    worker = nodes.training()
+    scheduler.train("a")
+    worker.wait_for(lambda node: TASK in node.tasks)
+    worker.set_task(
+        TASK, task_pb2.TASK_STATE_FAILED, failure=task_pb2.Failure(reason="TASK_CRASHED", message="gone")
+    )
+    scheduler.wait_for_job("a", lambda job: job.attempt == 2)
+    worker.logs[TASK] = [b"my last words"]
+    assert read(scheduler) == [b"my last words"]
+
+
+def test_a_task_that_no_node_knows_is_not_found(scheduler: Scheduler, nodes: Nodes) -> None:
+    nodes.training()
+    with pytest.raises(NotFound, match="no attached node keeps anything of"):
+        read(scheduler)
+    with pytest.raises(InvalidArgument):
+        read(scheduler, "a-1-train-0")
+
+
+def test_a_node_that_cannot_be_asked_is_told_apart_from_one_that_keeps_nothing(
+    scheduler: Scheduler, nodes: Nodes
+) -> None:
+    worker = nodes.training()
+    worker.refuse_with = Unavailable("the node is about to stop")
+    with pytest.raises(Unavailable):
+        read(scheduler)
