@@ -17,10 +17,11 @@ from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.authorization import Role, Rule, current_principal
 from headrace.rpc.server import Server
 from headrace.scheduler.v1 import nodes_pb2
-from headrace.tasks.v1 import inspection_pb2, inspection_pb2_grpc
+from headrace.tasks.v1 import inspection_pb2_grpc
 from headrace.testing import serve
 from headrace.training.v1 import workers_pb2, workers_pb2_grpc
 from headrace.types.v1 import task_pb2
+from tests.services.scheduler.fake_inspection import FakeInspection
 
 FINAL = (task_pb2.TASK_STATE_SUCCEEDED, task_pb2.TASK_STATE_FAILED, task_pb2.TASK_STATE_STOPPED)
 OIP_RULES = {
@@ -133,22 +134,6 @@ class FakeWorkers(FakeTasks, workers_pb2_grpc.WorkersServicer):
 
 class FakeOptimizer(FakeTasks, optimizer_pb2_grpc.OptimizerServicer):
     """An optimization node."""
-
-
-class FakeInspection(inspection_pb2_grpc.InspectionServicer):
-    """Logs of a training node: whatever the test put there, and nothing after it."""
-
-    def __init__(self, node: FakeNode) -> None:
-        self._node = node
-
-    def ReadLog(
-        self, request: inspection_pb2.ReadLogRequest, context: grpc.ServicerContext
-    ) -> Iterator[inspection_pb2.ReadLogResponse]:
-        self._node.called(f"log {request.name}")
-        if request.name not in self._node.logs:
-            raise NotFound(f"this node keeps nothing of {request.name}")
-        for number, data in enumerate(self._node.logs[request.name]):
-            yield inspection_pb2.ReadLogResponse(offset=number, data=data)
 
 
 class FakeStores(stores_pb2_grpc.StoresServicer):
@@ -283,7 +268,9 @@ def _register(node: FakeNode) -> Callable[[Server], None]:
             inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FakeInference(node), server)  # type: ignore[abstract]  # nobody calls the rest
         elif node.kind == nodes_pb2.NODE_KIND_TRAINING:
             workers_pb2_grpc.add_WorkersServicer_to_server(FakeWorkers(node), server)  # type: ignore[abstract]  # nobody calls the rest
-            inspection_pb2_grpc.add_InspectionServicer_to_server(FakeInspection(node), server)
+            inspection_pb2_grpc.add_InspectionServicer_to_server(
+                FakeInspection(node.logs, node.called), server
+            )
         else:
             optimizer_pb2_grpc.add_OptimizerServicer_to_server(FakeOptimizer(node), server)  # type: ignore[abstract]  # nobody calls the rest
 

@@ -1,0 +1,25 @@
+"""What a fake node keeps of its tasks: whatever the test put there, and nothing after it."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import grpc
+
+from headrace.errors import NotFound
+from headrace.tasks.v1 import inspection_pb2, inspection_pb2_grpc
+
+
+class FakeInspection(inspection_pb2_grpc.InspectionServicer):
+    """Logs of a node's tasks; `called` hears of every call."""
+
+    def __init__(self, logs: Mapping[str, list[bytes]], called: Callable[[str], None]) -> None:
+        self._logs = logs
+        self._called = called
+
+    def ReadLog(
+        self, request: inspection_pb2.ReadLogRequest, context: grpc.ServicerContext
+    ) -> Iterator[inspection_pb2.ReadLogResponse]:
+        self._called(f"log {request.name}")
+        if request.name not in self._logs:
+            raise NotFound(f"this node keeps nothing of {request.name}")
+        for number, data in enumerate(self._logs[request.name]):
+            yield inspection_pb2.ReadLogResponse(offset=number, data=data)
