@@ -6,7 +6,7 @@
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable  RunFinished
-    ├── Aborted                       EtagMismatch
+    ├── Aborted                       EtagMismatch  ShardMapChanged
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
     ├── Unavailable                   ServerDraining  NodeLost
@@ -176,6 +176,12 @@ class EtagMismatch(Aborted):
     """The resource changed since it was read."""
 
     reason = "ETAG_MISMATCH"
+
+
+class ShardMapChanged(Aborted):
+    """The store's values lie elsewhere than the caller thinks; `metadata["map_epoch"]` says which map holds now."""
+
+    reason = "SHARD_MAP_CHANGED"
 
 
 class OutOfRange(HeadraceError):

@@ -17,6 +17,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from headrace.parameters.layout import FlatLayout
+from headrace.parameters.ranges import length
 from headrace_optimizers.clipping import squared_norm
 from headrace_optimizers.config import Lamb
 from headrace_optimizers.fused import Allocate, FusedOptimizer, new_memory
@@ -25,7 +26,7 @@ _BLOCK = 1 << 16  # values at a time: all that a block needs stays in a core's o
 
 
 class LambOptimizer(FusedOptimizer):
-    """LAMB of the values that lie in one part of a flat vector.
+    """LAMB of the values that lie in some ranges of a flat vector.
 
     Norms are told as two numbers for each tensor of the layout, in its order: the squared norm of its values, and that of u. Those of
     all parts of a vector add up to those of the whole.
@@ -37,9 +38,9 @@ class LambOptimizer(FusedOptimizer):
     """
 
     def __init__(
-        self, config: Lamb, layout: FlatLayout, held: range, allocate: Allocate = new_memory
+        self, config: Lamb, layout: FlatLayout, held: Sequence[range], allocate: Allocate = new_memory
     ) -> None:
-        super().__init__(config, len(held), allocate)
+        super().__init__(config, length(held), allocate)
         self._lamb = config
         self._count = len(layout.tensors)
         self._parts = layout.parts(held)

@@ -1,13 +1,16 @@
 """From settings to the optimizer of a part of a flat vector."""
 
+from collections.abc import Sequence
+
 from headrace.parameters.layout import FlatLayout
+from headrace.parameters.ranges import length
 from headrace_optimizers.config import Lamb, Optimizer
 from headrace_optimizers.fused import Allocate, FusedOptimizer, new_memory
 from headrace_optimizers.lamb import LambOptimizer
 
 
 def optimizer_for(
-    config: Optimizer, layout: FlatLayout, held: range, allocate: Allocate = new_memory
+    config: Optimizer, layout: FlatLayout, held: Sequence[range], allocate: Allocate = new_memory
 ) -> FusedOptimizer:
     """Make the optimizer of the values `held` of a vector.
 
@@ -17,4 +20,4 @@ def optimizer_for(
     """
     if isinstance(config, Lamb):
         return LambOptimizer(config, layout, held, allocate)
-    return FusedOptimizer(config, len(held), allocate)
+    return FusedOptimizer(config, length(held), allocate)

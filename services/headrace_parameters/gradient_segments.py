@@ -10,7 +10,7 @@ from headrace.errors import Cancelled, NotFound, ShapeMismatch, SharedMemoryUnav
 from headrace.names import StoreName
 from headrace.parameters.layout import Floats
 from headrace.parameters.segments import MappedSegment
-from headrace.parameters.v1.shared_memory_pb2 import Segment, SharedValues
+from headrace.parameters.v1.shared_memory_pb2 import Segment, SharedSpan, SharedValues
 from headrace_parameters.live import LiveStore
 
 
@@ -39,7 +39,7 @@ class GradientSegments:
         return len(self._held)
 
     def read(self, store: LiveStore, worker: int, where: SharedValues) -> Iterator[Floats]:
-        """Yield the gradient, where it lies, and check afterwards that what was copied of it is all of one push.
+        """Yield the parts of the gradient, where they lie, and check afterwards that what was copied of it is all of one push.
 
         Raises:
             SharedMemoryUnavailable: The segment cannot be read here.
@@ -47,11 +47,13 @@ class GradientSegments:
             Cancelled: The worker has withdrawn the gradient.
         """
         mapped = self._map(store, worker, where.segment)
-        if where.offset + where.count > mapped.values.size:
-            raise ShapeMismatch(
-                f"{where.count} values from {where.offset} on do not lie in a segment of {mapped.values.size}"
-            )
-        yield mapped.part(where)
+        parts: list[SharedValues | SharedSpan] = [where, *where.further]
+        for part in parts:
+            if part.offset + part.count > mapped.values.size:
+                raise ShapeMismatch(
+                    f"{part.count} values from {part.offset} on do not lie in a segment of {mapped.values.size}"
+                )
+            yield mapped.part(part)
         if not mapped.is_current(where):
             raise Cancelled(f"worker {worker} withdrew the gradient while it was read; nothing was applied")
 

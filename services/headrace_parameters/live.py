@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError, ShardMapChanged
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
@@ -70,9 +71,38 @@ class LiveStore:
         """Return the memory that values and optimizer state of such a model need here."""
         return self._shard.needed_bytes(layout)
 
-    def held(self, layout: FlatLayout) -> range:
+    @property
+    def map(self) -> ShardMap | None:
+        """Which shard holds which values; None before there are values."""
+        return self._shard.map
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the store has."""
+        return self._shard.config.shard_count
+
+    @property
+    def joint_norms(self) -> Sequence[Norms]:
+        """Norms of the whole model that a complete step waits for."""
+        return self._shard.config.joint_norms
+
+    def held(self, layout: FlatLayout) -> tuple[range, ...]:
         """Say which values of the flat vector are held here."""
         return self._shard.held(layout)
+
+    def check_map(self, epoch: int) -> None:
+        """Let only callers pass who go by the store's own shard map; 0: the first one.
+
+        Raises:
+            ShardMapChanged: The store has another one.
+        """
+        now = self.map
+        if now and now.epoch != (epoch or 1):
+            raise ShardMapChanged(
+                f"{self.config.name} has shard map {now.epoch}, the caller {epoch or 1}; nothing was applied: "
+                "get the store, then repeat the call with its shard map",
+                metadata={"map_epoch": now.epoch},
+            )
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if there are values of another model."""
@@ -268,7 +298,7 @@ class LiveStore:
         missing = self._shard.missing_workers(need)
         step = max(need.clock - 1, published.version if self.config.consistency is Consistency.BSP else 0)
         why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
-        if any(self._knows(published.version, norms) for norms in self.config.joint_norms):
+        if any(self._knows(published.version, norms) for norms in self.joint_norms):
             why = f"step {published.version} waits for its norm: FinishStep"
         return DeadlineExceeded(
             f"{self.config.name} did not get as far as asked in time, it has version {published.version}: {why}",

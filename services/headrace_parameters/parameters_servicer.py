@@ -12,7 +12,8 @@ from grpc import ServicerContext
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
-from headrace.parameters.layout import Floats, intersect
+from headrace.parameters.layout import Floats
+from headrace.parameters.ranges import length, shared
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
 from headrace_parameters.core.config import Norms
@@ -50,7 +51,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store.check_layout(layout)
         if store.published is None:
             self._table.reserve(store, layout)
-            values = np.empty(len(store.held(layout)), np.float32)
+            values = np.empty(length(store.held(layout)), np.float32)
             receive(chain([first], request_iterator), [Piece(0, values)])
             self._metrics.received_bytes.inc(values.nbytes)
             store.initialize(layout, values)
@@ -61,7 +62,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> parameters_pb2.PushResponse:
         """Take a gradient."""
         first = _first(request_iterator)
-        store = self._fenced(first.store, first.header.epoch)
+        store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
         taken = self._take(store, first, request_iterator)
         return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store))
 
@@ -86,9 +87,10 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.PullRequest, context: ServicerContext
     ) -> tuple[parameters_pb2.PullResponse, LiveStore, Published]:
         """Return what Pull answers, without values, and the values."""
-        name = StoreName.parse(request.store, field="store")
-        # 0: a reader outside the run
-        store = self._fenced(request.store, request.epoch) if request.epoch else self._table.get(name)
+        store = self._table.get(StoreName.parse(request.store, field="store"))
+        if request.epoch:  # 0: a reader outside the run
+            store.config.fence(request.epoch)
+        store.check_map(request.map_epoch)
         step = request.step if request.HasField("step") else None
         need = store.need_for(step) if step is not None else Need()
         need = replace(need, version=max(need.version, request.min_version))
@@ -101,7 +103,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> tuple[parameters_pb2.PushPullResponse, LiveStore, Published]:
         """Take a gradient; return what PushPull answers, without values, and the values."""
         first = _first(requests)
-        store = self._fenced(first.store, first.header.epoch)
+        store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
         taken = self._take(store, first, requests)
         step = first.header.step + 1
         published = self._wait(store, store.need_for(step), context)
@@ -123,7 +125,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
     ) -> parameters_pb2.GetStepNormResponse:
         """Return this shard's part of a step's norm."""
-        store, norms = self._joint(request.store, request.epoch, request.norms)
+        store, norms = self._joint(request)
         context.add_callback(store.wake)
         bound_s = wait_bound_s(context.time_remaining())
         squared = store.wait_for_norms(request.step, norms, bound_s, context.is_active)
@@ -137,22 +139,28 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request: parameters_pb2.FinishStepRequest, context: ServicerContext
     ) -> parameters_pb2.FinishStepResponse:
         """Let a step go on with norms of the whole model."""
-        store, norms = self._joint(request.store, request.epoch, request.norms)
+        store, norms = self._joint(request)
         squared = [request.squared_norm] if norms is Norms.GRADIENT else request.tensor_norms
         store.finish_step(request.step, norms, squared)
         return parameters_pb2.FinishStepResponse(version=_version(store))
 
-    def _joint(self, name: str, epoch: int, asked: parameters_pb2.Norms.ValueType) -> tuple[LiveStore, Norms]:
-        store, norms = self._fenced(name, epoch), norms_from_proto(asked)
-        if norms not in store.config.joint_norms:
+    def _joint(
+        self, request: parameters_pb2.GetStepNormRequest | parameters_pb2.FinishStepRequest
+    ) -> tuple[LiveStore, Norms]:
+        store, norms = (
+            self._fenced(request.store, request.epoch, request.map_epoch),
+            norms_from_proto(request.norms),
+        )
+        if norms not in store.joint_norms:
             raise FailedPrecondition(
-                f"{name} applies complete steps without norms of {norms.value}; pull instead"
+                f"{request.store} applies complete steps without norms of {norms.value}; pull instead"
             )
         return store, norms
 
-    def _fenced(self, name: str, epoch: int) -> LiveStore:
+    def _fenced(self, name: str, epoch: int, map_epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))
         store.config.fence(epoch)
+        store.check_map(map_epoch)
         return store
 
     def _take(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> bool:
@@ -208,9 +216,8 @@ def _version(store: LiveStore) -> int:
 def _pieces(store: LiveStore, published: Published, names: Iterable[str]) -> list[Piece]:
     """Cut out what a pull asked for: the parts of the named tensors that are held here."""
     assert store.layout is not None
-    held = store.held(store.layout)
-    parts = intersect(store.layout.ranges(names), held)
+    places = shared(store.layout.ranges(names), store.held(store.layout))
     return [
-        Piece(part.start - held.start, published.values[part.start - held.start : part.stop - held.start])
-        for part in parts
+        Piece(place.second, published.values[place.second : place.second + len(place.values)])
+        for place in places
     ]

@@ -62,6 +62,7 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         asked = parameters_pb2.PullRequest(
             store=request.store,
             epoch=request.epoch,
+            map_epoch=request.map_epoch,
             min_version=request.min_version,
             step=request.step if request.HasField("step") else None,
         )
@@ -98,8 +99,10 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
     ) -> Iterator[Message]:
         yield first
         store = self._find(StoreName.parse(first.store, field="store"))
-        for gradient in gradients.read(store, first.header.worker, where):
-            yield codec.carried(type(first)(), 0, gradient.data)
+        offset = 0
+        for part in gradients.read(store, first.header.worker, where):
+            yield codec.carried(type(first)(), offset, part.data)
+            offset += part.size
 
     def _segments(self) -> GradientSegments:
         if self._gradients is None:

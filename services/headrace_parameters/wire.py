@@ -3,7 +3,7 @@
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.v1 import parameters_pb2, stores_pb2
-from headrace.parameters.wire import layout_to_proto
+from headrace.parameters.wire import layout_to_proto, map_to_proto
 from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
@@ -87,7 +87,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         name=str(config.name),
         epoch=config.epoch,
         shard_index=config.shard_index,
-        shard_count=config.shard_count,
+        shard_count=store.shard_count,
         worker_count=config.worker_count,
         consistency=_CONSISTENCY_OF[config.consistency],
         optimizer=optimizer_to_proto(config.optimizer, config.schedule, config.maximum_gradient_norm),
@@ -97,13 +97,13 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         durability=_DURABILITY_OF[config.durability],
     )
     message.create_time.FromDatetime(store.create_time)
-    published, layout = store.published, store.layout
-    if published and layout:
-        held = store.held(layout)
+    published, layout, shard_map = store.published, store.layout, store.map
+    if published and layout and shard_map:
         message.initialized = True
         message.version = published.version
         message.tensors.extend(layout_to_proto(layout))
-        message.offset, message.length = held.start, len(held)
+        message.length = shard_map.length(config.shard_index)
+        message.shard_map.CopyFrom(map_to_proto(shard_map))
     return message
 
 

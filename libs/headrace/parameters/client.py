@@ -13,15 +13,17 @@ from typing import Self
 import grpc
 import numpy as np
 
-from headrace.errors import DtypeMismatch, FailedPrecondition, ShapeMismatch
+from headrace.errors import DtypeMismatch, ShapeMismatch
 from headrace.parameters.answers import Pulled, Snapshot, summed_up
-from headrace.parameters.layout import FlatLayout, Floats, intersect
+from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
+from headrace.parameters.placement import Placement
+from headrace.parameters.ranges import length
 from headrace.parameters.shard import Lent, ShardClient
+from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
 from headrace.parameters.together import Together
 from headrace.parameters.v1 import parameters_pb2
-from headrace.parameters.wire import Piece, layout_from_proto
 from headrace.rpc.channel import open_channel
 
 __all__ = ["Pulled", "ShardedStore", "Snapshot", "StoresClient"]
@@ -62,7 +64,7 @@ class ShardedStore:
         ]
         self._lender = Lender(enabled=shared_memory)
         self._together = Together(len(shards), timeout_s)
-        self._layout: FlatLayout | None = None
+        self._placed: Placement | None = None
         self._joint: Sequence[parameters_pb2.Norms.ValueType] | None = None
 
     def __enter__(self) -> Self:
@@ -99,17 +101,22 @@ class ShardedStore:
 
     @property
     def layout(self) -> FlatLayout:
-        """The store's tensors; asked for once.
+        """The store's tensors.
 
         Raises:
             FailedPrecondition: Nobody has initialized the store yet.
         """
-        if self._layout is None:
-            store = self._together.do(lambda operation, index: self._shards[index].get(operation))[0]
-            if not store.initialized:
-                raise FailedPrecondition(f"{store.name} has no values yet; call initialize first")
-            self._layout = layout_from_proto(store.tensors)
-        return self._layout
+        return self._placement().layout
+
+    def _placement(self) -> Placement:
+        """Say where the store's values are; asked for once."""
+        if self._placed is None:
+            self._placed = Placement.of(
+                self._together.do(lambda operation, index: self._shards[index].get(operation))
+            )
+            for shard in self._shards:
+                shard.map_epoch = self._placed.map.epoch
+        return self._placed
 
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its tensors and first values, unless it has some.
@@ -120,11 +127,12 @@ class ShardedStore:
         Returns:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
-        parts = self._parts(layout, _checked(layout, values))
+        first = Placement(layout, ShardMap.first(layout.size, len(self._shards)))
+        parts = first.pieces(_checked(layout, values))
         versions = self._together.do(
             lambda operation, index: self._shards[index].initialize(operation, layout, parts[index])
         )
-        self._layout = layout
+        self._placed = None  # a store that has values already may have another map
         return min(versions)
 
     def push(self, step: int, gradient: Floats, samples: float) -> int:
@@ -137,14 +145,14 @@ class ShardedStore:
         Returns:
             The store's version now.
         """
-        layout = self.layout
-        flat = _checked(layout, gradient)
-        parts = self._parts(layout, flat)
+        placement = self._placement()
+        flat = _checked(placement.layout, gradient)
+        parts = placement.pieces(flat)
         with self._lender.lending(flat) as loan:
             return min(
                 self._together.do(
                     lambda operation, index: self._shards[index].push(
-                        operation, step, parts[index], samples, self._lent(loan, index)
+                        operation, step, parts[index], samples, _lent(loan, placement, index)
                     )
                 )
             )
@@ -164,12 +172,13 @@ class ShardedStore:
             out: Where to put the values; a new vector if None. After an error it may hold a part of them.
             step: The step to compute with them; waits until the store's consistency lets it be.
         """
-        ranges = self.layout.ranges(names)
-        values = _output(sum(map(len, ranges)), out)
-        pieces = self._pieces(ranges, values)
+        placement = self._placement()
+        ranges = placement.layout.ranges(names)
+        values = _output(length(ranges), out)
+        pieces, lengths = placement.selected(ranges, values), placement.lengths
         received = self._together.do(
             lambda operation, index: self._shards[index].pull(
-                operation, min_version, names, pieces[index], len(self._held(self.layout, index)), step
+                operation, min_version, names, pieces[index], lengths[index], step
             )
         )
         return summed_up(received, values)
@@ -179,20 +188,19 @@ class ShardedStore:
 
         In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
-        layout = self.layout
         if self._joint_norms:
             self.push(step, gradient, samples)
             self.finish_step(step)
             pulled = self.pull(step=step + 1, out=out)
             return replace(pulled, next_step=max(step + 1, pulled.version))
-        flat = _checked(layout, gradient)
-        parts = self._parts(layout, flat)
-        values = _output(layout.size, out)
-        places = self._parts(layout, values)
+        placement = self._placement()
+        flat = _checked(placement.layout, gradient)
+        values = _output(flat.size, out)
+        parts, places = placement.pieces(flat), placement.pieces(values)
         with self._lender.lending(flat) as loan:
             received = self._together.do(
                 lambda operation, index: self._shards[index].push_pull(
-                    operation, step, parts[index], samples, places[index], self._lent(loan, index)
+                    operation, step, parts[index], samples, places[index], _lent(loan, placement, index)
                 )
             )
         return summed_up(received, values)
@@ -242,27 +250,9 @@ class ShardedStore:
         """End the run for all workers: whatever they do or wait for raises RunFinished."""
         self._together.do(lambda operation, index: self._shards[index].finish_run(operation))
 
-    def _parts(self, layout: FlatLayout, flat: Floats) -> list[Floats]:
-        ranges = [self._held(layout, index) for index in range(len(self._shards))]
-        return [flat[part.start : part.stop] for part in ranges]
 
-    def _held(self, layout: FlatLayout, index: int) -> range:
-        return layout.shard_range(index, len(self._shards))
-
-    def _lent(self, loan: Loan | None, index: int) -> Lent | None:
-        held = self._held(self.layout, index)
-        return (lambda: loan.lend(held)) if loan else None
-
-    def _pieces(self, ranges: Sequence[range], values: Floats) -> list[list[Piece]]:
-        """Say which part of `values`, that hold `ranges` one after the other, each shard sends, and at which offset of its own."""
-        start = 0
-        pieces: list[list[Piece]] = []
-        for held in (self._held(self.layout, index) for index in range(len(self._shards))):
-            pieces.append([])
-            for part in intersect(ranges, held):
-                pieces[-1].append(Piece(part.start - held.start, values[start : start + len(part)]))
-                start += len(part)
-        return pieces
+def _lent(loan: Loan | None, placement: Placement, index: int) -> Lent | None:
+    return (lambda: loan.lend(placement.parts()[index])) if loan else None
 
 
 def _checked(layout: FlatLayout, flat: Floats) -> Floats:

@@ -1,9 +1,8 @@
-"""A model's tensors as one flat vector, and the part of it that each shard holds.
+"""A model's tensors as one flat vector; `headrace.parameters.shard_map` says which shard holds which part of it.
 
 layout = FlatLayout.of(state)              # {"weight": (2, 3), "bias": (2,)} -> 8 values
 flat = layout.flatten(state)               # shape (8,), float32
 layout.views(flat)["weight"]               # shape (2, 3), no copy
-layout.shard_range(0, 3), layout.shard_range(1, 3)   # range(0, 2), range(2, 5)
 """
 
 import math
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import InvalidArgument, ShapeMismatch
+from headrace.parameters.ranges import shared
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,15 +93,13 @@ class FlatLayout:
             start += tensor.size
         return ranges
 
-    def shard_range(self, index: int, count: int) -> range:
-        """Say which values shard `index` of `count` holds: floor(i N / k) up to floor((i + 1) N / k)."""
-        return range(index * self.size // count, (index + 1) * self.size // count)
-
-    def parts(self, held: range) -> list[tuple[int, range]]:
-        """Say which tensors have values in a part of the vector, by index, and where these lie, counted from its beginning."""
-        found = enumerate(self._ranges.values())
-        cut = ((index, range(max(it.start, held.start), min(it.stop, held.stop))) for index, it in found)
-        return [(index, range(it.start - held.start, it.stop - held.start)) for index, it in cut if it]
+    def parts(self, held: Sequence[range]) -> list[tuple[int, range]]:
+        """Say which tensors have values in ranges of the vector, by index, and where these lie in a vector of those ranges alone."""
+        return [
+            (index, range(place.second, place.second + len(place.values)))
+            for index, found in enumerate(self._ranges.values())
+            for place in shared([found], held)
+        ]
 
     def ranges(self, names: Iterable[str] = ()) -> list[range]:
         """Say where the named tensors lie, in the order of the vector, neighbours as one range; all of it without names.
@@ -157,9 +155,3 @@ class FlatLayout:
             raise ShapeMismatch(
                 f"a vector of shape {list(flat.shape)} was given; this model needs [{self.size}]"
             )
-
-
-def intersect(ranges: Sequence[range], within: range) -> list[range]:
-    """Keep the non-empty parts of `ranges` that lie in `within`."""
-    cut = (range(max(part.start, within.start), min(part.stop, within.stop)) for part in ranges)
-    return [part for part in cut if part]

@@ -1,7 +1,7 @@
 """The segment in which a worker lends its gradients to the shards of its machine."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,18 +27,23 @@ class Loan:
         self._sequence = segment.sequence
         self._copied = copied
 
-    def lend(self, part: range) -> shared_memory_pb2.SharedValues:
-        """Say where this part of the gradient lies.
+    def lend(self, parts: Sequence[range]) -> shared_memory_pb2.SharedValues:
+        """Say where these parts of the gradient lie.
 
         Raises:
             Cancelled: The loan has ended.
         """
         if self._segment.sequence != self._sequence:
             raise Cancelled("the gradient is not lent any more")
-        if self._copied:
+        for part in parts if self._copied else ():
             self._values[part.start : part.stop] = self._gradient[part.start : part.stop]
+        first, *further = parts or [range(0)]
         return shared_memory_pb2.SharedValues(
-            segment=self._segment.describe(), sequence=self._sequence, offset=part.start, count=len(part)
+            segment=self._segment.describe(),
+            sequence=self._sequence,
+            offset=first.start,
+            count=len(first),
+            further=[shared_memory_pb2.SharedSpan(offset=part.start, count=len(part)) for part in further],
         )
 
 

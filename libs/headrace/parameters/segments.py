@@ -108,8 +108,8 @@ class MappedSegment:
         """Which values lie in it now."""
         return int(self._sequence[0])
 
-    def part(self, where: shared_memory_pb2.SharedValues) -> Floats:
-        """Return the values `where` tells of, which may change: look at `is_current` after copying them.
+    def part(self, where: shared_memory_pb2.SharedValues | shared_memory_pb2.SharedSpan) -> Floats:
+        """Return the values `where` begins with, which may change: look at `is_current` after copying them.
 
         Raises:
             SharedMemoryUnavailable: The segment does not have as many.

@@ -8,7 +8,7 @@ import grpc
 
 from headrace.errors import Internal, SharedMemoryUnavailable
 from headrace.parameters.answers import Received
-from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.layout import FlatLayout
 from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
@@ -40,23 +40,29 @@ class ShardClient:
         self._store = store
         self._epoch = epoch
         self._worker = worker
+        self.map_epoch = 1  # of the shard map that the caller goes by
 
     def get(self, operation: Operation) -> stores_pb2.Store:
         """Ask what the shard is."""
         request = stores_pb2.GetStoreRequest(name=self._store)
         return operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
 
-    def initialize(self, operation: Operation, layout: FlatLayout, values: Floats) -> int:
-        """Give the shard its first values, shape (shard's length,); return the version it has now."""
+    def initialize(self, operation: Operation, layout: FlatLayout, values: Sequence[Piece]) -> int:
+        """Give the shard its first values; return the version it has now."""
         first = parameters_pb2.InitializeRequest(
             store=self._store, epoch=self._epoch, tensors=layout_to_proto(layout)
         )
-        requests = carry(first, [Piece(0, values)])
+        requests = carry(first, values)
         call = self._parameters.Initialize.future(requests, timeout=operation.remaining_s)
         return operation.track(call).result().version
 
     def push(
-        self, operation: Operation, step: int, gradient: Floats, samples: float, lent: Lent | None = None
+        self,
+        operation: Operation,
+        step: int,
+        gradient: Sequence[Piece],
+        samples: float,
+        lent: Lent | None = None,
     ) -> int:
         """Send the shard's part of a gradient; return the version the shard has now.
 
@@ -70,7 +76,7 @@ class ShardClient:
             except SharedMemoryUnavailable as why:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
-        requests = carry(first, [Piece(0, gradient)])
+        requests = carry(first, gradient)
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
         return operation.track(call).result().version
 
@@ -90,14 +96,21 @@ class ShardClient:
         """
         if self._shared:
             try:
-                copied = self._proven(self._shared.pull(operation, min_version, step, pieces, length))
+                copied = self._proven(
+                    self._shared.pull(operation, self.map_epoch, min_version, step, pieces, length)
+                )
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
                 if copied is not None:
                     return copied
         request = parameters_pb2.PullRequest(
-            store=self._store, epoch=self._epoch, min_version=min_version, tensors=names, step=step
+            store=self._store,
+            epoch=self._epoch,
+            map_epoch=self.map_epoch,
+            min_version=min_version,
+            tensors=names,
+            step=step,
         )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
         first = _receive(call, pieces)
@@ -107,9 +120,9 @@ class ShardClient:
         self,
         operation: Operation,
         step: int,
-        gradient: Floats,
+        gradient: Sequence[Piece],
         samples: float,
-        values: Floats,
+        values: Sequence[Piece],
         lent: Lent | None = None,
     ) -> Received:
         """Send the shard's part of a gradient, receive the new values into `values`."""
@@ -124,9 +137,9 @@ class ShardClient:
                     return copied
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
         # a second time, if the values were lost: a duplicate then
-        requests = carry(first, [Piece(0, gradient)])
+        requests = carry(first, gradient)
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
-        first_answer = _receive(call, [Piece(0, values)])
+        first_answer = _receive(call, values)
         return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
 
     def step_norms(
@@ -134,7 +147,7 @@ class ShardClient:
     ) -> Sequence[float] | None:
         """Wait until the step is complete and return the squared norms of the shard's part; None: it is long applied."""
         request = parameters_pb2.GetStepNormRequest(
-            store=self._store, epoch=self._epoch, step=step, norms=norms
+            store=self._store, epoch=self._epoch, step=step, norms=norms, map_epoch=self.map_epoch
         )
         call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
         answer = operation.track(call).result()
@@ -151,7 +164,7 @@ class ShardClient:
     ) -> int:
         """Let the step go on with norms over all shards; return the shard's version."""
         request = parameters_pb2.FinishStepRequest(
-            store=self._store, epoch=self._epoch, step=step, norms=norms
+            store=self._store, epoch=self._epoch, step=step, norms=norms, map_epoch=self.map_epoch
         )
         if norms == parameters_pb2.NORMS_GRADIENT:
             (request.squared_norm,) = squared
@@ -185,7 +198,9 @@ class ShardClient:
         self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
-        return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
+        return parameters_pb2.PushHeader(
+            worker=self._worker, epoch=self._epoch, step=step, samples=samples, map_epoch=self.map_epoch
+        )
 
 
 def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> Response:

@@ -16,7 +16,6 @@ from headrace.errors import (
     Unimplemented,
 )
 from headrace.parameters.answers import Received
-from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_memory_pb2_grpc
@@ -81,7 +80,7 @@ class SharedShard:
         operation: Operation,
         header: parameters_pb2.PushHeader,
         gradient: shared_memory_pb2.SharedValues,
-        values: Floats,
+        values: Sequence[Piece],
     ) -> Received | None:
         """Lend the shard its part of a gradient, and copy the new values.
 
@@ -90,17 +89,23 @@ class SharedShard:
         request = shared_memory_pb2.PushPullSharedRequest(store=self._store, header=header, gradient=gradient)
         call = self._stub(operation).PushPullShared.future(request, timeout=operation.remaining_s)
         answer = self._answer(operation, call)
-        if not self._copy(answer.values, [Piece(0, values)], values.size):
+        if not self._copy(answer.values, values, sum(piece.values.size for piece in values)):
             return None
         return Received(answer.response.version, answer.response.staleness, answer.response.next_step)
 
     def pull(
-        self, operation: Operation, min_version: int, step: int | None, pieces: Sequence[Piece], length: int
+        self,
+        operation: Operation,
+        map_epoch: int,
+        min_version: int,
+        step: int | None,
+        pieces: Sequence[Piece],
+        length: int,
     ) -> Received | None:
         """Copy parts of the shard's `length` values; None: they were overwritten again and again."""
         for _ in range(_COPIES):
             request = shared_memory_pb2.PullSharedRequest(
-                store=self._store, epoch=self._epoch, min_version=min_version, step=step
+                store=self._store, epoch=self._epoch, map_epoch=map_epoch, min_version=min_version, step=step
             )
             call = self._stub(operation).PullShared.future(request, timeout=operation.remaining_s)
             answer = self._answer(operation, call)

@@ -1,5 +1,6 @@
 """Flat vectors and layouts on the wire: values as chunks of little-endian float32 in a stream of messages."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,7 +10,8 @@ import numpy as np
 from headrace.errors import ShapeMismatch
 from headrace.parameters.codec import carried
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace.parameters.v1 import parameters_pb2, stores_pb2
+from headrace.parameters.shard_map import ShardMap
+from headrace.parameters.v1 import parameters_pb2, shard_map_pb2, stores_pb2
 
 # 1 MiB: large enough that the cost per message is small, far below every message limit.
 CHUNK_VALUES = 1 << 18
@@ -55,41 +57,49 @@ def receive(messages: Iterable[Carrier], pieces: Sequence[Piece]) -> None:
     Raises:
         ShapeMismatch: A chunk is missing, out of order, or cut within a value, or there are too many values.
     """
-    places = _places(pieces)
-    place = next(places, None)
+    places = deque(piece for piece in pieces if piece.values.size)
     for message in messages:
-        data = message.chunk.values
-        if not data:
-            continue
-        place = _write(data, message.chunk.offset, place)
-        if not place.values.size:
-            place = next(places, None)
-    if place is not None:
+        if message.chunk.values:
+            _write(message.chunk.values, message.chunk.offset, places)
+    if places:
+        place = places[0]
         raise ShapeMismatch(
             f"the values end at offset {place.offset}, {place.values.size} or more too early; send all of the shard's",
             metadata={"offset": place.offset},
         )
 
 
-def _places(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    return (piece for piece in pieces if piece.values.size)
-
-
-def _write(data: bytes | memoryview, offset: int, place: Piece | None) -> Piece:
-    """Write one chunk to the front of `place` and return what is left of it."""
-    if place is None:
+def _write(data: bytes | memoryview, offset: int, places: deque[Piece]) -> None:
+    """Write one chunk to the first places, and leave those that are not full."""
+    if not places:
         raise ShapeMismatch(
             f"{len(data)} bytes at offset {offset} follow the last value; send the shard's only"
         )
-    count, rest = divmod(len(data), 4)
-    if rest or offset != place.offset or count > place.values.size:
+    room, first = _room(places), places[0].offset
+    if len(data) % 4 or offset != first or len(data) > 4 * room:
         raise ShapeMismatch(
             f"a chunk of {len(data)} bytes at offset {offset} does not fit; "
-            f"at most {4 * place.values.size} bytes of float32 at offset {place.offset} must come next",
-            metadata={"offset": place.offset},
+            f"at most {4 * room} bytes of float32 at offset {first} must come next",
+            metadata={"offset": first},
         )
-    place.values[:count] = np.frombuffer(data, "<f4")
-    return Piece(place.offset + count, place.values[count:])
+    values = np.frombuffer(data, "<f4")
+    while values.size:
+        place = places.popleft()
+        count = min(values.size, place.values.size)
+        place.values[:count] = values[:count]
+        values = values[count:]
+        if count < place.values.size:
+            places.appendleft(Piece(place.offset + count, place.values[count:]))
+
+
+def _room(places: Iterable[Piece]) -> int:
+    """Say for how many values there is room until the first gap."""
+    room, end = 0, None
+    for place in places:
+        if end not in (None, place.offset):
+            break
+        room, end = room + place.values.size, place.offset + place.values.size
+    return room
 
 
 def layout_from_proto(tensors: Iterable[stores_pb2.TensorSpec]) -> FlatLayout:
@@ -100,3 +110,29 @@ def layout_from_proto(tensors: Iterable[stores_pb2.TensorSpec]) -> FlatLayout:
 def layout_to_proto(layout: FlatLayout) -> list[stores_pb2.TensorSpec]:
     """Write a layout."""
     return [stores_pb2.TensorSpec(name=tensor.name, shape=tensor.shape) for tensor in layout.tensors]
+
+
+def map_from_proto(message: shard_map_pb2.ShardMap) -> ShardMap:
+    """Read a shard map; InvalidArgument if it is none."""
+    ranges = {
+        shard.shard: tuple(range(part.start, part.stop) for part in shard.ranges) for shard in message.shards
+    }
+    addresses = {shard.shard: shard.address for shard in message.shards if shard.address}
+    return ShardMap(message.epoch, message.size, message.blocks, ranges, addresses)
+
+
+def map_to_proto(shard_map: ShardMap) -> shard_map_pb2.ShardMap:
+    """Write a shard map."""
+    shards = [
+        shard_map_pb2.ShardRanges(
+            shard=shard,
+            address=shard_map.addresses.get(shard, ""),
+            ranges=[
+                shard_map_pb2.ValueRange(start=part.start, stop=part.stop) for part in shard_map.held(shard)
+            ],
+        )
+        for shard in shard_map.shards
+    ]
+    return shard_map_pb2.ShardMap(
+        epoch=shard_map.epoch, size=shard_map.size, blocks=shard_map.blocks, shards=shards
+    )

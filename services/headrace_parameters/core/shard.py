@@ -14,6 +14,8 @@ from headrace.errors import (
     ShapeMismatch,
 )
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.ranges import length
+from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_optimizers.lamb import LambOptimizer
 from headrace_optimizers.making import optimizer_for
@@ -38,6 +40,7 @@ class Shard:
         self.config = config
         self._allocate = allocate
         self.layout: FlatLayout | None = None
+        self.map: ShardMap | None = None
         self.published: Published | None = None
         self._optimizer: FusedOptimizer | None = None
         self._clocks = Clocks(config.worker_count)
@@ -56,12 +59,14 @@ class Shard:
 
     def needed_bytes(self, layout: FlatLayout) -> int:
         """Return what `size_bytes` is with a model of this layout."""
-        length = len(self.held(layout))
-        return 4 * length + state_bytes(self.config.optimizer, length)
+        size = length(self.held(layout))
+        return 4 * size + state_bytes(self.config.optimizer, size)
 
-    def held(self, layout: FlatLayout) -> range:
+    def held(self, layout: FlatLayout) -> tuple[range, ...]:
         """Say which values of a model of this layout the shard holds."""
-        return layout.shard_range(self.config.shard_index, self.config.shard_count)
+        return (self.map or ShardMap.first(layout.size, self.config.shard_count)).held(
+            self.config.shard_index
+        )
 
     def missing_workers(self, need: Need) -> list[int]:
         """Workers whose gradients the next version (BSP), or what `need` asks for (SSP), waits for."""
@@ -86,15 +91,17 @@ class Shard:
         if self.published:
             self.check_layout(layout)
             return
-        length = len(self.held(layout))
-        if values.shape != (length,):
+        size = length(self.held(layout))
+        if values.shape != (size,):
             raise ShapeMismatch(
-                f"{values.size} values were given; shard {self.config.shard_index} holds {length}"
+                f"{values.size} values were given; shard {self.config.shard_index} holds {size}"
             )
         check_finite(values, "the first values")
-        self.layout = layout
-        self._optimizer = optimizer_for(self.config.optimizer, layout, self.held(layout), self._allocate)
-        self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:length])
+        first = ShardMap.first(layout.size, self.config.shard_count)
+        self.layout, self.map = layout, first
+        held = first.held(self.config.shard_index)
+        self._optimizer = optimizer_for(self.config.optimizer, layout, held, self._allocate)
+        self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:size])
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if the shard has values of another model."""
@@ -248,12 +255,12 @@ class Shard:
         Raises:
             FailedPrecondition: There are no values yet.
         """
-        if self.published is None or self.layout is None or self._optimizer is None:
+        if self.published is None or self.layout is None or self.map is None or self._optimizer is None:
             raise FailedPrecondition(f"{self.config.name} has no values to save yet; call Initialize first")
         return ShardState(
             layout=self.layout,
             shard_index=self.config.shard_index,
-            shard_count=self.config.shard_count,
+            map=self.map,
             optimizer=kind_of(self.config.optimizer),
             version=self.published.version,
             last_steps=dict(self._clocks.last_steps),
@@ -268,19 +275,18 @@ class Shard:
             InvalidArgument: It is the state of another shard or optimizer.
             ShapeMismatch: It is the state of another model than the one held.
         """
-        self._check_same("shard_index", state.shard_index, self.config.shard_index)
-        self._check_same("shard_count", state.shard_count, self.config.shard_count)
+        # The shards of a run that goes on are numbered anew, but each holds what it held.
+        self._check_same("shard_index", state.map.shards.index(state.shard_index), self.config.shard_index)
+        self._check_same("shard_count", len(state.map.shards), self.config.shard_count)
         self._check_same("optimizer", state.optimizer, kind_of(self.config.optimizer))
         self.check_layout(state.layout)
-        length = len(self.held(state.layout))
-        optimizer = optimizer_for(
-            self.config.optimizer, state.layout, self.held(state.layout), self._allocate
-        )
+        held = state.map.held(state.shard_index)
+        optimizer = optimizer_for(self.config.optimizer, state.layout, held, self._allocate)
         optimizer.load(state.optimizer_state)
-        self.layout, self._optimizer = state.layout, optimizer
+        self.layout, self.map, self._optimizer = state.layout, state.map.renumbered(), optimizer
         self._clocks = Clocks(self.config.worker_count, dict(state.last_steps))
         self._pending, self._joint = {}, JointSteps(self.config, self._tensor_norms)
-        self._publish(state.version, optimizer.hold(state.values)[:length])
+        self._publish(state.version, optimizer.hold(state.values)[: length(held)])
 
     def _check_same(self, fact: str, snapshot: object, own: object) -> None:
         if snapshot != own:

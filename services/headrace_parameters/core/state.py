@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from headrace.errors import InvalidArgument, NonFiniteValues
 from headrace.parameters.layout import FlatLayout, TensorSpec
+from headrace.parameters.shard_map import ShardMap
 
-_FORMAT = "headrace.parameters.shard/1"
+_FORMAT = "headrace.parameters.shard/2"
 _OPTIMIZER = "optimizer."
 
 
@@ -18,6 +20,7 @@ class ShardState:
     """Everything that decides what a shard does next.
 
     Args:
+        shard_index: The shard's id in `map`.
         optimizer: Kind of the optimizer that `optimizer_state` belongs to.
         last_steps: Last step of each worker that was applied, if any was.
         values: Shape (shard's length,), float32.
@@ -25,7 +28,7 @@ class ShardState:
 
     layout: FlatLayout
     shard_index: int
-    shard_count: int
+    map: ShardMap
     optimizer: str
     version: int
     last_steps: Mapping[int, int]
@@ -38,7 +41,7 @@ class ShardState:
         facts = {
             "tensors": [[tensor.name, list(tensor.shape)] for tensor in self.layout.tensors],
             "shard_index": self.shard_index,
-            "shard_count": self.shard_count,
+            "map": _map_to_json(self.map),
             "optimizer": self.optimizer,
             "version": self.version,
             "last_steps": sorted(self.last_steps.items()),
@@ -61,7 +64,7 @@ class ShardState:
             state = cls(
                 layout=FlatLayout(tuple(TensorSpec(name, tuple(shape)) for name, shape in facts["tensors"])),
                 shard_index=facts["shard_index"],
-                shard_count=facts["shard_count"],
+                map=_map_from_json(facts["map"]),
                 optimizer=facts["optimizer"],
                 version=facts["version"],
                 last_steps={int(worker): int(step) for worker, step in facts["last_steps"]},
@@ -72,9 +75,11 @@ class ShardState:
                     if name.startswith(_OPTIMIZER)
                 },
             )
-            length = len(state.layout.shard_range(state.shard_index, state.shard_count))
+            length = state.map.length(state.shard_index)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise InvalidArgument(f"the snapshot is damaged: {error!r}") from error
+        if state.map.size != state.layout.size or state.shard_index not in state.map.shards:
+            raise InvalidArgument("the snapshot is damaged: its shard map is of another model or store")
         if state.values.shape != (length,) or state.values.dtype != torch.float32:
             raise InvalidArgument(f"the snapshot is damaged: its values are not {length} of float32")
         return state
@@ -83,3 +88,25 @@ class ShardState:
         """Raise NonFiniteValues if there is a NaN or an infinity in it."""
         if not all(torch.isfinite(tensor).all() for tensor in (self.values, *self.optimizer_state.values())):
             raise NonFiniteValues("the snapshot holds a NaN or an infinity")
+
+
+def _map_to_json(shard_map: ShardMap) -> dict[str, Any]:
+    shards = [
+        [
+            shard,
+            [[part.start, part.stop] for part in shard_map.held(shard)],
+            shard_map.addresses.get(shard, ""),
+        ]
+        for shard in shard_map.shards
+    ]
+    return {"epoch": shard_map.epoch, "size": shard_map.size, "blocks": shard_map.blocks, "shards": shards}
+
+
+def _map_from_json(facts: dict[str, Any]) -> ShardMap:
+    return ShardMap(
+        epoch=facts["epoch"],
+        size=facts["size"],
+        blocks=facts["blocks"],
+        ranges={shard: tuple(range(*part) for part in held) for shard, held, _ in facts["shards"]},
+        addresses={shard: address for shard, _, address in facts["shards"] if address},
+    )

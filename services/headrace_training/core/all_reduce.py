@@ -122,7 +122,7 @@ class AllReduce:
             ShapeMismatch: The ranks have different models.
         """
         self._layout, self._values = layout, torch.from_numpy(values)
-        self._optimizer = optimizer_for(self._config, layout, range(layout.size))
+        self._optimizer = optimizer_for(self._config, layout, [range(layout.size)])
         self._vector = torch.zeros(layout.size + 3)
         if self._snapshot:
             self._restore(self._checkpoints.load(self._snapshot))

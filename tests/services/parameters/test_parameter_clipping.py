@@ -108,7 +108,7 @@ def test_lamb_over_two_shards_is_lamb_on_the_whole_model(
             stores_pb2.Optimizer(lamb=stores_pb2.Lamb(learning_rate=0.1), maximum_gradient_norm=maximum)
         )
         assert server.stores.create(request).optimizer.lamb.epsilon == pytest.approx(1e-6)
-    store, alone = connect(*servers), LambOptimizer(Lamb(0.1), LAYOUT, range(LAYOUT.size))
+    store, alone = connect(*servers), LambOptimizer(Lamb(0.1), LAYOUT, [range(LAYOUT.size)])
     values = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
     store.initialize(LAYOUT, values)
 

@@ -19,6 +19,7 @@ from headrace.errors import (
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
+from headrace.parameters.wire import map_from_proto
 from tests.services.parameters.conftest import Connect, ready_store
 from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
 
@@ -55,7 +56,9 @@ def test_two_shards_hold_one_vector(servers: list[ParameterServer], connect: Con
     assert pulled.values is out
     assert out.tolist() == (values - 1).tolist()
     assert [server.stores.get(NAME).length for server in servers] == [5, 6]
-    assert [server.stores.get(NAME).offset for server in servers] == [0, 5]
+    maps = [server.stores.get(NAME).shard_map for server in servers]
+    assert map_from_proto(maps[0]).ranges == {0: (range(5),), 1: (range(5, 11),)}
+    assert maps[0] == maps[1]
 
 
 def test_a_pull_of_some_tensors_gathers_their_parts_from_all_shards(

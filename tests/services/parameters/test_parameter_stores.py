@@ -14,7 +14,9 @@ from headrace.errors import (
     QuotaExceeded,
     StaleEpoch,
 )
+from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.parameters.wire import map_from_proto
 from tests.services.parameters.conftest import Connect
 from tests.services.parameters.parameter_server import (
     LAYOUT,
@@ -57,7 +59,8 @@ def test_a_store_with_values_tells_their_layout_and_size(server: ParameterServer
         ("bias", []),
         ("scale", [4]),
     ]
-    assert (store.offset, store.length, store.size_bytes) == (0, 11, 11 * 4 * 2)
+    assert (store.length, store.size_bytes) == (11, 11 * 4 * 2)
+    assert map_from_proto(store.shard_map) == ShardMap.first(11, 1)
 
 
 def test_defaults_of_adamw_are_filled_in(server: ParameterServer) -> None:

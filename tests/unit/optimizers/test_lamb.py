@@ -57,7 +57,7 @@ def reference(
 
 
 def parts_of(cuts: Sequence[int], config: Lamb = CONFIG, layout: FlatLayout = LAYOUT) -> list[LambOptimizer]:
-    return [LambOptimizer(config, layout, range(*held)) for held in pairwise([0, *cuts, layout.size])]
+    return [LambOptimizer(config, layout, [range(*held)]) for held in pairwise([0, *cuts, layout.size])]
 
 
 def train(optimizers: Sequence[LambOptimizer], cuts: Sequence[int], layout: FlatLayout = LAYOUT) -> Floats:
@@ -74,7 +74,7 @@ def train(optimizers: Sequence[LambOptimizer], cuts: Sequence[int], layout: Flat
 
 @pytest.mark.parametrize("config", [CONFIG, Lamb(0.01)], ids=["decay", "defaults"])
 def test_a_whole_vector_is_updated_as_the_paper_says(config: Lamb) -> None:
-    optimizer = optimizer_for(config, LAYOUT, range(LAYOUT.size))
+    optimizer = optimizer_for(config, LAYOUT, [range(LAYOUT.size)])
     factors = [1 / (1 + step) for step in range(STEPS)]
 
     values = torch.from_numpy(start())

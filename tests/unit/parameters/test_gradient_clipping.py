@@ -10,6 +10,7 @@ import torch
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.ranges import length
 from headrace_optimizers.config import AdamW, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.shard import Push, Shard
@@ -38,7 +39,7 @@ def config(
 def shards_of(values: Floats, optimizer: Optimizer = PLAIN, count: int = 2) -> list[Shard]:
     made = [Shard(config(optimizer, index=index, count=count)) for index in range(count)]
     for shard in made:
-        held = shard.held(LAYOUT)
+        (held,) = shard.held(LAYOUT)
         shard.initialize(LAYOUT, values[held.start : held.stop])
     return made
 
@@ -53,7 +54,7 @@ def push_step(shards: Sequence[Shard], step: int, workers: Sequence[int] = range
     for worker in workers:
         whole = gradient(worker, step)
         for shard in shards:
-            held = shard.held(LAYOUT)
+            (held,) = shard.held(LAYOUT)
             assert shard.push(Push(worker, step, SAMPLES[worker], whole[held.start : held.stop].copy()))
 
 
@@ -168,7 +169,7 @@ def test_a_step_without_samples_only_advances_the_version() -> None:
     shards = shards_of(np.ones(SIZE, np.float32))
     for shard in shards:
         for worker in range(WORKERS):
-            shard.push(Push(worker, 0, 0.0, np.ones(len(shard.held(LAYOUT)), np.float32)))
+            shard.push(Push(worker, 0, 0.0, np.ones(length(shard.held(LAYOUT)), np.float32)))
 
     finish(shards, 0)
 

@@ -54,7 +54,7 @@ def gradient(worker: int, step: int) -> Floats:
 
 
 def part(shard: Shard, flat: Floats) -> Floats:
-    held = shard.held(LAYOUT)
+    (held,) = shard.held(LAYOUT)
     return flat[held.start : held.stop].copy()
 
 
@@ -86,7 +86,7 @@ def values_of(shards: Sequence[Shard]) -> Floats:
 
 def whole(maximum: float) -> Floats:
     """One process: the mean, clipped, applied to the whole vector."""
-    optimizer, values = LambOptimizer(LAMB, LAYOUT, range(LAYOUT.size)), torch.from_numpy(start())
+    optimizer, values = LambOptimizer(LAMB, LAYOUT, [range(LAYOUT.size)]), torch.from_numpy(start())
     for step in range(STEPS):
         mean = torch.from_numpy((gradient(0, step) + gradient(1, step)) / 2)
         weight = clip_factor(squared_norm(mean), maximum) if maximum else 1.0

@@ -1,22 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headrace.errors import InvalidArgument, ShapeMismatch
-from headrace.parameters.layout import FlatLayout, TensorSpec, intersect
+from headrace.parameters.layout import FlatLayout, TensorSpec
 
 LAYOUT = FlatLayout((TensorSpec("a", (2, 3)), TensorSpec("b", ()), TensorSpec("c", (2,))))
-
-
-@given(size=st.integers(1, 1000), count=st.integers(1, 50))
-def test_shards_cover_the_vector_once_and_evenly(size: int, count: int) -> None:
-    layout = FlatLayout((TensorSpec("w", (size,)),))
-
-    ranges = [layout.shard_range(index, count) for index in range(count)]
-
-    assert [value for part in ranges for value in part] == list(range(size))
-    assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
 
 
 def test_views_share_the_memory_of_the_flat_vector() -> None:
@@ -41,10 +29,6 @@ def test_ranges_of_neighbours_are_one() -> None:
     assert LAYOUT.ranges(["b", "a"]) == [range(7)]
     assert LAYOUT.ranges(["c", "a"]) == [range(6), range(7, 9)]
     assert LAYOUT.ranges() == [range(9)]
-
-
-def test_intersect_keeps_what_lies_within() -> None:
-    assert intersect([range(6), range(7, 9)], range(4, 8)) == [range(4, 6), range(7, 8)]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def shard_of(values: Floats, optimizer: Optimizer = PLAIN, **changes: Any) -> Sh
     """Make a shard that holds its part of `values`."""
     layout = FlatLayout((TensorSpec("w", values.shape),))
     shard = Shard(config(optimizer, **changes))
-    held = shard.held(layout)
+    (held,) = shard.held(layout) or (range(0),)
     shard.initialize(layout, values[held.start : held.stop])
     return shard
 
@@ -64,7 +64,7 @@ def normal(size: int, seed: int) -> Floats:
 def train(shards: Sequence[Shard], gradients: Sequence[Floats]) -> Floats:
     """Push each gradient in parts; return the whole vector."""
     for step, gradient in enumerate(gradients):
-        parts = np.array_split(gradient, [shard.held(_layout(shard)).start for shard in shards[1:]])
+        parts = np.array_split(gradient, np.cumsum([values_of(shard).size for shard in shards[:-1]]))
         for shard, part in zip(shards, parts, strict=True):
             assert shard.push(Push(0, step, 1, part.copy()))
     return np.concatenate([values_of(shard) for shard in shards])

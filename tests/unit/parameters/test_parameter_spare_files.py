@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from headrace.errors import DataLoss
 from headrace.parameters.layout import FlatLayout, TensorSpec
+from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.recovery import recover
@@ -97,7 +98,7 @@ def large_state(values: torch.Tensor, version: int) -> ShardState:
     return ShardState(
         layout=FlatLayout((TensorSpec("w", (values.numel(),)),)),
         shard_index=0,
-        shard_count=1,
+        map=ShardMap.first(values.numel(), 1),
         optimizer="adamw",
         version=version,
         last_steps={0: version},

@@ -77,7 +77,7 @@ def test_all_reduce_clips_the_mean_by_its_norm() -> None:
 
 def test_all_reduce_scales_each_tensor_with_lamb_also_after_a_checkpoint() -> None:
     shelf, lamb = Shelf(), Lamb(0.1, weight_decay=0.01)
-    alone, values = optimizer_for(lamb, LAYOUT, range(LAYOUT.size)), torch.from_numpy(vector(100))
+    alone, values = optimizer_for(lamb, LAYOUT, [range(LAYOUT.size)]), torch.from_numpy(vector(100))
     for step in range(STEPS):
         values = alone.apply(values, [(torch.from_numpy(vector(step)), 1.0)], COSINE.factor(step))
     with all_reduce(shelf=shelf, optimizer=lamb) as synchronizer:

@@ -142,6 +142,7 @@ class PushHeader(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     worker: _builtins.int
     """`0` to `worker_count` - 1."""
     epoch: _builtins.int
@@ -155,6 +156,8 @@ class PushHeader(_message.Message):
     """Weight of the gradient in the step's mean: the samples it was computed from, 0 to 2**53. A step whose weights are all 0 applies nothing
     but advances the version.
     """
+    map_epoch: _builtins.int
+    """The epoch of the shard map the caller goes by; ABORTED (SHARD_MAP_CHANGED) if the shard has another. 0 means 1."""
     def __init__(
         self,
         *,
@@ -162,10 +165,11 @@ class PushHeader(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         samples: _builtins.float = ...,
+        map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "samples", b"samples", "step", b"step", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "samples", b"samples", "step", b"step", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,6 +246,7 @@ class PullRequest(_message.Message):
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -252,6 +257,8 @@ class PullRequest(_message.Message):
     """The step that is to be computed with the values: wait until they may be used for it, too (BSP: version `step`; SSP: every
     worker has pushed step `step` - `staleness_bound` - 1 or a later one). Unset: the caller computes no step.
     """
+    map_epoch: _builtins.int
+    """As PushHeader.map_epoch."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors; only the parts of them this shard holds are sent, in the order of the flat vector. Empty: all values."""
@@ -264,10 +271,11 @@ class PullRequest(_message.Message):
         min_version: _builtins.int = ...,
         tensors: _abc.Iterable[_builtins.str] | None = ...,
         step: _builtins.int | None = ...,
+        map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
@@ -397,6 +405,7 @@ class GetStepNormRequest(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     NORMS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -404,6 +413,8 @@ class GetStepNormRequest(_message.Message):
     """The caller's epoch; STALE_EPOCH if the store has a greater one."""
     step: _builtins.int
     """Which step; waits until it is complete, or the call's deadline."""
+    map_epoch: _builtins.int
+    """As PushHeader.map_epoch."""
     norms: Global___Norms.ValueType
     """Which norms."""
     def __init__(
@@ -412,11 +423,12 @@ class GetStepNormRequest(_message.Message):
         store: _builtins.str = ...,
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
+        map_epoch: _builtins.int = ...,
         norms: Global___Norms.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "norms", b"norms", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "norms", b"norms", "step", b"step", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,6 +478,7 @@ class FinishStepRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     NORMS_FIELD_NUMBER: _builtins.int
     TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
@@ -476,6 +489,8 @@ class FinishStepRequest(_message.Message):
     """Which step."""
     squared_norm: _builtins.float
     """NORMS_GRADIENT: over all shards, the sum of their `squared_norm`, in their order. Finite and 0 or more."""
+    map_epoch: _builtins.int
+    """As PushHeader.map_epoch."""
     norms: Global___Norms.ValueType
     """Which norms."""
     @_builtins.property
@@ -489,12 +504,13 @@ class FinishStepRequest(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         squared_norm: _builtins.float = ...,
+        map_epoch: _builtins.int = ...,
         norms: Global___Norms.ValueType = ...,
         tensor_norms: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "norms", b"norms", "squared_norm", b"squared_norm", "step", b"step", "store", b"store", "tensor_norms", b"tensor_norms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "norms", b"norms", "squared_norm", b"squared_norm", "step", b"step", "store", b"store", "tensor_norms", b"tensor_norms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.parameters.v1 import schedule_pb2 as headrace_dot_parameters_dot_v1_dot_schedule__pb2
+from headrace.parameters.v1 import shard_map_pb2 as headrace_dot_parameters_dot_v1_dot_shard__map__pb2
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%headrace/parameters/v1/schedule.proto\x1a\x1eheadrace/types/v1/access.proto\"\xd2\x02\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x12,\n\x04\x61\x64\x61m\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.AdamH\x00\x12\x32\n\x07\x61\x64\x61grad\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.AdagradH\x00\x12,\n\x04lamb\x18\n \x01(\x0b\x32\x1c.headrace.parameters.v1.LambH\x00\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .headrace.parameters.v1.Schedule\x12\x1d\n\x15maximum_gradient_norm\x18\x06 \x01(\x01\x42\x06\n\x04kind\"V\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\x12\x10\n\x08nesterov\x18\x04 \x01(\x08\"b\n\x04\x41\x64\x61m\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"d\n\x07\x41\x64\x61grad\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x1b\n\x13initial_accumulator\x18\x02 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"b\n\x04Lamb\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xfd\x03\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06offset\x18\x0b \x01(\x04\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstaleness_bound\x18\x0f \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\x10 \x01(\r\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\xdc\x02\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*k\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02\x12\x13\n\x0f\x43ONSISTENCY_SSP\x10\x03*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x32\xe7\x05\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12^\n\tFinishRun\x12(.headrace.parameters.v1.FinishRunRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%headrace/parameters/v1/schedule.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a\x1eheadrace/types/v1/access.proto\"\xd2\x02\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x12,\n\x04\x61\x64\x61m\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.AdamH\x00\x12\x32\n\x07\x61\x64\x61grad\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.AdagradH\x00\x12,\n\x04lamb\x18\n \x01(\x0b\x32\x1c.headrace.parameters.v1.LambH\x00\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .headrace.parameters.v1.Schedule\x12\x1d\n\x15maximum_gradient_norm\x18\x06 \x01(\x01\x42\x06\n\x04kind\"V\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\x12\x10\n\x08nesterov\x18\x04 \x01(\x08\"b\n\x04\x41\x64\x61m\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"d\n\x07\x41\x64\x61grad\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x1b\n\x13initial_accumulator\x18\x02 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"b\n\x04Lamb\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xb0\x04\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstaleness_bound\x18\x0f \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\x10 \x01(\r\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x33\n\tshard_map\x18\x16 \x01(\x0b\x32 .headrace.parameters.v1.ShardMapJ\x04\x08\x0b\x10\x0cR\x06offset\"\xdc\x02\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*k\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02\x12\x13\n\x0f\x43ONSISTENCY_SSP\x10\x03*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x32\xe7\x05\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12^\n\tFinishRun\x12(.headrace.parameters.v1.FinishRunRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,44 +50,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORES'].methods_by_name['Snapshot']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
   _globals['_STORES'].methods_by_name['Restore']._loaded_options = None
   _globals['_STORES'].methods_by_name['Restore']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
-  _globals['_CONSISTENCY']._serialized_start=2405
-  _globals['_CONSISTENCY']._serialized_end=2512
-  _globals['_DURABILITY']._serialized_start=2514
-  _globals['_DURABILITY']._serialized_end=2622
-  _globals['_OPTIMIZER']._serialized_start=197
-  _globals['_OPTIMIZER']._serialized_end=535
-  _globals['_SGD']._serialized_start=537
-  _globals['_SGD']._serialized_end=623
-  _globals['_ADAM']._serialized_start=625
-  _globals['_ADAM']._serialized_end=723
-  _globals['_ADAGRAD']._serialized_start=725
-  _globals['_ADAGRAD']._serialized_end=825
-  _globals['_ADAMW']._serialized_start=827
-  _globals['_ADAMW']._serialized_end=926
-  _globals['_LAMB']._serialized_start=928
-  _globals['_LAMB']._serialized_end=1026
-  _globals['_TENSORSPEC']._serialized_start=1028
-  _globals['_TENSORSPEC']._serialized_end=1069
-  _globals['_STORE']._serialized_start=1072
-  _globals['_STORE']._serialized_end=1581
-  _globals['_CREATESTOREREQUEST']._serialized_start=1584
-  _globals['_CREATESTOREREQUEST']._serialized_end=1932
-  _globals['_GETSTOREREQUEST']._serialized_start=1934
-  _globals['_GETSTOREREQUEST']._serialized_end=1965
-  _globals['_LISTSTORESREQUEST']._serialized_start=1967
-  _globals['_LISTSTORESREQUEST']._serialized_end=2041
-  _globals['_LISTSTORESRESPONSE']._serialized_start=2043
-  _globals['_LISTSTORESRESPONSE']._serialized_end=2135
-  _globals['_FINISHRUNREQUEST']._serialized_start=2137
-  _globals['_FINISHRUNREQUEST']._serialized_end=2184
-  _globals['_DELETESTOREREQUEST']._serialized_start=2186
-  _globals['_DELETESTOREREQUEST']._serialized_end=2235
-  _globals['_SNAPSHOTREQUEST']._serialized_start=2237
-  _globals['_SNAPSHOTREQUEST']._serialized_end=2283
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=2285
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=2338
-  _globals['_RESTOREREQUEST']._serialized_start=2340
-  _globals['_RESTOREREQUEST']._serialized_end=2403
-  _globals['_STORES']._serialized_start=2625
-  _globals['_STORES']._serialized_end=3368
+  _globals['_CONSISTENCY']._serialized_start=2496
+  _globals['_CONSISTENCY']._serialized_end=2603
+  _globals['_DURABILITY']._serialized_start=2605
+  _globals['_DURABILITY']._serialized_end=2713
+  _globals['_OPTIMIZER']._serialized_start=237
+  _globals['_OPTIMIZER']._serialized_end=575
+  _globals['_SGD']._serialized_start=577
+  _globals['_SGD']._serialized_end=663
+  _globals['_ADAM']._serialized_start=665
+  _globals['_ADAM']._serialized_end=763
+  _globals['_ADAGRAD']._serialized_start=765
+  _globals['_ADAGRAD']._serialized_end=865
+  _globals['_ADAMW']._serialized_start=867
+  _globals['_ADAMW']._serialized_end=966
+  _globals['_LAMB']._serialized_start=968
+  _globals['_LAMB']._serialized_end=1066
+  _globals['_TENSORSPEC']._serialized_start=1068
+  _globals['_TENSORSPEC']._serialized_end=1109
+  _globals['_STORE']._serialized_start=1112
+  _globals['_STORE']._serialized_end=1672
+  _globals['_CREATESTOREREQUEST']._serialized_start=1675
+  _globals['_CREATESTOREREQUEST']._serialized_end=2023
+  _globals['_GETSTOREREQUEST']._serialized_start=2025
+  _globals['_GETSTOREREQUEST']._serialized_end=2056
+  _globals['_LISTSTORESREQUEST']._serialized_start=2058
+  _globals['_LISTSTORESREQUEST']._serialized_end=2132
+  _globals['_LISTSTORESRESPONSE']._serialized_start=2134
+  _globals['_LISTSTORESRESPONSE']._serialized_end=2226
+  _globals['_FINISHRUNREQUEST']._serialized_start=2228
+  _globals['_FINISHRUNREQUEST']._serialized_end=2275
+  _globals['_DELETESTOREREQUEST']._serialized_start=2277
+  _globals['_DELETESTOREREQUEST']._serialized_end=2326
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2328
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2374
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=2376
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=2429
+  _globals['_RESTOREREQUEST']._serialized_start=2431
+  _globals['_RESTOREREQUEST']._serialized_end=2494
+  _globals['_STORES']._serialized_start=2716
+  _globals['_STORES']._serialized_end=3459
 # @@protoc_insertion_point(module_scope)

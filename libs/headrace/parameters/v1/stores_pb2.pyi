@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
+from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -365,8 +366,8 @@ Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
 class Store(_message.Message):
-    """One shard of a set of parameters. The tensors, in order, row-major, form one flat vector of N values; shard i of k holds the
-    values from floor(i N / k) to floor((i + 1) N / k).
+    """One shard of a set of parameters. The tensors, in order, row-major, form one flat vector of N values; `shard_map` says which of them
+    are held here. In the first map, shard i of k holds the values from floor(i N / k) to floor((i + 1) N / k).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -381,13 +382,13 @@ class Store(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     INITIALIZED_FIELD_NUMBER: _builtins.int
-    OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    SHARD_MAP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -404,8 +405,6 @@ class Store(_message.Message):
     """Output only. Optimizer updates applied since the first values; a pull reports it too."""
     initialized: _builtins.bool
     """Output only. Whether the store has values."""
-    offset: _builtins.int
-    """Output only. First value of the flat vector held here."""
     length: _builtins.int
     """Output only. Values held here."""
     size_bytes: _builtins.int
@@ -428,6 +427,10 @@ class Store(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def shard_map(self) -> _shard_map_pb2.ShardMap:
+        """Output only. Which shard holds which values; unset before Initialize."""
+
     def __init__(
         self,
         *,
@@ -441,17 +444,17 @@ class Store(_message.Message):
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
         version: _builtins.int = ...,
         initialized: _builtins.bool = ...,
-        offset: _builtins.int = ...,
         length: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
+        shard_map: _shard_map_pb2.ShardMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "offset", b"offset", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
