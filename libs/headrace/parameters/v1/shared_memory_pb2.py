@@ -27,7 +27,7 @@ from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access
 from headrace.types.v1 import lane_pb2 as headrace_dot_types_dot_v1_dot_lane__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*headrace/parameters/v1/shared_memory.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1cheadrace/types/v1/lane.proto\"C\n\x07Segment\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\n\n\x02\x66\x64\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x04\"q\n\x0cSharedValues\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.headrace.parameters.v1.Segment\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\" \n\x0fOpenLaneRequest\x12\r\n\x05store\x18\x01 \x01(\t\"9\n\x10OpenLaneResponse\x12%\n\x04lane\x18\x01 \x01(\x0b\x32\x17.headrace.types.v1.Lane\"\x8e\x01\n\x11PushSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x36\n\x08gradient\x18\x03 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"L\n\x12PushSharedResponse\x12\x36\n\x08response\x18\x01 \x01(\x0b\x32$.headrace.parameters.v1.PushResponse\"b\n\x11PullSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x11\n\x04step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_step\"\x82\x01\n\x12PullSharedResponse\x12\x36\n\x08response\x18\x01 \x01(\x0b\x32$.headrace.parameters.v1.PullResponse\x12\x34\n\x06values\x18\x02 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"\x92\x01\n\x15PushPullSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x36\n\x08gradient\x18\x03 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"\x8a\x01\n\x16PushPullSharedResponse\x12:\n\x08response\x18\x01 \x01(\x0b\x32(.headrace.parameters.v1.PushPullResponse\x12\x34\n\x06values\x18\x02 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"D\n\x14ReleaseSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x17\n\x15ReleaseSharedResponse2\xf1\x04\n\x0cSharedMemory\x12o\n\x08OpenLane\x12\'.headrace.parameters.v1.OpenLaneRequest\x1a(.headrace.parameters.v1.OpenLaneResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12u\n\nPushShared\x12).headrace.parameters.v1.PushSharedRequest\x1a*.headrace.parameters.v1.PushSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12u\n\nPullShared\x12).headrace.parameters.v1.PullSharedRequest\x1a*.headrace.parameters.v1.PullSharedResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12\x81\x01\n\x0ePushPullShared\x12-.headrace.parameters.v1.PushPullSharedRequest\x1a..headrace.parameters.v1.PushPullSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12~\n\rReleaseShared\x12,.headrace.parameters.v1.ReleaseSharedRequest\x1a-.headrace.parameters.v1.ReleaseSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*headrace/parameters/v1/shared_memory.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1cheadrace/types/v1/lane.proto\"C\n\x07Segment\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\n\n\x02\x66\x64\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x04\"\xa6\x01\n\x0cSharedValues\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.headrace.parameters.v1.Segment\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x33\n\x07\x66urther\x18\x05 \x03(\x0b\x32\".headrace.parameters.v1.SharedSpan\"+\n\nSharedSpan\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\" \n\x0fOpenLaneRequest\x12\r\n\x05store\x18\x01 \x01(\t\"9\n\x10OpenLaneResponse\x12%\n\x04lane\x18\x01 \x01(\x0b\x32\x17.headrace.types.v1.Lane\"\x8e\x01\n\x11PushSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x36\n\x08gradient\x18\x03 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"L\n\x12PushSharedResponse\x12\x36\n\x08response\x18\x01 \x01(\x0b\x32$.headrace.parameters.v1.PushResponse\"u\n\x11PullSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x11\n\x04step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmap_epoch\x18\x05 \x01(\x04\x42\x07\n\x05_step\"\x82\x01\n\x12PullSharedResponse\x12\x36\n\x08response\x18\x01 \x01(\x0b\x32$.headrace.parameters.v1.PullResponse\x12\x34\n\x06values\x18\x02 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"\x92\x01\n\x15PushPullSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x36\n\x08gradient\x18\x03 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"\x8a\x01\n\x16PushPullSharedResponse\x12:\n\x08response\x18\x01 \x01(\x0b\x32(.headrace.parameters.v1.PushPullResponse\x12\x34\n\x06values\x18\x02 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"D\n\x14ReleaseSharedRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x17\n\x15ReleaseSharedResponse2\xf1\x04\n\x0cSharedMemory\x12o\n\x08OpenLane\x12\'.headrace.parameters.v1.OpenLaneRequest\x1a(.headrace.parameters.v1.OpenLaneResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12u\n\nPushShared\x12).headrace.parameters.v1.PushSharedRequest\x1a*.headrace.parameters.v1.PushSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12u\n\nPullShared\x12).headrace.parameters.v1.PullSharedRequest\x1a*.headrace.parameters.v1.PullSharedResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12\x81\x01\n\x0ePushPullShared\x12-.headrace.parameters.v1.PushPullSharedRequest\x1a..headrace.parameters.v1.PushPullSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12~\n\rReleaseShared\x12,.headrace.parameters.v1.ReleaseSharedRequest\x1a-.headrace.parameters.v1.ReleaseSharedResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,28 +46,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHAREDMEMORY'].methods_by_name['ReleaseShared']._serialized_options = b'\220\002\002\262\322\030\t\010\002\022\005store'
   _globals['_SEGMENT']._serialized_start=173
   _globals['_SEGMENT']._serialized_end=240
-  _globals['_SHAREDVALUES']._serialized_start=242
-  _globals['_SHAREDVALUES']._serialized_end=355
-  _globals['_OPENLANEREQUEST']._serialized_start=357
-  _globals['_OPENLANEREQUEST']._serialized_end=389
-  _globals['_OPENLANERESPONSE']._serialized_start=391
-  _globals['_OPENLANERESPONSE']._serialized_end=448
-  _globals['_PUSHSHAREDREQUEST']._serialized_start=451
-  _globals['_PUSHSHAREDREQUEST']._serialized_end=593
-  _globals['_PUSHSHAREDRESPONSE']._serialized_start=595
-  _globals['_PUSHSHAREDRESPONSE']._serialized_end=671
-  _globals['_PULLSHAREDREQUEST']._serialized_start=673
-  _globals['_PULLSHAREDREQUEST']._serialized_end=771
-  _globals['_PULLSHAREDRESPONSE']._serialized_start=774
-  _globals['_PULLSHAREDRESPONSE']._serialized_end=904
-  _globals['_PUSHPULLSHAREDREQUEST']._serialized_start=907
-  _globals['_PUSHPULLSHAREDREQUEST']._serialized_end=1053
-  _globals['_PUSHPULLSHAREDRESPONSE']._serialized_start=1056
-  _globals['_PUSHPULLSHAREDRESPONSE']._serialized_end=1194
-  _globals['_RELEASESHAREDREQUEST']._serialized_start=1196
-  _globals['_RELEASESHAREDREQUEST']._serialized_end=1264
-  _globals['_RELEASESHAREDRESPONSE']._serialized_start=1266
-  _globals['_RELEASESHAREDRESPONSE']._serialized_end=1289
-  _globals['_SHAREDMEMORY']._serialized_start=1292
-  _globals['_SHAREDMEMORY']._serialized_end=1917
+  _globals['_SHAREDVALUES']._serialized_start=243
+  _globals['_SHAREDVALUES']._serialized_end=409
+  _globals['_SHAREDSPAN']._serialized_start=411
+  _globals['_SHAREDSPAN']._serialized_end=454
+  _globals['_OPENLANEREQUEST']._serialized_start=456
+  _globals['_OPENLANEREQUEST']._serialized_end=488
+  _globals['_OPENLANERESPONSE']._serialized_start=490
+  _globals['_OPENLANERESPONSE']._serialized_end=547
+  _globals['_PUSHSHAREDREQUEST']._serialized_start=550
+  _globals['_PUSHSHAREDREQUEST']._serialized_end=692
+  _globals['_PUSHSHAREDRESPONSE']._serialized_start=694
+  _globals['_PUSHSHAREDRESPONSE']._serialized_end=770
+  _globals['_PULLSHAREDREQUEST']._serialized_start=772
+  _globals['_PULLSHAREDREQUEST']._serialized_end=889
+  _globals['_PULLSHAREDRESPONSE']._serialized_start=892
+  _globals['_PULLSHAREDRESPONSE']._serialized_end=1022
+  _globals['_PUSHPULLSHAREDREQUEST']._serialized_start=1025
+  _globals['_PUSHPULLSHAREDREQUEST']._serialized_end=1171
+  _globals['_PUSHPULLSHAREDRESPONSE']._serialized_start=1174
+  _globals['_PUSHPULLSHAREDRESPONSE']._serialized_end=1312
+  _globals['_RELEASESHAREDREQUEST']._serialized_start=1314
+  _globals['_RELEASESHAREDREQUEST']._serialized_end=1382
+  _globals['_RELEASESHAREDRESPONSE']._serialized_start=1384
+  _globals['_RELEASESHAREDRESPONSE']._serialized_end=1407
+  _globals['_SHAREDMEMORY']._serialized_start=1410
+  _globals['_SHAREDMEMORY']._serialized_end=2035
 # @@protoc_insertion_point(module_scope)

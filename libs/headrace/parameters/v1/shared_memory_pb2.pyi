@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from headrace.parameters.v1 import parameters_pb2 as _parameters_pb2
 from headrace.types.v1 import lane_pb2 as _lane_pb2
 import builtins as _builtins
@@ -65,6 +67,7 @@ class SharedValues(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    FURTHER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The segment's sequence for as long as these values lie in it, above 0."""
     offset: _builtins.int
@@ -75,6 +78,10 @@ class SharedValues(_message.Message):
     def segment(self) -> Global___Segment:
         """Where they lie."""
 
+    @_builtins.property
+    def further(self) -> _containers.RepeatedCompositeFieldContainer[Global___SharedSpan]:
+        """Where the values lie that follow these, for what is not in one piece: the ranges of a shard in a gradient of the whole model."""
+
     def __init__(
         self,
         *,
@@ -82,14 +89,41 @@ class SharedValues(_message.Message):
         sequence: _builtins.int = ...,
         offset: _builtins.int = ...,
         count: _builtins.int = ...,
+        further: _abc.Iterable[Global___SharedSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "offset", b"offset", "segment", b"segment", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "further", b"further", "offset", b"offset", "segment", b"segment", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SharedValues: _TypeAlias = SharedValues  # noqa: Y015
+
+@_typing.final
+class SharedSpan(_message.Message):
+    """More values of the same segment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Index of the first one in the segment."""
+    count: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedSpan: _TypeAlias = SharedSpan  # noqa: Y015
 
 @_typing.final
 class OpenLaneRequest(_message.Message):
@@ -154,7 +188,7 @@ class PushSharedRequest(_message.Message):
 
     @_builtins.property
     def gradient(self) -> Global___SharedValues:
-        """The part of the gradient that belongs to this shard; `count` is the number of values the shard holds."""
+        """The part of the gradient that belongs to this shard: all values the shard holds, in their order."""
 
     def __init__(
         self,
@@ -205,6 +239,7 @@ class PullSharedRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -213,6 +248,8 @@ class PullSharedRequest(_message.Message):
     """As PullRequest.min_version."""
     step: _builtins.int
     """As PullRequest.step."""
+    map_epoch: _builtins.int
+    """As PullRequest.map_epoch."""
     def __init__(
         self,
         *,
@@ -220,10 +257,11 @@ class PullSharedRequest(_message.Message):
         epoch: _builtins.int = ...,
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
+        map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "min_version", b"min_version", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
