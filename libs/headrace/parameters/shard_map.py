@@ -7,7 +7,7 @@ second.held(2)
 The vector is a ring of equal blocks, on which each shard has virtual nodes at hashes of its id. A block that must move goes to the
 next virtual node whose shard has room: consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018,
 arXiv:1608.01350). The bound is the least there is, an equal share rounded up to a block, because the fullest shard decides how fast a
-step is; and a block whose shard stays, and is not above its share, does not move. See docs/decisions/0022-shard-map.md.
+step is; and a block whose shard stays, and is not above its share, does not move. See docs/decisions/0023-shard-map.md.
 """
 
 from collections import Counter

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakMethod
 
 import torch
 
@@ -77,12 +78,13 @@ class JointSteps:
     """The step that a shard holds, if it does, and what it measured of the last ones.
 
     Args:
-        tensor_norms: Measures Norms.TENSORS of a held step; it changes nothing.
+        tensor_norms: A shard's method that measures Norms.TENSORS of a held step and changes nothing. It is referred to weakly, so that
+            the shard's memory goes with its last user, not when the garbage collector comes by.
     """
 
     def __init__(self, config: StoreConfig, tensor_norms: Callable[[HeldStep], Sequence[float]]) -> None:
         self._config = config
-        self._tensor_norms = tensor_norms
+        self._tensor_norms = WeakMethod(tensor_norms)
         self.held: HeldStep | None = None
         self.measured: Mapping[Norms, Measured] = {}  # may be read at any moment
 
@@ -91,7 +93,9 @@ class JointSteps:
         if held.weight is None:
             norms, squared = Norms.GRADIENT, [held.squared_norm]
         else:
-            norms, squared = Norms.TENSORS, list(self._tensor_norms(held))
+            measure = self._tensor_norms()
+            assert measure is not None, "whoever has the steps has the shard"
+            norms, squared = Norms.TENSORS, list(measure(held))
         self.held = held
         # Kept when the step is applied: a worker that finishes it may die before it has told the other shards.
         self.measured = {**self.measured, norms: Measured(version, squared)}
