@@ -4,15 +4,16 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from headrace.errors import DeadlineExceeded, HeadraceError, ShardMapChanged
+from headrace.errors import HeadraceError, ShardMapChanged
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
-from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal
+from headrace_parameters.lateness import too_late
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 
@@ -236,7 +237,7 @@ class LiveStore:
         self._check_alive()
         measured = self._shard.measured.get(norms)
         if not self._knows(step, norms):
-            raise self._too_late(Need(version=step + 1))
+            raise too_late(self._shard, self.published, Need(version=step + 1))
         return measured.squared_norms if measured and measured.step == step else None
 
     def _knows(self, step: int, norms: Norms) -> bool:
@@ -259,7 +260,7 @@ class LiveStore:
         self._check_alive()
         published = self._fitting(need)
         if published is None:
-            raise self._too_late(need)
+            raise too_late(self._shard, self.published, need)
         return published
 
     def end(self, why: HeadraceError) -> None:
@@ -288,19 +289,3 @@ class LiveStore:
             raise type(self._ended)(
                 self._ended.message, metadata=self._ended.metadata, retry_after_s=self._ended.retry_after_s
             )
-
-    def _too_late(self, need: Need) -> DeadlineExceeded:
-        published = self.published
-        if published is None:
-            return DeadlineExceeded(
-                f"{self.config.name} got no values in time; did a worker call Initialize?"
-            )
-        missing = self._shard.missing_workers(need)
-        step = max(need.clock - 1, published.version if self.config.consistency is Consistency.BSP else 0)
-        why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
-        if any(self._knows(published.version, norms) for norms in self.joint_norms):
-            why = f"step {published.version} waits for its norm: FinishStep"
-        return DeadlineExceeded(
-            f"{self.config.name} did not get as far as asked in time, it has version {published.version}: {why}",
-            metadata={"version": published.version, "missing_workers": ",".join(map(str, missing))},
-        )
