@@ -60,8 +60,8 @@ def batches(examples: int) -> Iterable[npt.NDArray[np.int64]]:
         epoch += 1
 
 
-def single_process(program: Program, case: Case) -> dict[str, Floats]:
-    """Train with torch alone, on full batches."""
+def single_process(program: Program, case: Case, parts: int) -> dict[str, Floats]:
+    """Train with torch alone, on full batches, each gradient in this many parts that are added up."""
     data = program.data("train")
     torch.manual_seed(SEED)
     model = program.model()
@@ -69,8 +69,10 @@ def single_process(program: Program, case: Case) -> dict[str, Floats]:
     scheduler = case.schedule(optimizer) if case.schedule else None
     for chosen in batches(len(data)):
         optimizer.zero_grad()
-        outputs = model(**{name: torch.from_numpy(array[chosen]) for name, array in data.inputs.items()})
-        torch.autograd.backward(program.loss(outputs, torch.from_numpy(data.targets[chosen])))
+        for part in (chosen[first::parts] for first in range(parts)):
+            outputs = model(**{name: torch.from_numpy(array[part]) for name, array in data.inputs.items()})
+            loss = program.loss(outputs, torch.from_numpy(data.targets[part]))
+            torch.autograd.backward(loss * len(part) / len(chosen))
         torch.nn.utils.clip_grad_norm_(model.parameters(), case.clip_norm)
         optimizer.step()
         if scheduler:
@@ -92,21 +94,24 @@ def all_reduce(running: World, case: Case, asked: ProgramMessage, **changes: Any
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "optimizer"),
+    ("name", "config", "optimizer", "parts"),
     [
-        ("headrace_examples.digits:Digits", {}, "adamw"),
-        ("headrace_examples.digits:Digits", {}, "clipped"),
-        ("headrace_examples.tabular:BreastCancer", {}, "sgd"),
-        ("headrace_examples.tabular:BreastCancer", {}, "clipped"),
-        ("headrace_examples.text:CharacterModel", TEXT, "adamw"),
+        ("headrace_examples.digits:Digits", {}, "sgd", 1),
+        # Where a gradient is as small as its rounding, Adam's divisor makes steps of it: adding up in another order alone moves the
+        # values by 2.4e-6 here, so the one process adds up in the same order.
+        ("headrace_examples.digits:Digits", {}, "adamw", 2),
+        ("headrace_examples.digits:Digits", {}, "clipped", 2),
+        ("headrace_examples.tabular:BreastCancer", {}, "sgd", 1),
+        ("headrace_examples.tabular:BreastCancer", {}, "clipped", 1),
+        ("headrace_examples.text:CharacterModel", TEXT, "adamw", 1),
     ],
 )
 def test_two_workers_equal_one_process_whatever_the_strategy(
-    running: World, name: str, config: dict[str, int], optimizer: str
+    running: World, name: str, config: dict[str, int], optimizer: str, parts: int
 ) -> None:
     asked = ProgramMessage(module=name)
     asked.config.update(config)
-    expected = single_process(load_attribute(name, config), CASES[optimizer])
+    expected = single_process(load_attribute(name, config), CASES[optimizer], parts)
     for strategy in (parameter_server, all_reduce):
         wanted = f"{name.rpartition(':')[2].lower()}-{optimizer}-{strategy.__name__.replace('_', '-')}"
         model = f"projects/default/models/{wanted}"
@@ -120,4 +125,4 @@ def test_two_workers_equal_one_process_whatever_the_strategy(
         trained = running.weights(running.registry.get_version(first.result.version))
         assert trained.keys() == expected.keys()
         for key, value in expected.items():
-            np.testing.assert_allclose(trained[key], value, rtol=0, atol=1e-5, err_msg=key)
+            np.testing.assert_allclose(trained[key], value, rtol=0, atol=1e-6, err_msg=key)
