@@ -6,7 +6,8 @@ an array on its way out, of the received bytes on their way in. What is not laid
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -15,15 +16,21 @@ Encoded = TypeVar("Encoded", bound=Message)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _OFFSET = 1 << 3 | _VARINT  # the tags of Chunk
 _VALUES = 2 << 3 | _BYTES
+_ENCODING = 3 << 3 | _VARINT
+_COUNT = 4 << 3 | _VARINT
 _LONGEST_VARINT = 10  # bytes of one with 64 bits
 _MAX_UINT64 = (1 << 64) - 1
+_MAX_INT32 = (1 << 31) - 1  # a greater enum value is negative, or too long
 
 
-class ChunkView(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ChunkView:
     """As the message Chunk; `values` are bytes, one dimension."""
 
     offset: int
     values: memoryview
+    encoding: int = 0
+    count: int = 0
 
 
 class Carried:
@@ -39,9 +46,9 @@ class Carried:
         return getattr(self.message, field)
 
 
-def carried(message: Encoded, offset: int, values: memoryview) -> Encoded:
+def carried(message: Encoded, offset: int, values: memoryview, encoding: int = 0, count: int = 0) -> Encoded:
     """Give a message that has no chunk this one, which must not change before the message is on its way."""
-    return cast("Encoded", Carried(message, ChunkView(offset, values.cast("B"))))
+    return cast("Encoded", Carried(message, ChunkView(offset, values.cast("B"), encoding, count)))
 
 
 def encode(message: Message | Carried) -> bytes:
@@ -50,12 +57,14 @@ def encode(message: Message | Carried) -> bytes:
         return message.SerializeToString()
     number = message.message.DESCRIPTOR.fields_by_name["chunk"].number
     before, after = _split(message.message.SerializeToString(), number)
-    offset, values = message.chunk
-    inner = bytes([_OFFSET]) + _varint(offset) if offset else b""
+    chunk = message.chunk
+    values, inner = chunk.values, _number(_OFFSET, chunk.offset)
     if values.nbytes:
         inner += bytes([_VALUES]) + _varint(values.nbytes)
+    rest = _number(_ENCODING, chunk.encoding) + _number(_COUNT, chunk.count)
     tag = _varint(number << 3 | _BYTES)
-    return b"".join((before, tag, _varint(len(inner) + values.nbytes), inner, values, after))
+    length = len(inner) + values.nbytes + len(rest)
+    return b"".join((before, tag, _varint(length), inner, values, rest, after))
 
 
 def decoder(kind: type[Encoded]) -> Callable[[bytes], Encoded]:
@@ -97,16 +106,22 @@ def _only_chunk(data: bytes, tag: int) -> tuple[tuple[int, int], ChunkView] | No
 
 
 def _chunk(data: bytes, at: int, stop: int) -> ChunkView:
-    """Read the content of a chunk: an offset or none, then values or none, and nothing else."""
-    offset, values = 0, (stop, stop)
-    if at < stop and data[at] == _OFFSET:
-        offset, at = _read_varint(data, at + 1)
+    """Read the content of a chunk: each of its fields once or not at all, in their order, and nothing else."""
+    values = (stop, stop)
+    offset, at = _optional(data, at, stop, _OFFSET)
     if at < stop and data[at] == _VALUES:
         length, at = _read_varint(data, at + 1)
         values, at = (at, at + length), at + length
-    if at != stop:
+    encoding, at = _optional(data, at, stop, _ENCODING)
+    count, at = _optional(data, at, stop, _COUNT)
+    if at != stop or encoding > _MAX_INT32:
         raise _Malformed
-    return ChunkView(offset, memoryview(data)[slice(*values)])
+    return ChunkView(offset, memoryview(data)[slice(*values)], encoding, count)
+
+
+def _optional(data: bytes, at: int, stop: int, tag: int) -> tuple[int, int]:
+    """Read a number if the next field is this one; return it, or 0, and where it ends."""
+    return _read_varint(data, at + 1) if at < stop and data[at] == tag else (0, at)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
@@ -139,6 +154,11 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
                 raise _Malformed
             return value, at + index + 1
     raise _Malformed
+
+
+def _number(tag: int, value: int) -> bytes:
+    """Write a field, unless it is 0."""
+    return bytes([tag]) + _varint(value) if value else b""
 
 
 def _varint(value: int) -> bytes:

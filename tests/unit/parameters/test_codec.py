@@ -1,6 +1,7 @@
 """The hand-written codec against the generated one, which is right by definition."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.parameters import codec
 from headrace.parameters.v1 import parameters_pb2
+from headrace.parameters.v1.compression_pb2 import Encoding
 from headrace.parameters.v1.parameters_pb2 import (
     Chunk,
     InitializeRequest,
@@ -35,6 +37,13 @@ HEADS: st.SearchStrategy[Message] = st.one_of(
     st.builds(PullResponse, version=UINT64, staleness=UINT64),
     st.builds(PushPullResponse, version=UINT64, duplicate=st.booleans(), staleness=UINT64, next_step=UINT64),
 )
+WHOLE_CHUNKS = st.builds(
+    Chunk,
+    offset=UINT64,
+    values=st.binary(max_size=300),
+    encoding=st.sampled_from(Encoding.values()),
+    count=UINT64,
+)
 KINDS = [InitializeRequest, PushRequest, PushPullRequest, PullResponse, PushPullResponse]
 
 
@@ -44,7 +53,9 @@ def _generated(message: Message | codec.Carried) -> Message:
         return message
     made = type(message.message)()
     made.CopyFrom(message.message)
-    chunk = Chunk(offset=message.chunk.offset, values=bytes(message.chunk.values))
+    chunk = Chunk()
+    chunk.offset, chunk.values = message.chunk.offset, bytes(message.chunk.values)
+    chunk.encoding, chunk.count = cast("Any", message.chunk.encoding), message.chunk.count
     made.MergeFrom(type(made)(chunk=chunk))
     return made
 
@@ -64,27 +75,28 @@ def _read(read: Callable[[bytes], Message], data: bytes) -> bytes | None:
         return None
 
 
-@given(head=HEADS, offset=UINT64, values=st.binary(max_size=300))
-def test_a_message_is_written_with_the_bytes_of_the_generated_code(
-    head: Message, offset: int, values: bytes
-) -> None:
-    expected = _with_chunk(head, Chunk(offset=offset, values=values))
+@given(head=HEADS, chunk=WHOLE_CHUNKS)
+def test_a_message_is_written_with_the_bytes_of_the_generated_code(head: Message, chunk: Chunk) -> None:
+    expected = _with_chunk(head, chunk)
 
-    assert codec.encode(codec.carried(head, offset, memoryview(values))) == expected.SerializeToString()
+    made = codec.carried(head, chunk.offset, memoryview(chunk.values), chunk.encoding, chunk.count)
+
+    assert codec.encode(made) == expected.SerializeToString()
     assert codec.encode(head) == head.SerializeToString()
 
 
-@given(head=HEADS, offset=UINT64, values=st.binary(max_size=300))
+@given(head=HEADS, chunk=WHOLE_CHUNKS)
 def test_what_the_generated_code_wrote_is_read_without_a_copy_of_the_values(
-    head: Message, offset: int, values: bytes
+    head: Message, chunk: Chunk
 ) -> None:
-    data = _with_chunk(head, Chunk(offset=offset, values=values)).SerializeToString()
+    data = _with_chunk(head, chunk).SerializeToString()
 
     read = codec.decoder(type(head))(data)
 
     assert isinstance(read, codec.Carried)
     assert read.message == head
-    assert (read.chunk.offset, bytes(read.chunk.values)) == (offset, values)
+    assert (read.chunk.offset, bytes(read.chunk.values)) == (chunk.offset, chunk.values)
+    assert (read.chunk.encoding, read.chunk.count) == (chunk.encoding, chunk.count)
     assert read.chunk.values.obj is data
 
 
@@ -99,7 +111,7 @@ def _sized(content: bytes) -> bytes:
 # Valid fields, known or not, in any order, twice, with numbers written longer than they need be: chunks of such fields too.
 VARINTS = UINT64.map(codec._varint) | st.sampled_from([b"\x80\x00", b"\x81\x80\x00"])
 CHUNKS = st.lists(
-    st.builds(_field, st.sampled_from([1, 3, 200]), st.just(0), VARINTS)
+    st.builds(_field, st.sampled_from([1, 3, 4, 200]), st.just(0), VARINTS)
     | st.builds(_field, st.sampled_from([2, 3, 200]), st.just(2), st.binary(max_size=20).map(_sized)),
     max_size=4,
 ).map(lambda fields: _sized(b"".join(fields)))

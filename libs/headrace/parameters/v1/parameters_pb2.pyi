@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 import builtins as _builtins
 import sys
@@ -46,27 +47,35 @@ Global___Norms: _TypeAlias = Norms  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """Consecutive float32 values of the shard's part of the flat vector."""
+    """Consecutive values of the shard's part of the flat vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFSET_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Index of the first value, counted from the first value this shard holds. Chunks come in order, without gaps; a Pull of some
     tensors only leaves out what lies between them.
     """
     values: _builtins.bytes
-    """Little-endian IEEE 754 float32; a multiple of 4 bytes, at most 4 MiB."""
+    """The values, as `encoding` has them; at most 4 MiB."""
+    encoding: _compression_pb2.Encoding.ValueType
+    """How `values` stands for them."""
+    count: _builtins.int
+    """How many values there are, 1 to 1,048,576; as many as the bytes have if `encoding` is unspecified, and this is 0 then."""
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
         values: _builtins.bytes = ...,
+        encoding: _compression_pb2.Encoding.ValueType = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "encoding", b"encoding", "offset", b"offset", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +256,7 @@ class PullRequest(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -259,6 +269,8 @@ class PullRequest(_message.Message):
     """
     map_epoch: _builtins.int
     """As PushHeader.map_epoch."""
+    encoding: _compression_pb2.Encoding.ValueType
+    """How the values shall be encoded; unspecified: as the store's compression says. Not ENCODING_SPARSE."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors; only the parts of them this shard holds are sent, in the order of the flat vector. Empty: all values."""
@@ -272,10 +284,11 @@ class PullRequest(_message.Message):
         tensors: _abc.Iterable[_builtins.str] | None = ...,
         step: _builtins.int | None = ...,
         map_epoch: _builtins.int = ...,
+        encoding: _compression_pb2.Encoding.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "encoding", b"encoding", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015

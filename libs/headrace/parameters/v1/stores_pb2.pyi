@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
 from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
 import builtins as _builtins
@@ -389,6 +390,7 @@ class Store(_message.Message):
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     SHARD_MAP_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -431,6 +433,10 @@ class Store(_message.Message):
     def shard_map(self) -> _shard_map_pb2.ShardMap:
         """Output only. Which shard holds which values; unset before Initialize."""
 
+    @_builtins.property
+    def compression(self) -> _compression_pb2.Compression:
+        """What is done to gradients and values that travel by streams."""
+
     def __init__(
         self,
         *,
@@ -451,10 +457,11 @@ class Store(_message.Message):
         backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
         shard_map: _shard_map_pb2.ShardMap | None = ...,
+        compression: _compression_pb2.Compression | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +484,7 @@ class CreateStoreRequest(_message.Message):
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -507,6 +515,10 @@ class CreateStoreRequest(_message.Message):
     def optimizer(self) -> Global___Optimizer:
         """Required."""
 
+    @_builtins.property
+    def compression(self) -> _compression_pb2.Compression:
+        """What is done to gradients and values that travel by streams; unset: nothing."""
+
     def __init__(
         self,
         *,
@@ -521,10 +533,11 @@ class CreateStoreRequest(_message.Message):
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
+        compression: _compression_pb2.Compression | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

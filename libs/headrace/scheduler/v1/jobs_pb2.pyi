@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.optimization.v1 import optimizer_pb2 as _optimizer_pb2
+from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 from headrace.training.v1 import workers_pb2 as _workers_pb2
 from headrace.types.v1 import program_pb2 as _program_pb2
@@ -206,6 +207,7 @@ class TrainSpec(_message.Message):
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: where the result becomes a version."""
     workers: _builtins.int
@@ -236,6 +238,10 @@ class TrainSpec(_message.Message):
     def options(self) -> _workers_pb2.TrainingOptions:
         """How to train."""
 
+    @_builtins.property
+    def compression(self) -> _compression_pb2.Compression:
+        """PARAMETER_SERVER alone: what is done to gradients and values that travel by streams; unset: nothing."""
+
     def __init__(
         self,
         *,
@@ -250,10 +256,11 @@ class TrainSpec(_message.Message):
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
         durability: _stores_pb2.Durability.ValueType = ...,
+        compression: _compression_pb2.Compression | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
