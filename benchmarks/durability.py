@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._kills import Outcome, Scene, kill_rounds
+from benchmarks._shards import AS_IT_IS, shard_process
 from benchmarks.harness import Case, main
-from benchmarks.parameters import AS_IT_IS, STORE, shard_process
+from benchmarks.parameters import STORE
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory

@@ -1,4 +1,4 @@
-"""How fast gradients and values travel: `python -m benchmarks.parameters [transfer|step|step_large] [--json]`.
+"""How fast gradients and values travel: `python -m benchmarks.parameters [transfer|step|step_large|compression] [--json]`.
 
 transfer: one worker and one shard, each a process, through shared memory and by streams, against a plain Python socket that moves as
 many bytes to a process or from it. A push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
@@ -6,22 +6,21 @@ many bytes to a process or from it. A push includes the update. With a large sha
 
 step: a synchronous training step of two workers with two shards, each a process of one thread, against torch's
 DistributedDataParallel over gloo in the same workers, with the same model and data. All ways must train the same parameters.
+
+compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks.compression`.
 """
 
 import functools
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
+from benchmarks._shards import AS_IT_IS, shard_process
+from benchmarks.compression import compression
 from benchmarks.harness import Case, main
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
@@ -43,45 +42,11 @@ STEPS = {
 # Time of a step over that of DistributedDataParallel, at most, by millions of parameters.
 STEP_GOALS = {"shared memory": {10: 0.9, 100: 0.8}, "stream": {10: 1.2, 100: 1.2}}
 WORKERS = SHARDS = 2
-START_S = 60.0
 SAME = 1e-5  # sums of two gradients round once; a step size of 1e-3 makes less of it
 
-AS_IT_IS = "from headrace_parameters.__main__ import main; main()"
 PLAIN_MALLOC = (
     f"import headrace.parameters.malloc as malloc; malloc.keep_freed_memory = lambda: False; {AS_IT_IS}"
 )
-
-
-@contextmanager
-def shard_process(program: str = AS_IT_IS, **more: str) -> Iterator[str]:
-    """Run a parameter service on a free port, with `more` settings; yield its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        address = Path(folder, "address")
-        settings = {
-            "ADDRESS": "127.0.0.1:0",
-            "ADDRESS_FILE": str(address),
-            "METRICS_ADDRESS": "",
-            "LOG_LEVEL": "warning",
-            **more,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=os.environ | {f"HEADRACE_PARAMETERS_{name}": value for name, value in settings.items()},
-        )
-        try:
-            yield _wait_for_text(address, process)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_for_text(path: Path, process: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + START_S
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the service does not start (status {process.returncode})")
-        time.sleep(0.05)
-    return path.read_text().strip()
 
 
 def create_store(
@@ -211,4 +176,7 @@ def _steps(stack: ExitStack, millions: int, transports: Collection[str]) -> Iter
 
 
 if __name__ == "__main__":
-    main("parameters", {"transfer": transfer, "step": step, "step_large": step_large})
+    main(
+        "parameters",
+        {"compression": compression, "transfer": transfer, "step": step, "step_large": step_large},
+    )

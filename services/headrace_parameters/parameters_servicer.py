@@ -12,10 +12,12 @@ from grpc import ServicerContext
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
+from headrace.parameters.encoded import encoding_from_proto
+from headrace.parameters.filters.encodings import Encoding
 from headrace.parameters.layout import Floats
 from headrace.parameters.ranges import length, shared
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
-from headrace.parameters.wire import Piece, carry, layout_from_proto, receive
+from headrace.parameters.wire import Piece, carried_bytes, carry, layout_from_proto, receive
 from headrace_parameters.core.config import Norms
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
@@ -52,8 +54,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         if store.published is None:
             self._table.reserve(store, layout)
             values = np.empty(length(store.held(layout)), np.float32)
-            receive(chain([first], request_iterator), [Piece(0, values)])
-            self._metrics.received_bytes.inc(values.nbytes)
+            self._metrics.received_bytes.inc(receive(chain([first], request_iterator), [Piece(0, values)]))
             store.initialize(layout, values)
         return parameters_pb2.InitializeResponse(version=_version(store))
 
@@ -71,17 +72,18 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> Iterator[parameters_pb2.PullResponse]:
         """Send values."""
         response, store, published = self.pulled(request, context)
-        pieces = _pieces(store, published, request.tensors)
-        self.count_sent(store, response, sum(piece.values.nbytes for piece in pieces))
-        yield from carry(response, pieces)
+        pieces, encoding = _pieces(store, published, request.tensors), _encoding(store, request)
+        self.count_sent(store, response, carried_bytes(pieces, encoding))
+        yield from carry(response, pieces, encoding)
 
     def PushPull(
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
     ) -> Iterator[parameters_pb2.PushPullResponse]:
         """Take a gradient, then send the values that hold it."""
         response, store, published = self.push_pulled(request_iterator, context)
-        self.count_sent(store, response, published.values.nbytes)
-        yield from carry(response, [Piece(0, published.values)])
+        pieces, encoding = [Piece(0, published.values)], store.config.compression.values
+        self.count_sent(store, response, carried_bytes(pieces, encoding))
+        yield from carry(response, pieces, encoding)
 
     def pulled(
         self, request: parameters_pb2.PullRequest, context: ServicerContext
@@ -175,8 +177,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
 
     def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
         gradient = store.new_gradient()  # `is_duplicate` has looked
-        receive(chain([first], rest), [Piece(0, gradient)])
-        self._metrics.received_bytes.inc(gradient.nbytes)
+        self._metrics.received_bytes.inc(receive(chain([first], rest), [Piece(0, gradient)]))
         return gradient
 
     def _wait(self, store: LiveStore, need: Need, context: ServicerContext) -> Published:
@@ -211,6 +212,16 @@ def _first(requests: Iterator[Request]) -> Request:
 
 def _version(store: LiveStore) -> int:
     return store.published.version if store.published else 0
+
+
+def _encoding(store: LiveStore, request: parameters_pb2.PullRequest) -> Encoding:
+    """Say how the values that a pull asked for are encoded."""
+    if not request.encoding:
+        return store.config.compression.values
+    encoding = encoding_from_proto(request.encoding, "encoding")
+    if encoding is Encoding.SPARSE:
+        raise InvalidArgument("encoding is ENCODING_SPARSE, which is for gradients", field="encoding")
+    return encoding
 
 
 def _pieces(store: LiveStore, published: Published, names: Iterable[str]) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
+from headrace.parameters.encoded import compression_from_proto, compression_to_proto
 from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.wire import layout_to_proto, map_to_proto
 from headrace.scheduler.v1 import nodes_pb2
@@ -60,6 +61,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         backup_workers=request.backup_workers,
         maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
         durability=durability,
+        compression=compression_from_proto(request.compression),
     )
 
 
@@ -95,6 +97,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         backup_workers=config.backup_workers,
         size_bytes=store.size_bytes,
         durability=_DURABILITY_OF[config.durability],
+        compression=compression_to_proto(config.compression),
     )
     message.create_time.FromDatetime(store.create_time)
     published, layout, shard_map = store.published, store.layout, store.map

@@ -87,6 +87,7 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         staleness_bound=train.staleness_bound,
         backup_workers=train.backup_workers,
         durability=train.durability,
+        compression=train.compression if train.HasField("compression") else None,
     )
 
 

@@ -16,6 +16,7 @@ from headrace.names import (
     project_of,
 )
 from headrace.optimization.options import read_options
+from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.v1 import stores_pb2
 from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.options import check_options
@@ -89,6 +90,8 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
             train.durability,
             "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
         )
+    with _in_field("job.train"):
+        compression_from_proto(train.compression)
     if not train.optimizer.WhichOneof("kind"):
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     check_updates(train)
@@ -116,6 +119,9 @@ def _complete_strategy(train: jobs_pb2.TrainSpec) -> None:
         name = stores_pb2.Durability.Name(train.durability)
         rule = f"{strategy} keeps its parameters in the workers; leave it out, and use checkpoints"
         raise _bad("job.train.durability", name, rule)
+    if train.HasField("compression"):
+        rule = f"{strategy} sends nothing to shards; leave it out"
+        raise _bad("job.train.compression", train.compression, rule)
     if train.backup_workers:
         rule = f"{strategy} waits for all workers; leave it out"
         raise _bad("job.train.backup_workers", train.backup_workers, rule)

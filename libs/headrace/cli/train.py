@@ -65,6 +65,27 @@ def train(
             help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them; disk: of its machine."
         ),
     ] = "memory",
+    compress_gradients: Annotated[
+        Literal["none", "bf16", "fp16", "int8", "top-k", "significance"],
+        typer.Option(
+            help="Fewer bytes for gradients on slow links; top-k, significance: the rest is sent later."
+        ),
+    ] = "none",
+    compress_values: Annotated[
+        Literal["none", "bf16", "fp16", "int8"],
+        typer.Option(help="Fewer bytes for pulled parameters on slow links."),
+    ] = "none",
+    top_k_density: Annotated[
+        float,
+        typer.Option(help="Part of a gradient that is sent, for top-k.  [default: 0.01]", show_default=False),
+    ] = 0.0,
+    significance_threshold: Annotated[
+        float,
+        typer.Option(
+            help="What is sent, in root mean squares of the gradient, for significance.  [default: 2]",
+            show_default=False,
+        ),
+    ] = 0.0,
     optimizer: Annotated[
         Literal["adamw", "adam", "sgd", "adagrad", "lamb"], typer.Option(help="How gradients are applied.")
     ] = "adamw",
@@ -145,6 +166,10 @@ def train(
             staleness_bound=staleness_bound,
             backup_workers=backup_workers,
             durability=durability,
+            compress_gradients=compress_gradients,
+            compress_values=compress_values,
+            top_k_density=top_k_density,
+            significance_threshold=significance_threshold,
             optimizer=optimizer,
             learning_rate=learning_rate,
             momentum=momentum,

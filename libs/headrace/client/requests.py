@@ -9,6 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
 from headrace.client.choices import choose
+from headrace.client.compression import CompressionOptions, GradientFilter, ValueFilter, compression
 from headrace.client.naming import deployment_name, model_name, pool_name, version_name
 from headrace.client.selection import Larger, Registered, SelectionOptions, selection
 from headrace.client.updates import (
@@ -50,7 +51,7 @@ _OBJECTIVES = {"latency": optimization.OBJECTIVE_LATENCY, "size": optimization.O
 _LARGEST = {"uint32": (1 << 32) - 1, "uint64": (1 << 64) - 1}
 
 
-class TrainOptions(UpdateOptions, SelectionOptions, total=False):
+class TrainOptions(UpdateOptions, SelectionOptions, CompressionOptions, total=False):
     """How to train; `steps` and `batch_size` must be given."""
 
     steps: Required[int]  # optimizer steps in all
@@ -120,6 +121,10 @@ def train_job(
     staleness_bound: int = 0,
     backup_workers: int = 0,
     durability: Durability = "memory",
+    compress_gradients: GradientFilter = "none",
+    compress_values: ValueFilter = "none",
+    top_k_density: float = 0.0,
+    significance_threshold: float = 0.0,
     optimizer: OptimizerKind = "adamw",
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
@@ -182,6 +187,7 @@ def train_job(
         shards=0 if shards is None else _whole("shards", shards, least=1),
         consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),
         durability=choose("durability", durability, _DURABILITIES),
+        compression=compression(compress_gradients, compress_values, top_k_density, significance_threshold),
         optimizer=rule,
         options=options,
         staleness_bound=_whole("staleness_bound", staleness_bound),

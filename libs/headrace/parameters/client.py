@@ -15,6 +15,7 @@ import numpy as np
 
 from headrace.errors import DtypeMismatch, ShapeMismatch
 from headrace.parameters.answers import Pulled, Snapshot, summed_up
+from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.placement import Placement
@@ -111,11 +112,10 @@ class ShardedStore:
     def _placement(self) -> Placement:
         """Say where the store's values are; asked for once."""
         if self._placed is None:
-            self._placed = Placement.of(
-                self._together.do(lambda operation, index: self._shards[index].get(operation))
-            )
-            for shard in self._shards:
-                shard.map_epoch = self._placed.map.epoch
+            stores = self._together.do(lambda operation, index: self._shards[index].get(operation))
+            self._placed = Placement.of(stores)
+            for shard, store in zip(self._shards, stores, strict=True):
+                shard.follow(self._placed.map.epoch, compression_from_proto(store.compression))
         return self._placed
 
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
@@ -163,6 +163,7 @@ class ShardedStore:
         names: Sequence[str] = (),
         out: Floats | None = None,
         step: int | None = None,
+        exact: bool = False,
     ) -> Pulled:
         """Receive the values, once every shard has at least `min_version`.
 
@@ -171,6 +172,7 @@ class ShardedStore:
             names: Tensors to receive, in the order of the layout; all without any.
             out: Where to put the values; a new vector if None. After an error it may hold a part of them.
             step: The step to compute with them; waits until the store's consistency lets it be.
+            exact: As the shards have them, also from a store that sends values in fewer bits.
         """
         placement = self._placement()
         ranges = placement.layout.ranges(names)
@@ -178,7 +180,7 @@ class ShardedStore:
         pieces, lengths = placement.selected(ranges, values), placement.lengths
         received = self._together.do(
             lambda operation, index: self._shards[index].pull(
-                operation, min_version, names, pieces[index], lengths[index], step
+                operation, min_version, names, pieces[index], lengths[index], step, exact=exact
             )
         )
         return summed_up(received, values)

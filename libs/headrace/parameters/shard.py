@@ -8,11 +8,13 @@ import grpc
 
 from headrace.errors import Internal, SharedMemoryUnavailable
 from headrace.parameters.answers import Received
+from headrace.parameters.filtering import ShardFilter
+from headrace.parameters.filters.config import NONE, Compression
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
-from headrace.parameters.v1 import parameters_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import compression_pb2, parameters_pb2, stores_pb2, stores_pb2_grpc
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 
@@ -41,11 +43,16 @@ class ShardClient:
         self._epoch = epoch
         self._worker = worker
         self.map_epoch = 1  # of the shard map that the caller goes by
+        self._filter = ShardFilter(NONE)
 
     def get(self, operation: Operation) -> stores_pb2.Store:
         """Ask what the shard is."""
         request = stores_pb2.GetStoreRequest(name=self._store)
         return operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
+
+    def follow(self, map_epoch: int, compression: Compression) -> None:
+        """Go by this shard map, and do this to gradients; what was kept back under another map is dropped."""
+        self.map_epoch, self._filter = map_epoch, ShardFilter(compression)
 
     def initialize(self, operation: Operation, layout: FlatLayout, values: Sequence[Piece]) -> int:
         """Give the shard its first values; return the version it has now."""
@@ -76,9 +83,11 @@ class ShardClient:
             except SharedMemoryUnavailable as why:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
-        requests = carry(first, gradient)
+        requests = self._filter.carry(first, gradient)
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
-        return operation.track(call).result().version
+        version = operation.track(call).result().version
+        self._filter.sent()
+        return version
 
     def pull(
         self,
@@ -88,11 +97,14 @@ class ShardClient:
         pieces: Sequence[Piece],
         length: int,
         step: int | None = None,
+        *,
+        exact: bool = False,
     ) -> Received:
         """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with.
 
         Args:
             length: Number of values the shard holds.
+            exact: In float32, whatever the store's compression says.
         """
         if self._shared:
             try:
@@ -111,6 +123,7 @@ class ShardClient:
             min_version=min_version,
             tensors=names,
             step=step,
+            encoding=compression_pb2.ENCODING_FLOAT32 if exact else compression_pb2.ENCODING_UNSPECIFIED,
         )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
         first = _receive(call, pieces)
@@ -137,9 +150,10 @@ class ShardClient:
                     return copied
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
         # a second time, if the values were lost: a duplicate then
-        requests = carry(first, gradient)
+        requests = self._filter.carry(first, gradient)
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
         first_answer = _receive(call, values)
+        self._filter.sent()
         return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
 
     def step_norms(

@@ -9,6 +9,8 @@ import numpy as np
 
 from headrace.errors import ShapeMismatch
 from headrace.parameters.codec import carried
+from headrace.parameters.encoded import plain
+from headrace.parameters.filters.encodings import CODECS, Encoding
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import parameters_pb2, shard_map_pb2, stores_pb2
@@ -34,39 +36,58 @@ class Piece:
     values: Floats
 
 
-def carry(first: Carrier, pieces: Sequence[Piece]) -> Iterator[Carrier]:
+def carry(
+    first: Carrier, pieces: Sequence[Piece], encoding: Encoding = Encoding.FLOAT32
+) -> Iterator[Carrier]:
     """Yield `first` with the first chunk of `pieces` in it, then messages of its kind that hold one chunk each.
 
-    The chunks are views of the pieces: `headrace.parameters.codec` writes them.
+    Chunks of float32 are views of the pieces: `headrace.parameters.codec` writes them.
     """
     message = first
     empty = True
     for piece in pieces:
         for start in range(0, piece.values.size, CHUNK_VALUES):
             chunk = piece.values[start : start + CHUNK_VALUES]
-            yield carried(message, piece.offset + start, chunk.astype("<f4", copy=False).data)
+            offset = piece.offset + start
+            if encoding is Encoding.FLOAT32:
+                yield carried(message, offset, chunk.astype("<f4", copy=False).data)
+            else:
+                yield carried(message, offset, CODECS[encoding].encode(chunk).data, encoding, chunk.size)
             empty = False
             message = type(first)()
     if empty:
         yield message
 
 
-def receive(messages: Iterable[Carrier], pieces: Sequence[Piece]) -> None:
+def carried_bytes(pieces: Sequence[Piece], encoding: Encoding) -> int:
+    """Return how many bytes of values `carry` makes of these pieces."""
+    whole, size = CODECS[encoding].size(CHUNK_VALUES), CODECS[encoding].size
+    return sum(
+        piece.values.size // CHUNK_VALUES * whole + size(piece.values.size % CHUNK_VALUES) for piece in pieces
+    )
+
+
+def receive(messages: Iterable[Carrier], pieces: Sequence[Piece]) -> int:
     """Write the chunks of `messages` into `pieces`, which they must fill exactly and in order.
 
+    Returns:
+        How many bytes of values came.
     Raises:
+        InvalidArgument: There is no such encoding.
         ShapeMismatch: A chunk is missing, out of order, or cut within a value, or there are too many values.
     """
-    places = deque(piece for piece in pieces if piece.values.size)
+    places, received = deque(piece for piece in pieces if piece.values.size), 0
     for message in messages:
         if message.chunk.values:
-            _write(message.chunk.values, message.chunk.offset, places)
+            received += len(message.chunk.values)
+            _write(plain(message.chunk), message.chunk.offset, places)
     if places:
         place = places[0]
         raise ShapeMismatch(
             f"the values end at offset {place.offset}, {place.values.size} or more too early; send all of the shard's",
             metadata={"offset": place.offset},
         )
+    return received
 
 
 def _write(data: bytes | memoryview, offset: int, places: deque[Piece]) -> None:

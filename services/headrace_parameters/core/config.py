@@ -5,6 +5,7 @@ from enum import Enum
 
 from headrace.errors import FailedPrecondition, StaleEpoch
 from headrace.names import StoreName
+from headrace.parameters.filters.config import NONE, Compression
 from headrace_optimizers.bounds import check
 from headrace_optimizers.config import Lamb, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
@@ -46,6 +47,7 @@ class StoreConfig:
         snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
         staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
+        compression: What is done to gradients and values that travel by streams.
         maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
     """
 
@@ -62,6 +64,7 @@ class StoreConfig:
     backup_workers: int = 0
     maximum_gradient_norm: float = 0.0
     durability: Durability = Durability.MEMORY
+    compression: Compression = NONE
 
     def __post_init__(self) -> None:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)

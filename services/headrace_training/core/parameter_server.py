@@ -35,8 +35,8 @@ class ParameterStore(Protocol):
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its first values, unless it has some."""
 
-    def pull(self, *, out: Floats) -> object:
-        """Write the newest values to `out`."""
+    def pull(self, *, out: Floats, exact: bool) -> object:
+        """Write the newest values to `out`; exact: also if the store else sends them in fewer bits."""
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
         """Send a gradient with its weight, and write the values that hold it to `out`."""
@@ -74,7 +74,7 @@ class ParameterServer:
         """Take the store's values; the rank that comes first gives it its own."""
         self._values = values
         self._store.initialize(layout, values)
-        self._store.pull(out=values)
+        self._store.pull(out=values, exact=True)
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Trade the gradient for new values."""
@@ -96,4 +96,4 @@ class ParameterServer:
 
     def final(self) -> None:
         """Pull what other ranks may have pushed last."""
-        self._store.pull(out=self._values)
+        self._store.pull(out=self._values, exact=True)

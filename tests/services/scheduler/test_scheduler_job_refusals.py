@@ -121,6 +121,16 @@ STORELESS = {
             "job.train.optimizer.maximum_gradient_norm",
             {"durability": 2, "shards": 2, "optimizer": {"maximum_gradient_norm": 1}},
         ),
+        ("job.train.compression.top_k.density", {"compression": {"top_k": {"density": 2}}}),
+        ("job.train.compression.value_encoding", {"compression": {"value_encoding": 9}}),
+        ("job.train.compression.gradients", {"compression": {"gradient_encoding": 5}}),
+        *(
+            (
+                "job.train.compression",
+                {"strategy": strategy, "shards": 0, "options": options, "compression": {"value_encoding": 2}},
+            )
+            for strategy, options in STORELESS.items()
+        ),
         ("job.train.consistency", {"consistency": 9}),
         ("job.train.staleness_bound", {"staleness_bound": 1}),
         ("job.train.backup_workers", {"backup_workers": 2, "workers": 2}),

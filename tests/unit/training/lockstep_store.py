@@ -49,7 +49,7 @@ class LockstepStore:
                 self._optimizer = self.make_optimizer([self.values])
             return self.version
 
-    def pull(self, *, out: Floats) -> Pulled:
+    def pull(self, *, out: Floats, exact: bool = True) -> Pulled:
         with self._changed:
             out[...] = self.values.detach().numpy()
             return Pulled(self.version)

@@ -30,7 +30,7 @@ class StoreThatGoesOn:
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         return 0
 
-    def pull(self, *, out: Floats) -> None:
+    def pull(self, *, out: Floats, exact: bool = True) -> None:
         pass
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:

@@ -8,7 +8,7 @@ from headrace.parameters.filters.encodings import Encoding
 from headrace.parameters.filters.selection import Select, largest, significant
 
 DENSITY = 0.01
-THRESHOLD = 1.0
+THRESHOLD = 2.0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 
 BLOCK = 256  # values that share a scale in int8: one more float32 for each makes 1.6 % more bytes
 LARGEST_FP16 = 65504.0
+_FP16_ENDS = 65520.0  # from here on the nearest is infinity
 # Blocks whose largest value is below this are sent as zeros: their scale would not be a normal number.
 SMALLEST_INT8 = 127 * float(np.finfo(np.float32).tiny)
 
@@ -82,14 +83,19 @@ def _encode_float16(values: Floats) -> Bytes:
     Raises:
         NonFiniteValues: A value is above 65504 in size.
     """
-    with np.errstate(over="ignore"):
-        half = values.astype("<f2")
-    if half.size and not math.isfinite(float(np.abs(half).max())):
-        place = int(np.argmin(np.isfinite(half)))
-        raise NonFiniteValues(
-            f"{values[place]} does not fit into fp16, which ends at {LARGEST_FP16:g}; choose bf16, or a smaller learning rate"
-        )
-    return half.view(np.uint8)
+    check_fits_float16(values)
+    return values.astype("<f2").view(np.uint8)
+
+
+def check_fits_float16(values: Floats) -> None:
+    """Raise NonFiniteValues unless every value is finite as fp16 too."""
+    most = max(float(values.max()), -float(values.min())) if values.size else 0.0
+    if most < _FP16_ENDS:  # a NaN is below nothing
+        return
+    place = int(np.argmin(np.abs(values) < _FP16_ENDS))
+    raise NonFiniteValues(
+        f"{values[place]} does not fit into fp16, which ends at {LARGEST_FP16:g}; choose bf16, or a smaller learning rate"
+    )
 
 
 def _decode_float16(data: Bytes, out: Floats) -> None:

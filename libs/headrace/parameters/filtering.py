@@ -1,0 +1,71 @@
+"""What a worker does to its gradients on their way to a shard, by streams."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from headrace.parameters.codec import carried
+from headrace.parameters.encoded import MOST_VALUES
+from headrace.parameters.filters import sparse
+from headrace.parameters.filters.config import Compression
+from headrace.parameters.filters.encodings import CODECS, Encoding, check_fits_float16
+from headrace.parameters.filters.residual import Residual
+from headrace.parameters.filters.sparse import Places
+from headrace.parameters.layout import Floats
+from headrace.parameters.wire import Carrier, Piece, carry
+
+
+class ShardFilter:
+    """One worker's filter for one shard, with what it keeps back."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._gradients = compression.gradients
+        self._residual: Residual | None = None
+
+    def carry(self, first: Carrier, pieces: Sequence[Piece]) -> Iterator[Carrier]:
+        """Yield the messages that carry a gradient. Nothing is kept back for good until `sent` is called.
+
+        Raises:
+            NonFiniteValues: The gradient cannot be sent so, at once and not while it is sent.
+        """
+        if isinstance(self._gradients, Encoding):
+            if self._gradients is Encoding.FLOAT16:
+                for piece in pieces:
+                    check_fits_float16(piece.values)
+            return carry(first, pieces, self._gradients)
+        gradient = _joined(pieces)
+        if self._residual is None:
+            self._residual = Residual(self._gradients.select, gradient.size)
+        places, values = self._residual.choose(gradient)
+        return _carry_chosen(first, places, values, gradient.size)
+
+    def sent(self) -> None:
+        """Take note that the gradient has arrived."""
+        if self._residual:
+            self._residual.sent()
+
+
+def _joined(pieces: Sequence[Piece]) -> Floats:
+    return (
+        pieces[0].values
+        if len(pieces) == 1
+        else np.concatenate([np.empty(0, np.float32), *(piece.values for piece in pieces)])
+    )
+
+
+def _carry_chosen(first: Carrier, places: Places, values: Floats, size: int) -> Iterator[Carrier]:
+    """Yield messages with values, shape (m,), at `places` of `size`; each chunk in whichever encoding is shorter."""
+    message = first
+    for start in range(0, size, MOST_VALUES):
+        count = min(MOST_VALUES, size - start)
+        chosen = slice(*np.searchsorted(places, [start, start + count]))
+        here, there = places[chosen] - start, values[chosen]
+        encoding, data = Encoding.SPARSE, sparse.encode(here, there, count)
+        if data.nbytes > CODECS[Encoding.FLOAT32].size(count):
+            dense = np.zeros(count, np.float32)
+            dense[here] = there
+            encoding, data = Encoding.FLOAT32, CODECS[Encoding.FLOAT32].encode(dense)
+        yield carried(message, start, data.data, encoding, count)
+        message = type(first)()
+    if not size:
+        yield message
