@@ -133,7 +133,7 @@ class Significance(_message.Message):
 
     THRESHOLD_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
-    """Values are sent that are at least so many times the root mean square of the gradient, with what was kept added; above 0, and 0 means 1."""
+    """Values are sent that are at least so many times the root mean square of the gradient, with what was kept added; above 0, and 0 means 2."""
     def __init__(
         self,
         *,
