@@ -1,24 +1,28 @@
 """What can be seen of the tasks of jobs: the scheduler knows which node to ask, and passes on what it says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
-from headrace.errors import HeadraceError, NotFound, Unavailable
+from headrace.errors import DeadlineExceeded, HeadraceError, NotFound, Unavailable
 from headrace.names import TaskName
 from headrace.rpc.channel import open_channel
 from headrace.rpc.layers import current_call
-from headrace.tasks.v1.inspection_pb2 import ReadLogRequest, ReadLogResponse
+from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, Metrics, ReadLogRequest, ReadLogResponse
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionServicer as GeneratedServicer
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
 from headrace_scheduler.core.jobs import job_of_task
 from headrace_scheduler.core.whereabouts import places_of_task
 from headrace_scheduler.engine import Engine
 from headrace_scheduler.watches import watching
+
+Answer = TypeVar("Answer")
+
+SHORT_S = 10.0  # answered from memory, or from a small file
 
 
 class InspectionServicer(GeneratedServicer):
@@ -45,6 +49,28 @@ class InspectionServicer(GeneratedServicer):
                         nowhere = gone
                         continue
                     return
+        raise nowhere
+
+    def GetMetrics(self, request: GetMetricsRequest, context: grpc.ServicerContext) -> Metrics:
+        """Pass measures on."""
+        return self._ask(request.name, lambda stub: stub.GetMetrics(request, timeout=SHORT_S))
+
+    def _ask(self, name: str, call: Callable[[InspectionStub], Answer]) -> Answer:
+        """Return the answer of the first node that knows the task.
+
+        Raises:
+            NotFound: None does.
+            Unavailable, DeadlineExceeded: A node that may know it cannot be asked.
+        """
+        nowhere: HeadraceError = _unknown(name)
+        for address in self._places(name):
+            try:
+                with open_channel(address) as channel:
+                    return call(InspectionStub(channel))
+            except NotFound:
+                continue
+            except (Unavailable, DeadlineExceeded) as gone:
+                nowhere = gone
         raise nowhere
 
     def _places(self, name: str) -> list[str]:

@@ -45,6 +45,7 @@ def _launcher(settings: Settings) -> Launcher:
         "allow_archives": settings.allow_archives,
         "step_timeout_s": settings.step_timeout_s,
         "collective_host": settings.host,
+        "tensorboard_dir": settings.tensorboard_dir,
     }
     return Launcher(CHILD, settings.data_dir, context)
 

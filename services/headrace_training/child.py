@@ -17,8 +17,10 @@ from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
 from headrace_training.best_values import BestValues
 from headrace_training.core.rank import Rank
 from headrace_training.core.selection import Best
+from headrace_training.recorder import Recorder
 from headrace_training.registration import register
 from headrace_training.strategies import synchronizer_for
+from headrace_training.trackers import recorder_for
 from headrace_training.wire import read_run
 
 log = structlog.get_logger(__name__)
@@ -27,19 +29,26 @@ log = structlog.get_logger(__name__)
 class ReportingObserver:
     """Tells the service how the rank fares."""
 
-    def __init__(self, reporter: Reporter, steps: int, best_values: BestValues) -> None:
+    def __init__(self, reporter: Reporter, steps: int, best_values: BestValues, recorder: Recorder) -> None:
         self._reporter = reporter
         self._steps = steps
         self._best_values = best_values
+        self._recorder = recorder
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
         """Report progress."""
+        self._recorder.stepped(step, metrics)
         self._reporter.progress(step, self._steps, "training", metrics)
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         """Report a checkpoint."""
         log.info("checkpoint_saved", step=step, snapshots=snapshots)
         self._reporter.checkpoint(Checkpoint(step=step, snapshots=snapshots))
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the measures."""
+        log.info("evaluated", step=step, metrics=metrics)
+        self._recorder.evaluated(step, metrics)
 
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         """Keep the values, then report them."""
@@ -64,7 +73,8 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         program = _program(request, context, registry)
         synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
         best_values = BestValues(registry, request)
-        observer = ReportingObserver(reporter, steps, best_values)
+        recorder = stack.enter_context(recorder_for(request, context))
+        observer = ReportingObserver(reporter, steps, best_values, recorder)
         rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         rank.train()

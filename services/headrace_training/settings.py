@@ -3,12 +3,13 @@
 import socket
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.node.settings import reachable
 from headrace.rpc.addresses import split_address
 from headrace.tasks.settings import TaskNodeSettings
+from headrace_training import tensorboard
 
 
 class Settings(TaskNodeSettings):
@@ -32,6 +33,21 @@ class Settings(TaskNodeSettings):
         description="Name or address of this machine that ranks of all-reduce runs on other nodes reach; "
         '"" means the host of the advertised address.',
     )
+
+    tensorboard_dir: str = Field(
+        "",
+        description="Folder that rank 0 of each run writes TensorBoard's event files to, as <project>/<job>; "
+        '"" means none. Needs headrace[tensorboard].',
+    )
+
+    @field_validator("tensorboard_dir")
+    @classmethod
+    def _can_be_written(cls, folder: str) -> str:
+        if folder and not tensorboard.is_installed():
+            raise ValueError(
+                "tensorboard is not installed; pip install 'headrace[tensorboard]', or leave it unset"
+            )
+        return folder and str(Path(folder).resolve())  # tasks have working folders of their own
 
     @property
     def host(self) -> str:

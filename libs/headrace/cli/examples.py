@@ -39,6 +39,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "headrace job logs train-digits-1 --rank 1",
         "headrace job logs train-digits-1 --follow --tail 20",
     ),
+    "job metrics": (
+        "headrace job metrics train-digits-1",
+        "headrace job metrics train-digits-1 --plot",
+        "headrace job metrics train-digits-1 --metric loss --png loss.png",
+    ),
     "models": ("headrace models", "headrace models --json"),
     "model show": ("headrace model show digits", "headrace model show digits/3 --json"),
     "model versions": ("headrace model versions digits",),

@@ -1,13 +1,15 @@
-"""`headrace job logs`: what can be seen of a job's tasks."""
+"""`headrace job logs` and `headrace job metrics`: what can be seen of a job's tasks."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headrace.cli.jobs import JobName
+from headrace.cli.options import AsJson
 from headrace.cli.session import connected
 
 Rank = Annotated[int, typer.Option(help="Which worker: 0 to the number of workers - 1.", min=0)]
@@ -35,3 +37,35 @@ def logs(
             # Bytes, as they were printed: a part may end within a character.
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+
+
+def metrics(
+    context: typer.Context,
+    job: JobName,
+    rank: Rank = 0,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this measure; may be repeated.", show_default=False)
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the curves in the terminal.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curves into a PNG file.", dir_okay=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a worker measured over the steps of a job, all its attempts together."""
+    from headrace.cli import screen
+    from headrace.cli.views.curves import chosen, curves_data, curves_table, drawn
+
+    with connected(context) as client:
+        curves = chosen(client.inspection.metrics(client.job(job), rank=rank), metric or [])
+    if png:
+        from headrace.cli.views.picture import write_png
+
+        write_png(curves, png, title=job)
+    if as_json:
+        screen.show_json(curves_data(curves))
+    elif plot:
+        for line in drawn(curves, screen.out().width if sys.stdout.isatty() else 80):
+            screen.say(line)
+    elif not png:
+        screen.show(curves_table(curves))

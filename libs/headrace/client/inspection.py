@@ -1,14 +1,17 @@
-"""What can be seen of a job's tasks: logs of every rank and attempt."""
+"""What can be seen of a job's tasks: logs and measures of every rank and attempt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from headrace.client.curves import Curve, merged
 from headrace.client.naming import task_name
 from headrace.client.outcome import is_final
+from headrace.errors import NotFound
 from headrace.scheduler.v1.jobs_pb2 import Job, JobState
-from headrace.tasks.v1.inspection_pb2 import ReadLogRequest
+from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, Metrics, ReadLogRequest
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
 
 if TYPE_CHECKING:
@@ -41,6 +44,27 @@ class Inspection:
         name = task_name(job, attempt or job.attempt, rank)
         for response in self._stub.ReadLog(ReadLogRequest(name=name, tail_lines=tail_lines)):
             yield response.data
+
+    def metrics(self, job: Job, *, rank: int = 0) -> dict[str, Curve]:
+        """Return the course of every measure of a rank over all attempts: what an attempt did again counts once, as it did it.
+
+        Raises:
+            FailedPrecondition: The job has not begun.
+            NotFound: No node that is there keeps anything of any attempt.
+        """
+        kept: list[Metrics] = []
+        for attempt in range(1, job.attempt):
+            with suppress(NotFound):
+                kept.append(self._metrics(job, attempt, rank))
+        try:
+            kept.append(self._metrics(job, job.attempt, rank))
+        except NotFound:
+            if not kept:
+                raise
+        return merged(kept)
+
+    def _metrics(self, job: Job, attempt: int, rank: int) -> Metrics:
+        return self._stub.GetMetrics(GetMetricsRequest(name=task_name(job, attempt, rank)))
 
     def follow_log(self, job: Job, *, rank: int = 0, tail_lines: int = 0) -> Iterator[bytes]:
         """Yield what a task of the job prints, in this attempt and those that follow, until the job is final."""

@@ -10,7 +10,8 @@
     settings.py     which programs a node may run, and where
     records.py      what is kept of a task, in a folder of its own
     log.py          what the subprocess prints, in files of bounded size
-    inspection.py   who wants to see it: ReadLog
+    history.py      the course of its measures, in a file of bounded size
+    inspection.py   the rpcs that show it
 
 A service needs three lines beside its own StartTask:
 

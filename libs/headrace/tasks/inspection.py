@@ -8,10 +8,17 @@ import grpc
 
 from headrace.errors import InvalidArgument
 from headrace.names import TaskName
+from headrace.tasks.history import read_history
 from headrace.tasks.log import read_log, tail_offset
 from headrace.tasks.records import Records
 from headrace.tasks.service import TaskService
-from headrace.tasks.v1.inspection_pb2 import ReadLogRequest, ReadLogResponse
+from headrace.tasks.v1.inspection_pb2 import (
+    GetMetricsRequest,
+    Metrics,
+    ReadLogRequest,
+    ReadLogResponse,
+    Series,
+)
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionServicer as GeneratedServicer
 
 MOST_TAIL_LINES = 100_000
@@ -47,6 +54,17 @@ class InspectionServicer(GeneratedServicer):
                 return
             else:
                 pause.wait(_FOLLOW_S)
+
+    def GetMetrics(
+        self,
+        request: GetMetricsRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - gRPC passes it
+    ) -> Metrics:
+        """Return what a task has measured."""
+        history = read_history(self._folder(request.name, request.epoch))
+        return Metrics(
+            series=[Series(name=name, steps=one.steps, values=one.values) for name, one in history.items()]
+        )
 
     def _folder(self, name: str, epoch: int) -> Path:
         return self._records.find(TaskName.parse(name), epoch)

@@ -27,6 +27,7 @@ from headrace.tasks.records import Limits, Records
 from headrace.types.v1.task_pb2 import Failure, Task
 
 TASK_CRASHED = "TASK_CRASHED"
+RECORD = "record"  # key of the context: the task's folder for what is to be kept
 # What a computation needs to find its libraries and devices. Nothing else passes: no key, no token, no setting of the service.
 ENVIRONMENT = frozenset(
     {
@@ -72,7 +73,7 @@ class Launcher:
             limits: How much is kept of the tasks.
         """
         self._module = module
-        self._context = json.dumps(dict(context or {})).encode()
+        self._context = dict(context or {})
         self._graces = (stop_grace_s, kill_grace_s)
         self._work_dir = data_dir.resolve() / "work"
         self.records = Records(data_dir.resolve() / "records", limits)
@@ -93,8 +94,9 @@ class Launcher:
             self.records.end(folder)
             on_exit(crash)
 
+        told = json.dumps(self._context | {RECORD: str(folder)}).encode()
         try:
-            return self._start(name, epoch, folder, (request, self._context), on_event, exited)
+            return self._start(name, epoch, folder, (request, told), on_event, exited)
         except OSError:
             self.records.end(folder)
             raise

@@ -1,6 +1,7 @@
 """What a node keeps of its tasks, also of those that have ended, and through restarts: a folder each, bounded in number and size.
 
-records/{project}/{task}/{epoch}/*.log   what it printed, see `log`
+records/{project}/{task}/{epoch}/*.log          what it printed, see `log`
+records/{project}/{task}/{epoch}/metrics.json   what it measured, see `history`
 """
 
 import os

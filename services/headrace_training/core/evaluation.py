@@ -12,8 +12,11 @@ from headrace_training.core.run import Run
 from headrace_training.core.selection import Best, Search
 
 
-class BestObserver(Protocol):
-    """Who keeps the best values."""
+class EvaluationObserver(Protocol):
+    """Who hears what was measured, and keeps the best values."""
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """These were measured on the validation split after `step` steps."""
 
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         """These values, a state dict, are the best so far."""
@@ -22,7 +25,7 @@ class BestObserver(Protocol):
 class Evaluation:
     """Measures values and remembers the best measure."""
 
-    def __init__(self, program: Program, run: Run, observer: BestObserver) -> None:
+    def __init__(self, program: Program, run: Run, observer: EvaluationObserver) -> None:
         """Read the validation split.
 
         Raises:
@@ -43,6 +46,7 @@ class Evaluation:
             InvalidArgument: What is looked for is not measured.
         """
         metrics = examples.evaluate(self._program, model.module, self._validation)
+        self._observer.evaluated(step, metrics)
         best = self._search.look(step, metrics) if self._search else None
         if best:
             self._observer.improved(best, model.state())

@@ -13,7 +13,7 @@ import torch
 from headrace.errors import NonFiniteValues, ProgramFailed, RunFinished
 from headrace.program import Program
 from headrace_training.core import examples
-from headrace_training.core.evaluation import BestObserver, Evaluation
+from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.order import DataOrder, Indices, noise_seed
 from headrace_training.core.run import Run
@@ -21,7 +21,7 @@ from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import Throughput
 
 
-class Observer(BestObserver, Protocol):
+class Observer(EvaluationObserver, Protocol):
     """Who hears how the rank fares."""
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:

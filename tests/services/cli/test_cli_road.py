@@ -79,6 +79,10 @@ def test_the_whole_road_by_commands(up: "tuple[Headrace, subprocess.Popen[str]]"
     job = run.json("jobs")[0]["name"]
     assert "training_ended" in run("job", "logs", job).stdout
     assert run("job", "logs", job, "--tail", "1").stdout.count("\n") == 1
+    assert len(run.json("job", "metrics", job, "--metric", "loss")["loss"]["steps"]) == 200
+    assert run("job", "metrics", job, "--plot").stdout.startswith("error\n")
+    run("job", "metrics", job, "--png", "curves.png")
+    assert (run.folder / "curves.png").stat().st_size > 1000
     assert "line/2" in run("optimize", "line", "--max-metric-drop", "1").stdout.splitlines()[-1]
     assert run("deploy", "line", "line").stdout.startswith("line serves line/2 at 127.0.0.1:")
     answer = run.json("predict", "line", "--input", "x=[[1,0,0,0],[0,0,0,1]]")

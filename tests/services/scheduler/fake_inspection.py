@@ -23,3 +23,11 @@ class FakeInspection(inspection_pb2_grpc.InspectionServicer):
             raise NotFound(f"this node keeps nothing of {request.name}")
         for number, data in enumerate(self._logs[request.name]):
             yield inspection_pb2.ReadLogResponse(offset=number, data=data)
+
+    def GetMetrics(
+        self, request: inspection_pb2.GetMetricsRequest, context: grpc.ServicerContext
+    ) -> inspection_pb2.Metrics:
+        self._called(f"metrics {request.name}")
+        if request.name not in self._logs:
+            raise NotFound(f"this node keeps nothing of {request.name}")
+        return inspection_pb2.Metrics(series=[inspection_pb2.Series(name="loss", steps=[1], values=[0.5])])

@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.errors import InvalidArgument, NotFound, Unavailable
-from headrace.tasks.v1.inspection_pb2 import ReadLogRequest
+from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, ReadLogRequest
 from headrace.types.v1 import task_pb2
 from tests.services.scheduler.fake_nodes import Nodes
 from tests.services.scheduler.scheduler_server import PROJECT, Scheduler
@@ -36,6 +36,14 @@ def test_the_log_of_a_former_attempt_is_found_wherever_it_ran(scheduler: Schedul
     scheduler.wait_for_job("a", lambda job: job.attempt == 2)
     worker.logs[TASK] = [b"my last words"]
     assert read(scheduler) == [b"my last words"]
+
+
+def test_measures_are_passed_on(scheduler: Scheduler, nodes: Nodes) -> None:
+    workers = [nodes.training(f"training-{number}") for number in range(2)]
+    workers[1].logs[TASK] = []
+    metrics = scheduler.inspection.GetMetrics(GetMetricsRequest(name=TASK))
+    assert [(one.name, list(one.steps), list(one.values)) for one in metrics.series] == [("loss", [1], [0.5])]
+    assert workers[0].calls == [f"metrics {TASK}"], "it was asked, and knew nothing"
 
 
 def test_a_task_that_no_node_knows_is_not_found(scheduler: Scheduler, nodes: Nodes) -> None:

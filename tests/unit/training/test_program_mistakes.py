@@ -28,6 +28,9 @@ class Unheard:
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         pass
 
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         pass
 

@@ -58,6 +58,9 @@ class Heard:
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         self.checkpoints.append(step)
 
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         raise AssertionError("nobody asked for the best")
 

@@ -45,6 +45,7 @@ class Heard:
     steps: list[int] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     checkpoints: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     best: list[Best] = field(default_factory=list)
     best_state: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stop_after: int | None = None
@@ -55,6 +56,9 @@ class Heard:
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         self.checkpoints.append((step, tuple(snapshots)))
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.evaluations.append((step, dict(metrics)))
 
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         self.best.append(best)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/tasks/v1/inspection.proto\x12\x11headrace.tasks.v1\x1a\x1eheadrace/types/v1/access.proto\"a\n\x0eReadLogRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\ntail_lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"/\n\x0fReadLogResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32q\n\nInspection\x12\x63\n\x07ReadLog\x12!.headrace.tasks.v1.ReadLogRequest\x1a\".headrace.tasks.v1.ReadLogResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/tasks/v1/inspection.proto\x12\x11headrace.tasks.v1\x1a\x1eheadrace/types/v1/access.proto\"a\n\x0eReadLogRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\ntail_lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"/\n\x0fReadLogResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x11GetMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"4\n\x07Metrics\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.headrace.tasks.v1.Series\"5\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06values\x18\x03 \x03(\x01\x32\xd2\x01\n\nInspection\x12\x63\n\x07ReadLog\x12!.headrace.tasks.v1.ReadLogRequest\x1a\".headrace.tasks.v1.ReadLogResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12_\n\nGetMetrics\x12$.headrace.tasks.v1.GetMetricsRequest\x1a\x1a.headrace.tasks.v1.Metrics\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSPECTION'].methods_by_name['ReadLog']._loaded_options = None
   _globals['_INSPECTION'].methods_by_name['ReadLog']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
+  _globals['_INSPECTION'].methods_by_name['GetMetrics']._loaded_options = None
+  _globals['_INSPECTION'].methods_by_name['GetMetrics']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
   _globals['_READLOGREQUEST']._serialized_start=89
   _globals['_READLOGREQUEST']._serialized_end=186
   _globals['_READLOGRESPONSE']._serialized_start=188
   _globals['_READLOGRESPONSE']._serialized_end=235
-  _globals['_INSPECTION']._serialized_start=237
-  _globals['_INSPECTION']._serialized_end=350
+  _globals['_GETMETRICSREQUEST']._serialized_start=237
+  _globals['_GETMETRICSREQUEST']._serialized_end=285
+  _globals['_METRICS']._serialized_start=287
+  _globals['_METRICS']._serialized_end=339
+  _globals['_SERIES']._serialized_start=341
+  _globals['_SERIES']._serialized_end=394
+  _globals['_INSPECTION']._serialized_start=397
+  _globals['_INSPECTION']._serialized_end=607
 # @@protoc_insertion_point(module_scope)

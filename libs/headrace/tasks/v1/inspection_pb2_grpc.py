@@ -41,6 +41,11 @@ class InspectionStub:
                 request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/headrace.tasks.v1.Inspection/GetMetrics',
+                request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.Metrics.FromString,
+                _registered_method=True)
 
 
 class InspectionServicer:
@@ -56,6 +61,13 @@ class InspectionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMetrics(self, request, context):
+        """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +75,11 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.FromString,
                     response_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.GetMetricsRequest.FromString,
+                    response_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.Metrics.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +111,33 @@ class Inspection:
             '/headrace.tasks.v1.Inspection/ReadLog',
             headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.SerializeToString,
             headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.tasks.v1.Inspection/GetMetrics',
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.GetMetricsRequest.SerializeToString,
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.Metrics.FromString,
             options,
             channel_credentials,
             insecure,

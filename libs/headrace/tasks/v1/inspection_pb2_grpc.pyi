@@ -39,6 +39,8 @@ class InspectionStub:
     """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
     the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
     """
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.GetMetricsRequest, _inspection_pb2.Metrics]
+    """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task."""
 
 @_typing.type_check_only
 class InspectionAsyncStub(InspectionStub):
@@ -51,6 +53,8 @@ class InspectionAsyncStub(InspectionStub):
     """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
     the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
     """
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_inspection_pb2.GetMetricsRequest, _inspection_pb2.Metrics]  # type: ignore[assignment]
+    """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task."""
 
 class InspectionServicer(metaclass=_abc_1.ABCMeta):
     """Shows what a task leaves behind. Every node that runs tasks serves it for its own. The scheduler serves it for the tasks of all
@@ -66,5 +70,13 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
         the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
         """
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _inspection_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.Metrics, _abc.Awaitable[_inspection_pb2.Metrics]]:
+        """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task."""
 
 def add_InspectionServicer_to_server(servicer: InspectionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
