@@ -6,4 +6,5 @@ schedule.py   the learning rate as a function of the step
 clipping.py   the factor that bounds a gradient's norm
 fused.py      the updates, by torch's fused kernels
 wire.py       settings to and from `headrace.parameters.v1.Optimizer`
+row_*.py      the same for the rows of a table
 """

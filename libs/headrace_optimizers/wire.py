@@ -92,7 +92,7 @@ def optimizer_to_proto(
             message.adagrad.epsilon = optimizer.epsilon
             message.adagrad.weight_decay = optimizer.weight_decay
     if schedule != CONSTANT:
-        _write_schedule(schedule, message.schedule)
+        write_schedule(schedule, message.schedule)
     return message
 
 
@@ -102,7 +102,8 @@ def _write_moments(optimizer: Adam | AdamW | Lamb, message: MomentsMessage) -> N
     message.epsilon, message.weight_decay = optimizer.epsilon, optimizer.weight_decay
 
 
-def _write_schedule(schedule: Schedule, message: schedule_pb2.Schedule) -> None:
+def write_schedule(schedule: Schedule, message: schedule_pb2.Schedule) -> None:
+    """Write a schedule."""
     message.decay = _DECAY_OF[schedule.decay]
     message.warmup_steps, message.decay_steps = schedule.warmup_steps, schedule.decay_steps
     message.floor, message.decay_factor = schedule.floor, schedule.decay_factor

@@ -10,8 +10,9 @@ import torch
 from headrace.config import load_or_exit
 from headrace.node import Agent, join
 from headrace.parameters.malloc import keep_freed_memory
-from headrace.parameters.recoding import add_parameters_servicer
+from headrace.parameters.recoding import add_parameters_servicer, add_rows_servicer
 from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
+from headrace.parameters.v1.shared_rows_pb2_grpc import add_SharedRowsServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
@@ -23,8 +24,11 @@ from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.row_segments import RowSegments
+from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.settings import Settings
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
+from headrace_parameters.shared_rows_servicer import SharedRowsServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.startup import leave_out_compiler
 from headrace_parameters.stores_servicer import StoresServicer
@@ -48,15 +52,22 @@ def main() -> None:
             table.recover()
         )  # before anyone can ask: a store that is not there yet would be one that is lost
         snapshots = _snapshots(process, settings)
-        parameters = ParametersServicer(table, ParameterMetrics(process.metrics, table.all))
+        metrics = ParameterMetrics(process.metrics, table.all)
+        parameters = ParametersServicer(table, metrics)
+        rows = RowsServicer(table, metrics)
         gradients = GradientSegments(table.get) if settings.shared_memory else None
-        if gradients is not None:
-            _sweep(process, gradients)
+        row_segments = RowSegments(table.get) if settings.shared_memory else None
+        if gradients is not None and row_segments is not None:
+            _sweep(process, gradients, row_segments)
         process.serve(
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
             lambda server: add_parameters_servicer(parameters, server),
             lambda server: add_SharedMemoryServicer_to_server(
                 SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
+            ),
+            lambda server: add_rows_servicer(rows, server),
+            lambda server: add_SharedRowsServicer_to_server(
+                SharedRowsServicer(rows, table.get, row_segments), server
             ),
             on_listening=lambda address: _join(process, settings, table, address, recovered),
         )
@@ -82,12 +93,13 @@ def _table(process: Process, settings: Settings) -> StoreTable:
     return table
 
 
-def _sweep(process: Process, gradients: GradientSegments) -> None:
+def _sweep(process: Process, *segments: GradientSegments | RowSegments) -> None:
     """Notice workers and stores that are gone."""
 
     def sweep() -> None:
         while not process.stopping.wait(SWEEP_S):
-            gradients.sweep()
+            for each in segments:
+                each.sweep()
 
     threading.Thread(target=sweep, name="sweep", daemon=True).start()
 

@@ -38,6 +38,11 @@ class GradientSegments:
         """How many are mapped."""
         return len(self._held)
 
+    def workers(self) -> set[tuple[StoreName, int]]:
+        """Return the stores and workers whose segments are mapped."""
+        with self._lock:
+            return set(self._held)
+
     def read(self, store: LiveStore, worker: int, where: SharedValues) -> Iterator[Floats]:
         """Yield the parts of the gradient, where they lie, and check afterwards that what was copied of it is all of one push.
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from headrace.errors import HeadraceError, ShardMapChanged
@@ -14,6 +15,7 @@ from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.lateness import too_late
+from headrace_parameters.live_tables import LiveTables
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 
@@ -31,6 +33,7 @@ class LiveStore:
         shard: What a recovery found; None: a new one.
         journal: Where changes are written; None: the store is in memory alone.
         memory: Where the values of `shard` are; None: in new memory.
+        reserve_rows: Told a table's name and the memory it needs in all, before it takes more; raises if there is none.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class LiveStore:
         shard: Shard | None = None,
         journal: Journal | None = None,
         memory: PublishedMemory | None = None,
+        reserve_rows: Callable[[str, int], None] = lambda _table, _size: None,
     ) -> None:
         self.config = config
         self.create_time = create_time
         self.journal = journal
         self.memory = memory or PublishedMemory()
         self._shard = shard or Shard(config, self.memory.allocate)
+        self.tables = LiveTables(config, reserve_rows)
         self._gradients = Recycled(PrivateMemory)
         self._visible = self._shard.published
         self._changes = self._shown = 0
@@ -65,7 +70,7 @@ class LiveStore:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of values and optimizer state."""
+        """Memory of values and optimizer state, without tables."""
         return self._shard.size_bytes
 
     def needed_bytes(self, layout: FlatLayout) -> int:
@@ -194,7 +199,7 @@ class LiveStore:
         """Return a copy of everything, of one moment."""
         with self._changing:
             self._check_alive()
-            return self._shard.state()
+            return replace(self._shard.state(), tables=self.tables.states())
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says."""
@@ -203,7 +208,9 @@ class LiveStore:
             self._shard.check_layout(state.layout)
             restored = Shard(self.config, self.memory.allocate)
             restored.restore(state)
+            tables = self.tables.restored(state.tables)
             self._become(restored)
+            self.tables.become(tables)
 
     def keep(self, journal: Journal) -> None:
         """Write what there is, and from now on every change, to a journal; before anyone else has the store."""
@@ -268,6 +275,7 @@ class LiveStore:
         with self._changing:
             self._ended = why
         self.wake()
+        self.tables.end(why)
 
     def forget_files(self) -> None:
         """Remove what is on the disk, after `end`."""

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from headrace_parameters.journal.journal import Observers
 from headrace_parameters.live import LiveStore
+from headrace_parameters.table_metrics import HeldTables
 
 _WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -53,6 +54,7 @@ class ParameterMetrics:
             registry=registry,
         )
         registry.register(_HeldStores(stores))
+        registry.register(HeldTables(stores))
 
 
 class _HeldStores(Collector):

@@ -72,6 +72,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> Iterator[parameters_pb2.PullResponse]:
         """Send values."""
         response, store, published = self.pulled(request, context)
+        store.tables.check_dense(request.tensors)
         pieces, encoding = _pieces(store, published, request.tensors), _encoding(store, request)
         self.count_sent(store, response, carried_bytes(pieces, encoding))
         yield from carry(response, pieces, encoding)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 
 from headrace.errors import AlreadyExists, NotFound, QuotaExceeded, ServerDraining, StaleEpoch
 from headrace.names import StoreName
@@ -12,6 +13,7 @@ from headrace.parameters.v1 import stores_pb2
 from headrace_parameters.core.config import Durability, StoreConfig
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
+from headrace_parameters.row_bytes import RowBytes
 
 RETRY_AFTER_S = 1.0
 ANY_EPOCH = 1 << 64
@@ -37,6 +39,7 @@ class StoreTable:
         self._stores: dict[StoreName, LiveStore] = {}
         # Kept from the moment somebody begins to send first values until the store is gone.
         self._reserved: dict[StoreName, int] = {}
+        self._rows = RowBytes()
 
     def get(self, name: StoreName) -> LiveStore:
         """Find a store; NotFound if it is not held here."""
@@ -104,7 +107,7 @@ class StoreTable:
         held = self.find_same(config)
         if held:
             return held
-        store = LiveStore(config, self._now())
+        store = LiveStore(config, self._now(), reserve_rows=partial(self._reserve_rows, config.name))
         prepare(store)
         with ExitStack() as unless_placed:
             if config.durability is not Durability.MEMORY:
@@ -166,6 +169,9 @@ class StoreTable:
             self._shelf.place(store.config, store.journal)
         self._unclaimed.discard(name)
         self._stores[name], self._reserved[name] = store, store.size_bytes
+        self._rows.forget(name)
+        for table in store.tables.values():
+            self._rows.keep(name, table.config.name, table.facts().size_bytes)
         return old
 
     def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
@@ -181,13 +187,19 @@ class StoreTable:
                 self._reserved[store.config.name] = needed
 
     def _check_room(self, name: StoreName, needed: int) -> None:
-        taken = sum(size for other, size in self._reserved.items() if other != name)
+        taken = sum(size for other, size in self._reserved.items() if other != name) + self._rows.total()
         if taken + needed > self._max_bytes:
             raise QuotaExceeded(
                 f"{name} needs {needed} bytes, the other stores have {taken} of {self._max_bytes}; use more shards, "
                 "delete a store or raise HEADRACE_PARAMETERS_MAX_BYTES",
                 metadata={"needed_bytes": needed, "free_bytes": self._max_bytes - taken},
             )
+
+    def _reserve_rows(self, name: StoreName, table: str, needed: int) -> None:
+        """Keep room for all rows of a table; QuotaExceeded if there is none."""
+        with self._lock:
+            taken = sum(self._reserved.values()) + self._rows.total(other_than=(name, table))
+            self._rows.reserve(name, table, needed, free=self._max_bytes - taken)
 
     def delete(self, name: StoreName, epoch: int) -> None:
         """Forget a store, if its epoch is `epoch` or older; 0: whatever it is.
@@ -205,6 +217,7 @@ class StoreTable:
             if self._stores.get(name) is store:
                 del self._stores[name]
                 self._reserved.pop(name, None)
+                self._rows.forget(name)
         store.end(NotFound(f"{name} was deleted"))
         store.forget_files()
 

@@ -9,6 +9,7 @@ from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.live import LiveStore
+from headrace_parameters.table_wire import tables_from_proto, tables_to_proto
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,
@@ -62,6 +63,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         maximum_gradient_norm=request.optimizer.maximum_gradient_norm,
         durability=durability,
         compression=compression_from_proto(request.compression),
+        tables=tables_from_proto(request.tables),
     )
 
 
@@ -98,6 +100,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         size_bytes=store.size_bytes,
         durability=_DURABILITY_OF[config.durability],
         compression=compression_to_proto(config.compression),
+        tables=tables_to_proto(store.tables.values()),
     )
     message.create_time.FromDatetime(store.create_time)
     published, layout, shard_map = store.published, store.layout, store.map

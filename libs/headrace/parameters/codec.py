@@ -60,11 +60,11 @@ def encode(message: Message | Carried) -> bytes:
     chunk = message.chunk
     values, inner = chunk.values, _number(_OFFSET, chunk.offset)
     if values.nbytes:
-        inner += bytes([_VALUES]) + _varint(values.nbytes)
+        inner += bytes([_VALUES]) + varint(values.nbytes)
     rest = _number(_ENCODING, chunk.encoding) + _number(_COUNT, chunk.count)
-    tag = _varint(number << 3 | _BYTES)
+    tag = varint(number << 3 | _BYTES)
     length = len(inner) + values.nbytes + len(rest)
-    return b"".join((before, tag, _varint(length), inner, values, rest, after))
+    return b"".join((before, tag, varint(length), inner, values, rest, after))
 
 
 def decoder(kind: type[Encoded]) -> Callable[[bytes], Encoded]:
@@ -81,13 +81,13 @@ def decoder(kind: type[Encoded]) -> Callable[[bytes], Encoded]:
     return decode
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """Bytes that only the generated code knows what to do with."""
 
 
 def _split(head: bytes, number: int) -> tuple[bytes, bytes]:
     """Cut an encoded message where a field of this number belongs."""
-    for tag, start, _, _ in _fields(head):
+    for tag, start, _, _ in fields_of(head):
         if tag >> 3 > number:
             return head[:start], head[start:]
     return head, b""
@@ -96,12 +96,12 @@ def _split(head: bytes, number: int) -> tuple[bytes, bytes]:
 def _only_chunk(data: bytes, tag: int) -> tuple[tuple[int, int], ChunkView] | None:
     """Find the one chunk and where its field lies; None if there is none, a second one, or anything unusual."""
     try:
-        chunks = [(start, content, stop) for found, start, content, stop in _fields(data) if found == tag]
+        chunks = [(start, content, stop) for found, start, content, stop in fields_of(data) if found == tag]
         if len(chunks) != 1:
             return None
         start, content, stop = chunks[0]
         return (start, stop), _chunk(data, content, stop)
-    except _Malformed:
+    except Malformed:
         return None
 
 
@@ -110,58 +110,60 @@ def _chunk(data: bytes, at: int, stop: int) -> ChunkView:
     values = (stop, stop)
     offset, at = _optional(data, at, stop, _OFFSET)
     if at < stop and data[at] == _VALUES:
-        length, at = _read_varint(data, at + 1)
+        length, at = read_varint(data, at + 1)
         values, at = (at, at + length), at + length
     encoding, at = _optional(data, at, stop, _ENCODING)
     count, at = _optional(data, at, stop, _COUNT)
     if at != stop or encoding > _MAX_INT32:
-        raise _Malformed
+        raise Malformed
     return ChunkView(offset, memoryview(data)[slice(*values)], encoding, count)
 
 
 def _optional(data: bytes, at: int, stop: int, tag: int) -> tuple[int, int]:
     """Read a number if the next field is this one; return it, or 0, and where it ends."""
-    return _read_varint(data, at + 1) if at < stop and data[at] == tag else (0, at)
+    return read_varint(data, at + 1) if at < stop and data[at] == tag else (0, at)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each field's tag, and where it starts, where its content starts, and where it stops."""
+def fields_of(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each field's tag, and where it starts, where its content starts, and where it stops; Malformed if it does not."""
     stop = 0
     while stop < len(data):
         start = stop
-        tag, content = _read_varint(data, start)
+        tag, content = read_varint(data, start)
         kind = tag & 7
         if kind == _VARINT:
-            stop = _read_varint(data, content)[1]
+            stop = read_varint(data, content)[1]
         elif kind == _BYTES:
-            length, content = _read_varint(data, content)
+            length, content = read_varint(data, content)
             stop = content + length
         elif kind in (_FIXED32, _FIXED64):
             stop = content + (4 if kind == _FIXED32 else 8)
         else:  # groups, and what does not exist
-            raise _Malformed
+            raise Malformed
         if stop > len(data):
-            raise _Malformed
+            raise Malformed
         yield tag, start, content, stop
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number that is encoded at a place, and the place after it; Malformed if there is none."""
     value = 0
     for index, byte in enumerate(data[at : at + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             if value > _MAX_UINT64:
-                raise _Malformed
+                raise Malformed
             return value, at + index + 1
-    raise _Malformed
+    raise Malformed
 
 
 def _number(tag: int, value: int) -> bytes:
     """Write a field, unless it is 0."""
-    return bytes([tag]) + _varint(value) if value else b""
+    return bytes([tag]) + varint(value) if value else b""
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Encode a number."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

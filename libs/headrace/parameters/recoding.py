@@ -1,57 +1,94 @@
-"""The generated stub and handlers of the Parameters service, with `headrace.parameters.codec` in the place of the generated codec.
+"""The generated stubs and handlers of services whose messages are large, with codecs of our own in the place of the generated one.
 
-Only what has a chunk is recoded; the bytes on the wire, and all that a caller or an interceptor sees, stay as they are.
+Parameters has chunks (`headrace.parameters.codec`), Rows packed numbers (`headrace.parameters.packed`); what has neither is not recoded.
+The bytes on the wire, and all that a caller or an interceptor sees, stay as they are.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from headrace.parameters import codec
-from headrace.parameters.v1 import parameters_pb2
+from headrace.parameters import codec, packed
+from headrace.parameters.v1 import parameters_pb2, rows_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import (
     ParametersServicer,
     ParametersStub,
     add_ParametersServicer_to_server,
 )
-
-_SERVICE = parameters_pb2.DESCRIPTOR.services_by_name["Parameters"]
+from headrace.parameters.v1.rows_pb2_grpc import RowsServicer, RowsStub, add_RowsServicer_to_server
 
 Deserialize = Callable[[bytes], Any]
 
 
+@dataclass(frozen=True)
+class _Codec:
+    """How the messages of a service are written and read."""
+
+    service: ServiceDescriptor
+    encode: Callable[[Any], bytes]
+    decoder: Callable[[type[Any]], Deserialize]
+    recodes: Callable[[Descriptor], bool]
+
+    def recoded(self, message: Descriptor, deserialize: Deserialize) -> Deserialize:
+        return self.decoder(GetMessageClass(message)) if self.recodes(message) else deserialize
+
+
+_PARAMETERS = _Codec(
+    parameters_pb2.DESCRIPTOR.services_by_name["Parameters"],
+    codec.encode,
+    codec.decoder,
+    lambda message: "chunk" in message.fields_by_name,
+)
+_ROWS = _Codec(rows_pb2.DESCRIPTOR.services_by_name["Rows"], packed.encode, packed.decoder, packed.has_packed)
+
+
 def parameters_stub(channel: grpc.Channel) -> ParametersStub:
     """Return the stub of a channel."""
-    return ParametersStub(cast("grpc.Channel", _RecodedChannel(channel)))  # all of a channel that a stub uses
+    # All of a channel that a stub uses.
+    return ParametersStub(cast("grpc.Channel", _RecodedChannel(channel, _PARAMETERS)))
+
+
+def rows_stub(channel: grpc.Channel) -> RowsStub:
+    """Return the stub of a channel."""
+    return RowsStub(cast("grpc.Channel", _RecodedChannel(channel, _ROWS)))
 
 
 def add_parameters_servicer(servicer: ParametersServicer, server: grpc.Server) -> None:
     """Serve the service."""
-    add_ParametersServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server)))
+    add_ParametersServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _PARAMETERS)))
+
+
+def add_rows_servicer(servicer: RowsServicer, server: grpc.Server) -> None:
+    """Serve the service."""
+    add_RowsServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _ROWS)))
 
 
 class _RecodedChannel:
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, codec: _Codec) -> None:
         self._channel = channel
+        self._codec = codec
 
     def __getattr__(self, kind: str) -> Callable[..., Any]:
         """Return `unary_unary` and its siblings, by which a stub makes its calls."""
         make = getattr(self._channel, kind)
 
         def made(method: str, *, response_deserializer: Deserialize, **options: Any) -> Any:
-            answer = _SERVICE.methods_by_name[method.rpartition("/")[2]].output_type
-            recoded = options | {"request_serializer": codec.encode}
-            return make(method, response_deserializer=_recoded(answer, response_deserializer), **recoded)
+            answer = self._codec.service.methods_by_name[method.rpartition("/")[2]].output_type
+            recoded = options | {"request_serializer": self._codec.encode}
+            read = self._codec.recoded(answer, response_deserializer)
+            return make(method, response_deserializer=read, **recoded)
 
         return made
 
 
 class _RecodedServer:
-    def __init__(self, server: grpc.Server) -> None:
+    def __init__(self, server: grpc.Server, codec: _Codec) -> None:
         self._server = server
+        self._codec = codec
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Wait for the methods themselves, which come next."""
@@ -60,20 +97,16 @@ class _RecodedServer:
         self, service: str, handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
     ) -> None:
         """Serve the methods."""
-        recoded = {name: _handler(name, handler) for name, handler in handlers.items()}
+        recoded = {name: _handler(name, handler, self._codec) for name, handler in handlers.items()}
         generic = grpc.method_handlers_generic_handler(service, recoded)
         self._server.add_generic_rpc_handlers((generic,))
         self._server.add_registered_method_handlers(service, recoded)
 
 
-def _handler(name: str, handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+def _handler(name: str, handler: Any, codec: _Codec) -> "grpc.RpcMethodHandler[Any, Any]":
     make, behavior = _KINDS[handler.request_streaming, handler.response_streaming]
-    request = _recoded(_SERVICE.methods_by_name[name].input_type, handler.request_deserializer)
+    request = codec.recoded(codec.service.methods_by_name[name].input_type, handler.request_deserializer)
     return make(getattr(handler, behavior), request, codec.encode)
-
-
-def _recoded(message: Descriptor, deserialize: Deserialize) -> Deserialize:
-    return codec.decoder(GetMessageClass(message)) if "chunk" in message.fields_by_name else deserialize
 
 
 _KINDS: "Mapping[tuple[bool, bool], tuple[Callable[..., grpc.RpcMethodHandler[Any, Any]], str]]" = {

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from headrace.errors import FailedPrecondition, StaleEpoch
+from headrace.errors import FailedPrecondition, InvalidArgument, StaleEpoch
 from headrace.names import StoreName
 from headrace.parameters.filters.config import NONE, Compression
 from headrace_optimizers.bounds import check
 from headrace_optimizers.config import Lamb, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
+from headrace_parameters.core.rows.config import TableConfig, check_tables
 
 
 class Consistency(Enum):
@@ -65,6 +66,7 @@ class StoreConfig:
     maximum_gradient_norm: float = 0.0
     durability: Durability = Durability.MEMORY
     compression: Compression = NONE
+    tables: tuple[TableConfig, ...] = ()
 
     def __post_init__(self) -> None:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)
@@ -73,6 +75,20 @@ class StoreConfig:
         in_range = 0 <= self.shard_index < self.shard_count
         check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
         self._check_consistency()
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        check_tables(self.tables)
+        norm, memory = self.maximum_gradient_norm, self.durability is Durability.MEMORY
+        # The norm would have to include the gradients of rows, and a log those pushes; neither does.
+        check(
+            "optimizer.maximum_gradient_norm", norm, "0 in a store with tables", not norm or not self.tables
+        )
+        if self.tables and not memory:
+            raise InvalidArgument(
+                f"durability is {self.durability.value}; a store with tables is in memory alone: use DURABILITY_MEMORY and checkpoints",
+                field="durability",
+            )
 
     def _check_consistency(self) -> None:
         bound, backups, most = self.staleness_bound, self.backup_workers, self.worker_count - 1

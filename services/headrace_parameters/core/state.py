@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ import torch
 from headrace.errors import InvalidArgument, NonFiniteValues
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.shard_map import ShardMap
+from headrace_parameters.core.rows.state import TableState
 
 _FORMAT = "headrace.parameters.shard/2"
 _OPTIMIZER = "optimizer."
+_TABLE = "table."
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class ShardState:
         optimizer: Kind of the optimizer that `optimizer_state` belongs to.
         last_steps: Last step of each worker that was applied, if any was.
         values: Shape (shard's length,), float32.
+        tables: Rows by name of their table.
     """
 
     layout: FlatLayout
@@ -34,18 +37,23 @@ class ShardState:
     last_steps: Mapping[int, int]
     values: torch.Tensor
     optimizer_state: Mapping[str, torch.Tensor]
+    tables: Mapping[str, TableState] = field(default_factory=dict)
 
     def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Return tensors and metadata, as a safetensors file has them."""
         tensors = {_OPTIMIZER + name: tensor for name, tensor in self.optimizer_state.items()}
-        facts = {
+        facts: dict[str, Any] = {
             "tensors": [[tensor.name, list(tensor.shape)] for tensor in self.layout.tensors],
             "shard_index": self.shard_index,
             "map": _map_to_json(self.map),
             "optimizer": self.optimizer,
             "version": self.version,
             "last_steps": sorted(self.last_steps.items()),
+            "tables": {},
         }
+        for name, table in self.tables.items():
+            rows, facts["tables"][name] = table.encode()
+            tensors |= {f"{_TABLE}{name}.{part}": tensor for part, tensor in rows.items()}
         return {"values": self.values, **tensors}, {"format": _FORMAT, "shard": json.dumps(facts)}
 
     @classmethod
@@ -74,6 +82,10 @@ class ShardState:
                     for name, tensor in tensors.items()
                     if name.startswith(_OPTIMIZER)
                 },
+                tables={
+                    name: TableState.decode(_part(tensors, f"{_TABLE}{name}."), found)
+                    for name, found in facts["tables"].items()
+                },
             )
             length = state.map.length(state.shard_index)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -86,7 +98,9 @@ class ShardState:
 
     def check_finite(self) -> None:
         """Raise NonFiniteValues if there is a NaN or an infinity in it."""
-        if not all(torch.isfinite(tensor).all() for tensor in (self.values, *self.optimizer_state.values())):
+        tensors = [self.values, *self.optimizer_state.values()]
+        tensors += [tensor for table in self.tables.values() for tensor in (table.values, table.state)]
+        if not all(torch.isfinite(tensor).all() for tensor in tensors):
             raise NonFiniteValues("the snapshot holds a NaN or an infinity")
 
 
@@ -110,3 +124,7 @@ def _map_from_json(facts: dict[str, Any]) -> ShardMap:
         ranges={shard: tuple(range(*part) for part in held) for shard, held, _ in facts["shards"]},
         addresses={shard: address for shard, _, address in facts["shards"] if address},
     )
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.parameters.client import ShardedStore
+from headrace.parameters.tables import ShardedTables
 from tests.services.parameters.parameter_server import (
     LAYOUT,
     NAME,
@@ -16,6 +17,7 @@ from tests.services.parameters.parameter_server import (
     flat,
     parameter_server,
 )
+from tests.services.parameters.parameter_tables import Tables
 
 
 @pytest.fixture
@@ -67,3 +69,23 @@ def ready_store(server: ParameterServer, connect: Connect, **request: object) ->
     store = connect(server)
     store.initialize(LAYOUT, flat(0))
     return store
+
+
+@pytest.fixture
+def open_tables(transport: str) -> Iterator[Tables]:
+    with ExitStack() as stack:
+
+        def open_all(
+            *servers: ParameterServer, epoch: int = 1, worker: int = 0, timeout_s: float = 10
+        ) -> ShardedTables:
+            tables = ShardedTables(
+                [server.channel for server in servers],
+                NAME,
+                epoch=epoch,
+                worker=worker,
+                timeout_s=timeout_s,
+                shared_memory=transport == "shared memory",
+            )
+            return stack.enter_context(tables)
+
+        yield open_all

@@ -14,9 +14,10 @@ from prometheus_client import CollectorRegistry
 from headrace.errors import NotFound
 from headrace.parameters.client import StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace.parameters.recoding import add_parameters_servicer
+from headrace.parameters.recoding import add_parameters_servicer, add_rows_servicer
 from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
+from headrace.parameters.v1.shared_rows_pb2_grpc import add_SharedRowsServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
@@ -25,7 +26,10 @@ from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.row_segments import RowSegments
+from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
+from headrace_parameters.shared_rows_servicer import SharedRowsServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
@@ -97,9 +101,11 @@ class ParameterServer:
         table: StoreTable,
         metrics: CollectorRegistry,
         gradients: GradientSegments | None,
+        row_segments: RowSegments | None,
     ) -> None:
         self.clients = ExitStack()  # closed before the channel is
         self.gradients = gradients
+        self.row_segments = row_segments
         self.channel = channel
         self.table = table
         self.metrics = metrics
@@ -123,18 +129,25 @@ def parameter_server(
     shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
     table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC), shelf=shelf)
     table.recover()
-    parameters = ParametersServicer(table, ParameterMetrics(metrics, table.all))
+    counters = ParameterMetrics(metrics, table.all)
+    parameters = ParametersServicer(table, counters)
+    rows = RowsServicer(table, counters)
     stores = StoresServicer(table, Snapshots(artifacts))
     gradients = GradientSegments(table.get) if shared_memory else None
+    row_segments = RowSegments(table.get) if shared_memory else None
     with serve(
         lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
         lambda server: add_SharedMemoryServicer_to_server(
             SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
         ),
+        lambda server: add_rows_servicer(rows, server),
+        lambda server: add_SharedRowsServicer_to_server(
+            SharedRowsServicer(rows, table.get, row_segments), server
+        ),
     ) as channel:
         try:
-            server = ParameterServer(channel, table, metrics, gradients)
+            server = ParameterServer(channel, table, metrics, gradients, row_segments)
             with server.clients:
                 yield server
         finally:

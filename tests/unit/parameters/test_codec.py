@@ -101,15 +101,15 @@ def test_what_the_generated_code_wrote_is_read_without_a_copy_of_the_values(
 
 
 def _field(number: int, kind: int, content: bytes) -> bytes:
-    return codec._varint(number << 3 | kind) + content
+    return codec.varint(number << 3 | kind) + content
 
 
 def _sized(content: bytes) -> bytes:
-    return codec._varint(len(content)) + content
+    return codec.varint(len(content)) + content
 
 
 # Valid fields, known or not, in any order, twice, with numbers written longer than they need be: chunks of such fields too.
-VARINTS = UINT64.map(codec._varint) | st.sampled_from([b"\x80\x00", b"\x81\x80\x00"])
+VARINTS = UINT64.map(codec.varint) | st.sampled_from([b"\x80\x00", b"\x81\x80\x00"])
 CHUNKS = st.lists(
     st.builds(_field, st.sampled_from([1, 3, 4, 200]), st.just(0), VARINTS)
     | st.builds(_field, st.sampled_from([2, 3, 200]), st.just(2), st.binary(max_size=20).map(_sized)),

@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
 from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
+from headrace.parameters.v1 import tables_pb2 as _tables_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -391,6 +392,7 @@ class Store(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     SHARD_MAP_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -437,6 +439,10 @@ class Store(_message.Message):
     def compression(self) -> _compression_pb2.Compression:
         """What is done to gradients and values that travel by streams."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[_tables_pb2.Table]:
+        """The tables, as they were declared, with what they hold here."""
+
     def __init__(
         self,
         *,
@@ -458,10 +464,11 @@ class Store(_message.Message):
         durability: Global___Durability.ValueType = ...,
         shard_map: _shard_map_pb2.ShardMap | None = ...,
         compression: _compression_pb2.Compression | None = ...,
+        tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,6 +492,7 @@ class CreateStoreRequest(_message.Message):
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -519,6 +527,12 @@ class CreateStoreRequest(_message.Message):
     def compression(self) -> _compression_pb2.Compression:
         """What is done to gradients and values that travel by streams; unset: nothing."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[_tables_pb2.Table]:
+        """Tables the store has beside its tensors, at most 256, with different names. Their output fields are ignored. Durability must be MEMORY,
+        and the optimizer's maximum_gradient_norm 0: the gradients of rows are in no norm.
+        """
+
     def __init__(
         self,
         *,
@@ -534,10 +548,11 @@ class CreateStoreRequest(_message.Message):
         backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
         compression: _compression_pb2.Compression | None = ...,
+        tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,233 @@
+"""The calls of one worker to the tables of one shard."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import grpc
+import numpy as np
+
+from headrace.errors import HeadraceError, Internal, SharedMemoryUnavailable, Unavailable, Unimplemented
+from headrace.parameters.answers import Received
+from headrace.parameters.keys import Keys
+from headrace.parameters.layout import Floats
+from headrace.parameters.operation import Operation
+from headrace.parameters.packed import array_of, packed
+from headrace.parameters.recoding import rows_stub
+from headrace.parameters.segments import MappedSegment
+from headrace.parameters.v1 import parameters_pb2, rows_pb2, shared_rows_pb2, shared_rows_pb2_grpc
+from headrace.parameters.v1.shared_memory_pb2 import SharedValues
+
+_RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class _Future(Protocol[Answer_co]):
+    def cancel(self) -> bool:
+        """End it."""
+
+    def result(self) -> Answer_co:
+        """Wait for the answer."""
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """What of a push belongs to one shard, and where it lies in shared memory.
+
+    Args:
+        keys: Shape (n,).
+        gradients: Shape (n, dim).
+    """
+
+    keys: Keys
+    gradients: Floats
+    lent_keys: SharedValues | None
+    lent_gradients: SharedValues | None
+
+
+@dataclass(frozen=True)
+class AskedRows:
+    """What of a pull belongs to one shard, and where the keys lie in shared memory."""
+
+    keys: Keys
+    lent_keys: SharedValues | None
+
+
+@dataclass(frozen=True)
+class RowAnswer:
+    """Rows of a shard, shape (n * dim,), and what it says of them."""
+
+    received: Received
+    values: Floats
+
+
+class RowShardClient:
+    """The tables of one shard, as one worker of one epoch sees them. Every method may be repeated without harm.
+
+    Rows travel through shared memory until the shard, or the system, refuses it for the first time, then in messages.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, store: str, *, epoch: int, worker: int, shared_memory: bool
+    ) -> None:
+        self._rows = rows_stub(channel)
+        self._shared = shared_rows_pb2_grpc.SharedRowsStub(channel) if shared_memory else None
+        self._mapped: MappedSegment | None = None  # where the shard puts its answers
+        self.shares_memory = False  # until rows have travelled so
+        self.why_not_shared = "" if shared_memory else "shared memory is turned off"
+        self._store = store
+        self._epoch = epoch
+        self._worker = worker
+
+    def push(
+        self, operation: Operation, table: str, step: int, samples: float, gradient: RowGradient
+    ) -> Received:
+        """Send the shard's part of a gradient; return the version of the table there, and the worker's next step."""
+        header = self._header(step, samples)
+        if self._shared and gradient.lent_keys:
+            request = shared_rows_pb2.PushRowsSharedRequest(
+                store=self._store,
+                table=table,
+                header=header,
+                keys=gradient.lent_keys,
+                gradients=gradient.lent_gradients,
+            )
+            try:
+                call = self._shared.PushRowsShared.future(request, timeout=operation.remaining_s)
+                return _taken(self._answer(operation, call).response)
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+        message = packed(
+            rows_pb2.PushRowsRequest(store=self._store, table=table, header=header),
+            keys=gradient.keys,
+            gradients=gradient.gradients,
+        )
+        sent = self._rows.PushRows.future(message, timeout=operation.remaining_s)
+        return _taken(operation.track(sent).result())
+
+    def pull(
+        self, operation: Operation, table: str, min_version: int, step: int | None, asked: AskedRows
+    ) -> RowAnswer:
+        """Receive the shard's part of some rows: of at least this version, and ones that `step` may be computed with."""
+        if self._shared and asked.lent_keys:
+            request = shared_rows_pb2.PullRowsSharedRequest(
+                store=self._store,
+                table=table,
+                epoch=self._epoch,
+                worker=self._worker,
+                min_version=min_version,
+                step=step,
+                keys=asked.lent_keys,
+            )
+            try:
+                call = self._shared.PullRowsShared.future(request, timeout=operation.remaining_s)
+                answer = self._answer(operation, call)
+                copied = self._copy(answer.values)
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+            else:
+                if copied is not None:
+                    return RowAnswer(Received(answer.response.version, answer.response.staleness), copied)
+        message = packed(
+            rows_pb2.PullRowsRequest(
+                store=self._store, table=table, epoch=self._epoch, min_version=min_version, step=step
+            ),
+            keys=asked.keys,
+        )
+        call_rows = self._rows.PullRows.future(message, timeout=operation.remaining_s)
+        response = operation.track(call_rows).result()
+        return RowAnswer(Received(response.version, response.staleness), array_of(response, "values"))
+
+    def push_pull(
+        self,
+        operation: Operation,
+        table: str,
+        step: int,
+        samples: float,
+        gradient: RowGradient,
+        asked: AskedRows,
+    ) -> RowAnswer:
+        """Send the shard's part of a gradient, receive that of some rows for the next step."""
+        header = self._header(step, samples)
+        if self._shared and gradient.lent_keys and asked.lent_keys:
+            request = shared_rows_pb2.PushPullRowsSharedRequest(
+                store=self._store,
+                table=table,
+                header=header,
+                keys=gradient.lent_keys,
+                gradients=gradient.lent_gradients,
+                pull_keys=asked.lent_keys,
+            )
+            try:
+                call = self._shared.PushPullRowsShared.future(request, timeout=operation.remaining_s)
+                answer = self._answer(operation, call)
+                copied = self._copy(answer.values)
+            except SharedMemoryUnavailable as why:
+                self._refused(why)
+            else:
+                if copied is not None:
+                    return RowAnswer(_received(answer.response), copied)
+        # A second time, if the rows were lost: a duplicate then.
+        message = packed(
+            rows_pb2.PushPullRowsRequest(store=self._store, table=table, header=header),
+            keys=gradient.keys,
+            gradients=gradient.gradients,
+            pull_keys=asked.keys,
+        )
+        call_rows = self._rows.PushPullRows.future(message, timeout=operation.remaining_s)
+        response = operation.track(call_rows).result()
+        return RowAnswer(_received(response), array_of(response, "values"))
+
+    def release(self, nonce: bytes) -> None:
+        """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
+        if self._shared and nonce and self.shares_memory:
+            request = shared_rows_pb2.ReleaseRowsSharedRequest(
+                store=self._store, worker=self._worker, nonce=nonce
+            )
+            with suppress(HeadraceError):
+                self._shared.ReleaseRowsShared(request, timeout=_RELEASE_S)
+        self._shared, self._mapped = None, None
+
+    def _answer(self, operation: Operation, call: _Future[Answer_co]) -> Answer_co:
+        try:
+            answer = operation.track(call).result()
+        except Unimplemented as error:
+            raise SharedMemoryUnavailable(f"the service knows no shared memory: {error.message}") from error
+        except Unavailable:
+            self._mapped = None  # the process may be gone, and nobody else keeps its memory
+            raise
+        self.shares_memory = True
+        return answer
+
+    def _copy(self, where: SharedValues) -> Floats | None:
+        """Copy an answer; None if it was overwritten meanwhile, by a call of ours that was given up."""
+        if self._mapped is None or self._mapped.nonce != where.segment.nonce:
+            self._mapped = MappedSegment(where.segment)
+        values = self._mapped.part(where).copy()
+        return values if self._mapped.is_current(where) else None
+
+    def _refused(self, why: SharedMemoryUnavailable) -> None:
+        """Use messages from now on."""
+        self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
+
+    def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
+        return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
+
+
+def _taken(response: rows_pb2.PushRowsResponse) -> Received:
+    return Received(response.version, 0, response.next_step)
+
+
+def _received(response: rows_pb2.PushPullRowsResponse) -> Received:
+    return Received(response.version, response.staleness, response.next_step)
+
+
+def place(
+    answer: RowAnswer, out: Floats, positions: "slice | np.ndarray[tuple[int], np.dtype[np.int64]]"
+) -> None:
+    """Write rows of a shard to where they belong in `out`, shape (n, dim)."""
+    rows = out[positions]
+    if answer.values.size != rows.size:
+        raise Internal(f"the shard answered {answer.values.size} values where {rows.size} were asked for")
+    out[positions] = answer.values.reshape(rows.shape)

@@ -1,0 +1,252 @@
+"""The client of a store's tables: rows by key, over all shards.
+
+with ShardedTables(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores/run", epoch=1, worker=0) as tables:
+    rows = tables.pull_rows("users", [17, 4, 17], step=0).values       # shape (3, dim)
+    tables.push_rows("users", 0, [17, 4], gradients, samples=32)
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from headrace.errors import DtypeMismatch, NotFound, ShapeMismatch
+from headrace.parameters.answers import Pulled, summed_up
+from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
+from headrace.parameters.layout import Floats
+from headrace.parameters.operation import Operation
+from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
+from headrace.parameters.row_shard import AskedRows, RowAnswer, RowGradient, RowShardClient, place
+from headrace.parameters.together import Together
+from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.rpc.channel import open_channel
+
+Positions = slice | Indices
+_ALL = slice(None)
+
+
+class ShardedTables:
+    """All shards of the tables of one store, as one worker uses them; beside its `ShardedStore`, for dense tensors.
+
+    Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed; each
+    raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; they take turns.
+
+    Args:
+        shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
+        store: `projects/{project}/stores/{store}`.
+        epoch: The run's; a shard with a greater one refuses everything with StaleEpoch. 0: a reader outside the run, who pulls alone.
+        worker: 0 to the store's `worker_count` - 1.
+        timeout_s: Bound of every method. Under BSP a pull waits for the slowest worker: allow for it.
+        shared_memory: Exchange rows through memory with shards of this machine; False: always in messages.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str | grpc.Channel],
+        store: str,
+        *,
+        epoch: int,
+        worker: int = 0,
+        timeout_s: float = 60.0,
+        shared_memory: bool = True,
+    ) -> None:
+        channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
+        self._own_channels = [
+            channel for channel, shard in zip(channels, shards, strict=True) if isinstance(shard, str)
+        ]
+        shares = shared_memory and epoch > 0  # a reader has no segment of its own at the shards
+        self._shards = [
+            RowShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shares)
+            for channel in channels
+        ]
+        self._stores = stores_pb2_grpc.StoresStub(channels[0])
+        self._store = store
+        self._lender = RowLender(enabled=shares)
+        self._together = Together(len(shards), timeout_s)
+        self._dims: dict[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs, which then raises Cancelled, and free the connections."""
+        self._together.close()
+        for shard in self._shards:
+            shard.release(self._lender.nonce)
+        self._lender.close()
+        for channel in self._own_channels:
+            channel.close()
+
+    @property
+    def transport(self) -> str:
+        """How rows travel, as of the last call: "shared memory" with all shards, else "message"."""
+        return "shared memory" if all(shard.shares_memory for shard in self._shards) else "message"
+
+    @property
+    def why_message(self) -> str:
+        """Why the first shard that shares no memory does not; empty if all do, or nothing has travelled yet."""
+        return next((shard.why_not_shared for shard in self._shards if shard.why_not_shared), "")
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Values of a row, by table; asked for once."""
+        if self._dims is None:
+            request = stores_pb2.GetStoreRequest(name=self._store)
+
+            def ask(operation: Operation, index: int) -> stores_pb2.Store | None:
+                if index:
+                    return None
+                call = self._stores.GetStore.future(request, timeout=operation.remaining_s)
+                return operation.track(call).result()
+
+            store = self._together.do(ask)[0]
+            assert store is not None
+            self._dims = {table.name: table.dim for table in store.tables}
+        return self._dims
+
+    def pull_rows(
+        self,
+        table: str,
+        keys: npt.ArrayLike,
+        *,
+        min_version: int = 0,
+        step: int | None = None,
+        out: Floats | None = None,
+    ) -> Pulled:
+        """Receive rows; `values` of the answer has shape (n, dim), in the order of the keys. Rows are not made by that.
+
+        Args:
+            keys: Integers, shape (n,), in any order; one may be there more than once.
+            min_version: The table's version to wait for.
+            step: The step to compute with them; waits until the store's consistency lets it be.
+            out: Where to put the rows; new memory if None. After an error it may hold a part of them.
+        Raises:
+            NotFound: There is no such table.
+        """
+        asked = as_keys(keys)
+        values = _output((asked.size, self._dim(table)), out)
+        positions = self._positions(asked)
+        with self._lender.lending(self._values_of(asked)) as loan:
+            parts = [_asked(asked, each, loan) for each in positions]
+            answers = self._together.do(
+                lambda operation, index: self._shards[index].pull(
+                    operation, table, min_version, step, parts[index]
+                )
+            )
+        return _pulled(answers, positions, values)
+
+    def push_rows(
+        self, table: str, step: int, keys: npt.ArrayLike, gradients: Floats, samples: float
+    ) -> Pulled:
+        """Send the gradient of rows, without waiting until it is applied; without keys too, once for each step.
+
+        Args:
+            step: BSP: the table's version. SSP, ASYNC: above this worker's last; SSP: within the bound.
+            keys: Integers, shape (n,); gradients of a key that is there more than once are summed.
+            gradients: Shape (n, dim), of the mean loss over `samples` samples.
+            samples: The gradient's weight in the step's mean.
+        Returns:
+            The table's version and this worker's next step, without values.
+        Raises:
+            NotFound: There is no such table.
+        """
+        pushed = as_keys(keys)
+        rows = self._checked(table, pushed, gradients)
+        positions = self._positions(pushed)
+        with self._lender.lending(self._values_of(pushed, rows)) as loan:
+            parts = [_gradient(pushed, rows, each, loan) for each in positions]
+            received = self._together.do(
+                lambda operation, index: self._shards[index].push(
+                    operation, table, step, samples, parts[index]
+                )
+            )
+        return summed_up(received, rows[:0])
+
+    def push_pull_rows(
+        self,
+        table: str,
+        step: int,
+        keys: npt.ArrayLike,
+        gradients: Floats,
+        samples: float,
+        pull_keys: npt.ArrayLike,
+        out: Floats | None = None,
+    ) -> Pulled:
+        """Send the gradient of rows, and receive those of `pull_keys` for the next step: one round trip for both."""
+        pushed, asked = as_keys(keys), as_keys(pull_keys)
+        rows = self._checked(table, pushed, gradients)
+        values = _output((asked.size, self._dim(table)), out)
+        pushed_to, asked_of = self._positions(pushed), self._positions(asked)
+        with self._lender.lending(self._values_of(pushed, rows) + self._values_of(asked)) as loan:
+            sent = [_gradient(pushed, rows, each, loan) for each in pushed_to]
+            wanted = [_asked(asked, each, loan) for each in asked_of]
+            answers = self._together.do(
+                lambda operation, index: self._shards[index].push_pull(
+                    operation, table, step, samples, sent[index], wanted[index]
+                )
+            )
+        return _pulled(answers, asked_of, values)
+
+    def _dim(self, table: str) -> int:
+        dim = self.dims.get(table)
+        if dim is None:
+            raise NotFound(
+                f"{self._store} has no table {table!r} (it has {', '.join(self.dims) or 'none'}); declare it in CreateStore"
+            )
+        return dim
+
+    def _checked(self, table: str, keys: Keys, gradients: Floats) -> Floats:
+        dim = self._dim(table)
+        if gradients.dtype != np.float32:
+            raise DtypeMismatch(f"gradients of {gradients.dtype} were given; rows are float32")
+        if gradients.shape != (keys.size, dim):
+            raise ShapeMismatch(
+                f"gradients of shape {list(gradients.shape)} were given for {keys.size} keys of {table!r}; give [{keys.size}, {dim}]"
+            )
+        return np.ascontiguousarray(gradients)
+
+    def _positions(self, keys: Keys) -> list[Positions]:
+        """Return where in `keys` those of each shard are."""
+        count = len(self._shards)
+        if count == 1:
+            return [_ALL]
+        shards = shard_of(keys, count)
+        return [np.flatnonzero(shards == index) for index in range(count)]
+
+    def _values_of(self, keys: Keys, rows: Floats | None = None) -> int:
+        """Return how many values a loan needs at most."""
+        padding = KEY_VALUES * len(self._shards)
+        return KEY_VALUES * keys.size + (rows.size if rows is not None else 0) + padding
+
+
+def _asked(keys: Keys, positions: Positions, loan: RowLoan | None) -> AskedRows:
+    mine = keys[positions]
+    return AskedRows(mine, loan.put_keys(mine) if loan else None)
+
+
+def _gradient(keys: Keys, rows: Floats, positions: Positions, loan: RowLoan | None) -> RowGradient:
+    mine, gradients = keys[positions], rows[positions]
+    if loan is None:
+        return RowGradient(mine, gradients, None, None)
+    return RowGradient(mine, gradients, loan.put_keys(mine), loan.put(gradients))
+
+
+def _pulled(answers: Sequence[RowAnswer], positions: Sequence[Positions], out: Floats) -> Pulled:
+    for answer, each in zip(answers, positions, strict=True):
+        place(answer, out, each)
+    return summed_up([answer.received for answer in answers], out)
+
+
+def _output(shape: tuple[int, int], out: Floats | None) -> Floats:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if out.shape != shape or out.dtype != np.float32:
+        raise ShapeMismatch(
+            f"`out` has shape {list(out.shape)} of {out.dtype}; it must be {list(shape)} of float32"
+        )
+    return out

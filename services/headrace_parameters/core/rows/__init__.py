@@ -1,0 +1,13 @@
+"""Tables: rows by 64-bit key, in memory that grows with them.
+
+config.py        what a table is told when it is made
+initializer.py   the first values of a row, by its key
+growing.py       memory that grows where it is
+hash_index.py    which slot the row of a key is in
+memory.py        the slots: values, optimizer state, keys, when each was touched
+updates.py       what the optimizers do to rows
+table.py         rows are pulled, updated, evicted
+turns.py         whose push takes effect when, who waits for whom
+shard.py         one shard of a table: rows that change by the store's consistency
+state.py         all of it as named arrays, for snapshots
+"""

@@ -1,0 +1,173 @@
+"""One shard of a table: rows that workers push to and pull, by the rules of the store's consistency.
+
+Each table counts versions and steps by itself: a step has one push to each table, beside that of the dense tensors, and (worker, step)
+is applied once in each. Not thread-safe: its owner lets one call in at a time.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headrace.errors import InvalidArgument, NonFiniteValues, ShapeMismatch
+from headrace.parameters.keys import Keys
+from headrace.parameters.layout import Floats
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.exchange import MOST_SAMPLES
+from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.state import TableState
+from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
+from headrace_parameters.core.rows.turns import Turns
+
+
+@dataclass(frozen=True)
+class RowPush:
+    """One worker's gradient for some rows in one step; its memory is the table's from now on.
+
+    Args:
+        keys: Shape (n,), in any order; gradients of a key that is there more than once are summed.
+        gradient: Shape (n, dim): of the mean loss over `samples` samples.
+    Raises:
+        ShapeMismatch: There are not as many gradients as keys.
+        NonFiniteValues: The gradient holds a NaN or an infinity.
+        InvalidArgument: `samples` is no weight.
+    """
+
+    worker: int
+    step: int
+    samples: float
+    keys: Keys
+    gradient: Floats
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
+            raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
+        if self.gradient.ndim != 2 or len(self.gradient) != self.keys.size:
+            raise ShapeMismatch(
+                f"gradients of shape {list(self.gradient.shape)} came with {self.keys.size} keys; send one row for each"
+            )
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        tensor = torch.from_numpy(self.gradient)
+        # The sum is cheap, and finite only if all values are; large finite ones may overflow it.
+        if math.isfinite(tensor.sum().item()) or torch.isfinite(tensor).all():
+            return
+        row = int(np.argmin(np.isfinite(self.gradient).all(axis=1)))
+        raise NonFiniteValues(
+            f"the gradient of worker {self.worker} for step {self.step} holds a NaN or an infinity in the row of key "
+            f"{self.keys[row]}; nothing was applied: lower the learning rate or skip the batch",
+            metadata={"key": int(self.keys[row])},
+        )
+
+
+class RowShard:
+    """The rows of a table that live on one shard, and whose push is next.
+
+    Args:
+        config: The store's.
+        table: The table's, one of `config.tables`.
+        reserve: As `RowTable`.
+    """
+
+    def __init__(self, config: StoreConfig, table: TableConfig, reserve: Reserve) -> None:
+        self.config = table
+        self._store, self._reserve = config, reserve
+        self.table = RowTable(table, config.shard_count, reserve)
+        self.turns: Turns[RowPush] = Turns(config)
+
+    def takes(self, push: RowPush) -> bool:
+        """Tell whether `push` would take this gradient; changes nothing.
+
+        Raises:
+            ShapeMismatch: Its rows have another length than the table's.
+            InvalidArgument, OutOfRange: As `Turns.is_duplicate`.
+        """
+        if self.turns.is_duplicate(push.worker, push.step):
+            return False
+        if push.gradient.shape[1] != self.config.dim:
+            raise ShapeMismatch(
+                f"the gradients have {push.gradient.shape[1]} values a row; table {self.config.name!r} has {self.config.dim}"
+            )
+        return True
+
+    def push(self, push: RowPush) -> bool:
+        """Take a gradient; return False, with nothing changed, if it was taken before or comes too late.
+
+        Raises:
+            QuotaExceeded, ResourceExhausted: There is no room for new rows; nothing has changed, and the push is not taken.
+            ShapeMismatch, InvalidArgument, OutOfRange: As `takes`.
+        """
+        if not self.takes(push):
+            return False
+        pushes = self.turns.effective(push.worker, push)
+        if pushes is None:
+            self.turns.keep(push.worker, push)
+            return True
+        self._apply(pushes)
+        self.turns.advance({worker: taken.step for worker, taken in pushes.items()})
+        return True
+
+    def state(self) -> TableState:
+        """Return all of it, but the pushes of a step that is not complete."""
+        rows = self.table.save()
+        return TableState(
+            optimizer=type(self.config.optimizer).__name__,
+            version=self.turns.progress.version,
+            last_steps=dict(self.turns.last_steps),
+            keys=torch.from_numpy(rows.keys.view(np.int64)),
+            values=torch.from_numpy(rows.values),
+            state=torch.from_numpy(rows.state),
+            touched=torch.from_numpy(rows.touched),
+        )
+
+    def restore(self, state: TableState) -> None:
+        """Become what `state` says; pushes of a step that is not complete are dropped.
+
+        Raises:
+            InvalidArgument: It is the state of another table; nothing has changed.
+            QuotaExceeded, ResourceExhausted: There is no room; nothing has changed.
+        """
+        kind = type(self.config.optimizer).__name__
+        if state.optimizer != kind:
+            raise InvalidArgument(
+                f"the snapshot's table {self.config.name!r} has optimizer {state.optimizer}, this one {kind}; restore it to a table that "
+                "was declared alike"
+            )
+        table = RowTable(self.config, self._store.shard_count, self._reserve)
+        table.load(
+            Rows(
+                keys=state.keys.numpy().view(np.uint64),
+                values=state.values.numpy(),
+                state=state.state.numpy(),
+                touched=state.touched.numpy(),
+            )
+        )
+        self.table = table
+        self.turns = Turns(self._store, state.version, state.last_steps)
+
+    def _apply(self, pushes: Mapping[int, RowPush]) -> None:
+        """Update rows with the mean of the gradients, weighted by their samples."""
+        total = sum(push.samples for push in pushes.values())
+        # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
+        parts = [pushes[worker] for worker in sorted(pushes) if total > 0 and pushes[worker].keys.size]
+        if not parts:
+            return
+        self.table.apply(
+            np.concatenate([part.keys for part in parts]) if len(parts) > 1 else parts[0].keys,
+            _weighted(parts, total),
+            update=self.turns.progress.version,
+            step=self.turns.step,
+            factor=self.config.schedule.factor(self.turns.step),
+        )
+
+
+def _weighted(parts: list[RowPush], total: float) -> torch.Tensor:
+    """Return the gradients of all parts, each times its share of the samples, shape (n, dim); the parts stay as they are."""
+    scaled = [
+        gradient if part.samples == total else gradient * (part.samples / total)
+        for part, gradient in ((part, torch.from_numpy(part.gradient)) for part in parts)
+    ]
+    return scaled[0] if len(scaled) == 1 else torch.cat(scaled)

@@ -1,0 +1,74 @@
+"""All of a table that a snapshot keeps, as named tensors and facts for JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headrace.errors import InvalidArgument
+
+Facts = dict[str, object]
+
+
+@dataclass(frozen=True)
+class TableState:
+    """Everything that decides what one shard of a table does next; pushes of a step that is not complete are not in it.
+
+    Args:
+        optimizer: Kind of the optimizer that `state` belongs to.
+        last_steps: Last step of each worker that was applied, if any was.
+        keys: Shape (n,), int64, two's complement of the unsigned keys; ascending as unsigned numbers.
+        values: Shape (n, dim), float32.
+        state: Shape (n, width), float32.
+        touched: Shape (n,), int32: step of each row's last touch.
+    """
+
+    optimizer: str
+    version: int
+    last_steps: Mapping[int, int]
+    keys: torch.Tensor
+    values: torch.Tensor
+    state: torch.Tensor
+    touched: torch.Tensor
+
+    def encode(self) -> tuple[dict[str, torch.Tensor], Facts]:
+        """Return tensors by name, and what else there is."""
+        tensors = {"keys": self.keys, "values": self.values, "state": self.state, "touched": self.touched}
+        last_steps = [list(step) for step in sorted(self.last_steps.items())]
+        return tensors, {"optimizer": self.optimizer, "version": self.version, "last_steps": last_steps}
+
+    @classmethod
+    def decode(cls, tensors: Mapping[str, torch.Tensor], facts: Facts) -> "TableState":
+        """Read what `encode` wrote.
+
+        Raises:
+            InvalidArgument: It is something else.
+        """
+        try:
+            last_steps = facts["last_steps"]
+            if not isinstance(last_steps, list):
+                raise TypeError(f"last_steps is {last_steps!r}")
+            state = cls(
+                optimizer=str(facts["optimizer"]),
+                version=int(str(facts["version"])),
+                last_steps={int(worker): int(step) for worker, step in last_steps},
+                **{name: tensors[name] for name in ("keys", "values", "state", "touched")},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidArgument(f"the snapshot of a table is damaged: {error!r}") from error
+        state._check()
+        return state
+
+    def _check(self) -> None:
+        rows = len(self.keys)
+        shapes = {"values": 2, "state": 2, "touched": 1, "keys": 1}
+        types = {"values": torch.float32, "state": torch.float32, "touched": torch.int32, "keys": torch.int64}
+        for name, dimensions in shapes.items():
+            tensor: torch.Tensor = getattr(self, name)
+            if tensor.ndim != dimensions or len(tensor) != rows or tensor.dtype != types[name]:
+                raise InvalidArgument(
+                    f"the snapshot of a table is damaged: {name} has shape {list(tensor.shape)} of {tensor.dtype} for {rows} keys"
+                )
+        if np.unique(self.keys.numpy()).size != rows:
+            raise InvalidArgument("the snapshot of a table is damaged: a key is there twice")

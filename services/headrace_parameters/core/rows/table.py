@@ -1,0 +1,242 @@
+"""The rows of one table on one shard: read, updated, created on first touch, evicted.
+
+Not thread-safe: its owner lets one call in at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headrace.errors import InvalidArgument, QuotaExceeded
+from headrace.parameters.keys import Indices, Keys
+from headrace.parameters.layout import Floats
+from headrace_optimizers.row_updates import first_state, state_width, update_rows
+from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.hash_index import HashIndex
+from headrace_parameters.core.rows.initializer import first_rows
+from headrace_parameters.core.rows.memory import FREE, LATEST, RowMemory, Steps, needed_bytes
+
+_EVICTED_AT_ONCE = 16  # a sixteenth of the rows: to find the oldest is a pass over all
+_IDLE_CHECKS = 8  # per `max_idle_steps`, for the same reason
+
+_LOADED_AT_ONCE = 1 << 16  # rows of a snapshot
+
+Reserve = Callable[[int], None]
+
+
+def _any_number(_: int) -> None:
+    """Reserve nothing."""
+
+
+@dataclass
+class Counts:
+    """What happened to a table since it was made or restored."""
+
+    created: int = 0
+    evicted: int = 0
+    touched: int = 0  # rows in pushes, each once per push
+    pulled: int = 0  # rows in answers
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows with all that belongs to them.
+
+    Args:
+        keys: Shape (n,), all different.
+        values: Shape (n, dim).
+        state: Of the optimizer, shape (n, width).
+        touched: In which step, shape (n,).
+    """
+
+    keys: Keys
+    values: Floats
+    state: Floats
+    touched: Steps
+
+
+class RowTable:
+    """Rows by key.
+
+    Args:
+        shard_count: Over how many shards the table is spread.
+        reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
+    """
+
+    def __init__(self, config: TableConfig, shard_count: int = 1, reserve: Reserve = _any_number) -> None:
+        self.config = config
+        self.counts = Counts()
+        self._max_rows = -(-config.max_rows // shard_count)
+        self._reserve = reserve
+        self._memory = RowMemory(config.dim, state_width(config.optimizer, config.dim))
+        self._index = HashIndex(self._memory.keys_of)
+        self._checked = -1  # the last step in which rows were looked through for idle ones
+
+    @property
+    def rows(self) -> int:
+        """How many are held."""
+        return self._memory.rows
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that is taken, for slots that evictions freed too, with state and index."""
+        return self._needed_bytes(self._memory.used)
+
+    def pull(self, keys: Keys, out: Floats) -> None:
+        """Write the rows of `keys` to `out`, shape (n, dim); rows that nobody has pushed to are computed, not created."""
+        slots = self._index.find(keys)
+        np.take(self._memory.values, slots, axis=0, out=out, mode="clip")
+        absent = np.flatnonzero(slots < 0)
+        if absent.size:
+            out[absent] = self._first_rows(keys[absent])
+        self.counts.pulled += keys.size
+
+    def apply(
+        self, keys: Keys, gradient: torch.Tensor, *, update: int, step: int, factor: float = 1.0
+    ) -> None:
+        """Do one optimizer step with the rows of `keys`; a key that is there more than once gets the sum of its gradients.
+
+        Args:
+            gradient: Shape (n, dim).
+            update: How many came before.
+            step: What time it is, for evictions: never less than before.
+            factor: Of the learning rate.
+        Raises:
+            QuotaExceeded: There is no room for the rows that are new; nothing has changed.
+        """
+        keys, gradient = summed(keys, gradient)
+        now = min(step, LATEST)
+        slots = self._create_absent(keys, self._index.find(keys))
+        memory = self._memory
+        memory.touched[slots] = now
+        update_rows(
+            self.config.optimizer,
+            torch.from_numpy(memory.values),
+            memory.state,
+            torch.from_numpy(slots),
+            gradient,
+            update=update,
+            factor=factor,
+        )
+        self.counts.touched += keys.size
+        self._forget_idle(now)
+
+    def save(self) -> Rows:
+        """Return a copy of all rows, by ascending key."""
+        slots = self._memory.live()
+        keys = self._memory.keys_of(slots)
+        order = np.argsort(keys)
+        slots = slots[order]
+        state = self._memory.state
+        return Rows(
+            keys=keys[order],
+            values=self._memory.values[slots],
+            state=state.numpy()[slots] if state.numel() else np.zeros((slots.size, 0), np.float32),
+            touched=self._memory.touched[slots],
+        )
+
+    def load(self, rows: Rows) -> None:
+        """Put rows into a table that has none.
+
+        Raises:
+            InvalidArgument: They are of another dim or optimizer.
+            QuotaExceeded, ResourceExhausted: There is no room for them.
+        """
+        shape = (rows.keys.size, self._memory.dim), (rows.keys.size, self._memory.width)
+        if (rows.values.shape, rows.state.shape) != shape:
+            raise InvalidArgument(
+                f"the snapshot's rows of {self.config.name!r} have {rows.values.shape[1]} values and {rows.state.shape[1]} of optimizer "
+                f"state; this table has {self._memory.dim} and {self._memory.width}: restore it to a table that was declared alike"
+            )
+        self._check_room(rows.keys.size)
+        self._memory.make_room(rows.keys.size)
+        for start in range(0, rows.keys.size, _LOADED_AT_ONCE):
+            part = slice(start, start + _LOADED_AT_ONCE)
+            self._index.make_room(rows.keys[part])
+            slots = self._memory.allocate(rows.keys[part], rows.values[part], rows.state[part])
+            self._memory.touched[slots] = rows.touched[part]
+            self._index.insert(rows.keys[part], slots)
+
+    def _create_absent(self, keys: Keys, slots: Indices) -> Indices:
+        """Return the slots of all keys, those at -1 in `slots` in new rows."""
+        absent = np.flatnonzero(slots < 0)
+        if not absent.size:
+            return slots
+        new = keys[absent]
+        evicted = self._chosen_to_make_room(slots[slots >= 0], absent.size)
+        rows = self.rows - evicted.size + absent.size
+        self._check_room(max(rows, self._memory.used))
+        self._memory.make_room(rows)
+        self._index.make_room(new)
+        self._evict(evicted)
+        slots[absent] = self._memory.allocate(new, self._first_rows(new), first_state(self.config.optimizer))
+        self._index.insert(new, slots[absent])
+        self.counts.created += absent.size
+        return slots
+
+    def _chosen_to_make_room(self, present: Indices, new: int) -> Indices:
+        """Choose the rows that were touched least recently, of these the smallest keys, but none of `present`."""
+        excess = self.rows + new - self._max_rows
+        if not self._max_rows or excess <= 0:
+            return np.zeros(0, np.int64)
+        if present.size + new > self._max_rows:
+            raise QuotaExceeded(
+                f"the push touches {present.size + new} rows of {self.config.name!r}; a shard of it keeps {self._max_rows}: "
+                "nothing was applied; use smaller batches or raise max_rows",
+                metadata={"max_rows": self._max_rows},
+            )
+        may_go = self._memory.touched != FREE
+        may_go[present] = False
+        others = np.flatnonzero(may_go)
+        count = min(max(excess, self._max_rows // _EVICTED_AT_ONCE), others.size)
+        return self._oldest(others, count)
+
+    def _oldest(self, slots: Indices, count: int) -> Indices:
+        touched = self._memory.touched[slots]
+        limit = np.partition(touched, count - 1)[count - 1]
+        older, ties = slots[touched < limit], slots[touched == limit]
+        order = np.argsort(self._memory.keys_of(ties))
+        return np.concatenate([older, ties[order[: count - older.size]]])
+
+    def _forget_idle(self, now: int) -> None:
+        idle = self.config.max_idle_steps
+        if idle and now != self._checked and now % max(1, idle // _IDLE_CHECKS) == 0:
+            self._checked = now
+            live = self._memory.live()
+            self._evict(live[self._memory.touched[live] < now - idle])
+
+    def _evict(self, slots: Indices) -> None:
+        if not slots.size:
+            return
+        self._index.remove(self._memory.keys_of(slots))
+        self._memory.free(slots)
+        self.counts.evicted += slots.size
+
+    def _check_room(self, rows: int) -> None:
+        needed = self._needed_bytes(rows)
+        if self.config.max_bytes and needed > self.config.max_bytes:
+            raise QuotaExceeded(
+                f"table {self.config.name!r} needs {needed} bytes for {rows} rows here and may have {self.config.max_bytes}; nothing was "
+                "applied: raise its max_bytes, let it evict by max_rows, or use more shards",
+                metadata={"needed_bytes": needed, "max_bytes": self.config.max_bytes},
+            )
+        self._reserve(needed)
+
+    def _needed_bytes(self, rows: int) -> int:
+        return needed_bytes(self._memory.dim, self._memory.width, rows)
+
+    def _first_rows(self, keys: Keys) -> Floats:
+        return first_rows(self.config.initializer, self.config.name, keys, self.config.dim)
+
+
+def summed(keys: Keys, gradient: torch.Tensor) -> tuple[Keys, torch.Tensor]:
+    """Return each key once, with the sum of its gradients in the order in which they came; shape (k,) and (k, dim)."""
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return keys, gradient
+    unique, firsts, places = np.unique(keys, return_index=True, return_inverse=True)
+    total = gradient.index_select(0, torch.from_numpy(firsts))
+    again = np.setdiff1d(np.arange(keys.size), firsts, assume_unique=True)
+    return unique, total.index_add_(0, torch.from_numpy(places[again]), gradient[torch.from_numpy(again)])

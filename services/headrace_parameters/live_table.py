@@ -1,0 +1,158 @@
+"""One shard of a table that many calls use at once."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.parameters.keys import Keys
+from headrace.parameters.layout import Floats
+from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.need import Need
+from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.shard import RowPush, RowShard
+from headrace_parameters.core.rows.state import TableState
+from headrace_parameters.core.rows.table import Counts, Reserve
+from headrace_parameters.core.rows.turns import Progress
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What a table holds at a moment."""
+
+    rows: int
+    size_bytes: int
+    version: int
+    counts: Counts
+
+
+class LiveTable:
+    """Rows change in place: one call at a time reads them or changes them, any number waits for others' pushes.
+
+    Args:
+        store: The store's.
+        config: The table's, one of `store.tables`.
+        reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
+    """
+
+    def __init__(self, store: StoreConfig, config: TableConfig, reserve: Reserve) -> None:
+        self.store, self.config = store, config
+        self._reserve = reserve
+        self._shard = RowShard(store, config, reserve)
+        self._using = threading.Condition()
+        self._ended: HeadraceError | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the table is."""
+        return self._shard.turns.progress
+
+    def facts(self) -> TableFacts:
+        """Return what the table holds."""
+        with self._using:
+            table = self._shard.table
+            return TableFacts(table.rows, table.size_bytes, self.progress.version, replace(table.counts))
+
+    def is_duplicate(self, worker: int, step: int) -> bool:
+        """Tell early what `push` will find; it raises what `push` would."""
+        with self._using:
+            self._check_alive()
+            return self._shard.turns.is_duplicate(worker, step)
+
+    def push(self, push: RowPush) -> bool:
+        """Take a gradient; return False if it was taken before or comes too late."""
+        with self._using:
+            self._check_alive()
+            taken = self._shard.push(push)
+            self._using.notify_all()
+            return taken
+
+    def next_step(self, worker: int) -> int:
+        """Return the step that is taken next from this worker."""
+        return self._shard.turns.next_step(worker)
+
+    def pull(
+        self,
+        keys: Keys,
+        step: int | None,
+        min_version: int,
+        timeout_s: float,
+        wanted: Callable[[], bool],
+        out: Callable[[], Floats],
+    ) -> Progress:
+        """Read rows as soon as the table is as far as `step` and `min_version` ask for.
+
+        Args:
+            step: What is to be computed with them; None: nothing.
+            wanted: Whether somebody still waits; asked again at every `wake`.
+            out: Gives memory for them, shape (n, dim), when it is time.
+        Returns:
+            How far the table is with these rows.
+        Raises:
+            DeadlineExceeded: It did not get as far in time; the message says whose pushes are missing.
+            HeadraceError: Why the store ended meanwhile.
+        """
+        with self._using:
+            turns = self._shard.turns
+            need = turns.need_for(step) if step is not None else Need()
+            need = replace(need, version=max(need.version, min_version))
+            self._using.wait_for(lambda: self._ended or self._meets(need) or not wanted(), timeout_s)
+            self._check_alive()
+            if not self._meets(need):
+                raise self._too_late(need)
+            self._shard.table.pull(keys, out())
+            return self.progress
+
+    def state(self) -> TableState:
+        """Return a copy of everything, of one moment."""
+        with self._using:
+            self._check_alive()
+            return self._shard.state()
+
+    def restored(self, state: TableState | None) -> RowShard:
+        """Return what the table shall `become` to go on from `state`; None: without rows.
+
+        Raises:
+            InvalidArgument, QuotaExceeded, ResourceExhausted: As `RowShard.restore`.
+        """
+        restored = RowShard(self.store, self.config, self._reserve)
+        if state:
+            restored.restore(state)
+        return restored
+
+    def become(self, shard: RowShard) -> None:
+        """Go on from what `restored` returned."""
+        with self._using:
+            self._shard = shard
+            self._using.notify_all()
+
+    def end(self, why: HeadraceError) -> None:
+        """Refuse everything from now on with `why`, waiting pulls first."""
+        with self._using:
+            self._ended = why
+            self._using.notify_all()
+
+    def wake(self) -> None:
+        """Let every waiting call look again."""
+        with self._using:
+            self._using.notify_all()
+
+    def _meets(self, need: Need) -> bool:
+        return need.met_by(self.progress.version, self.progress.slowest)
+
+    def _check_alive(self) -> None:
+        if self._ended:
+            # A fresh one each time: an exception that is raised in several threads mixes up their tracebacks.
+            raise type(self._ended)(
+                self._ended.message, metadata=self._ended.metadata, retry_after_s=self._ended.retry_after_s
+            )
+
+    def _too_late(self, need: Need) -> DeadlineExceeded:
+        version = self.progress.version
+        missing = self._shard.turns.missing_workers(need)
+        step = max(need.clock - 1, version if self.store.consistency is Consistency.BSP else 0)
+        why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
+        return DeadlineExceeded(
+            f"table {self.config.name!r} of {self.store.name} did not get as far as asked in time, it has version {version}: {why}",
+            metadata={"version": version, "missing_workers": ",".join(map(str, missing))},
+        )

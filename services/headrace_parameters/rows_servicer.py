@@ -1,0 +1,162 @@
+"""The Rows service on the wire."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from grpc import ServicerContext
+
+from headrace.errors import NotFound, ShapeMismatch
+from headrace.names import StoreName
+from headrace.parameters.keys import Keys
+from headrace.parameters.layout import Floats
+from headrace.parameters.packed import array_of, packed
+from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc
+from headrace_parameters.core.rows.shard import RowPush
+from headrace_parameters.core.rows.turns import Progress
+from headrace_parameters.live import LiveStore
+from headrace_parameters.live_table import LiveTable
+from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.parameters_servicer import wait_bound_s
+from headrace_parameters.table import StoreTable
+
+
+class RowsServicer(rows_pb2_grpc.RowsServicer):
+    """Moves rows between the wire and the tables of a process's stores."""
+
+    def __init__(self, stores: StoreTable, metrics: ParameterMetrics) -> None:
+        self._stores = stores
+        self._metrics = metrics
+
+    def PushRows(
+        self, request: rows_pb2.PushRowsRequest, context: ServicerContext
+    ) -> rows_pb2.PushRowsResponse:
+        """Take a gradient."""
+        table = self.find(request.store, request.table, request.header.epoch)
+        return self.push(table, request.header, lambda: _copied(table, request))
+
+    def PullRows(
+        self, request: rows_pb2.PullRowsRequest, context: ServicerContext
+    ) -> rows_pb2.PullRowsResponse:
+        """Send rows."""
+        table = self.find(request.store, request.table, request.epoch)
+        keys = _keys(request, "keys")
+        values = np.empty((keys.size, table.config.dim), np.float32)
+        step = request.step if request.HasField("step") else None
+        progress = self.pull(table, keys, step, request.min_version, context, lambda: values)
+        response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
+        return packed(response, values=values)
+
+    def PushPullRows(
+        self, request: rows_pb2.PushPullRowsRequest, context: ServicerContext
+    ) -> rows_pb2.PushPullRowsResponse:
+        """Take a gradient, then send rows that hold it."""
+        table = self.find(request.store, request.table, request.header.epoch)
+        pushed = self.push(table, request.header, lambda: _copied(table, request))
+        keys = _keys(request, "pull_keys")
+        values = np.empty((keys.size, table.config.dim), np.float32)
+        step = request.header.step + 1
+        progress = self.pull(table, keys, step, 0, context, lambda: values)
+        return packed(answered(table, pushed, progress, request.header), values=values)
+
+    def find(self, store: str, table: str, epoch: int) -> LiveTable:
+        """Return a table, if callers of this epoch may use it; 0: a reader outside the run.
+
+        Raises:
+            NotFound: There is no such store or table here.
+            StaleEpoch, FailedPrecondition: As `StoreConfig.fence`.
+        """
+        held = self._stores.get(StoreName.parse(store, field="store"))
+        if epoch:
+            held.config.fence(epoch)
+        found = held.tables.get(table)
+        if found is None:
+            raise NotFound(_no_table(held, table))
+        return found
+
+    def push(
+        self,
+        table: LiveTable,
+        header: parameters_pb2.PushHeader,
+        gradient: Callable[[], tuple[Keys, Floats]],
+    ) -> rows_pb2.PushRowsResponse:
+        """Take a gradient.
+
+        Args:
+            gradient: Returns keys and gradients in memory of their own; not called if the push is known or refused.
+        """
+        table.store.fence(header.epoch)
+        duplicate = table.is_duplicate(header.worker, header.step)
+        if not duplicate:
+            keys, gradients = gradient()
+            self._metrics.received_bytes.inc(keys.nbytes + gradients.nbytes)
+            duplicate = not table.push(RowPush(header.worker, header.step, header.samples, keys, gradients))
+        (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
+        return rows_pb2.PushRowsResponse(
+            duplicate=duplicate, version=table.progress.version, next_step=table.next_step(header.worker)
+        )
+
+    def pull(
+        self,
+        table: LiveTable,
+        keys: Keys,
+        step: int | None,
+        min_version: int,
+        context: ServicerContext,
+        out: Callable[[], Floats],
+    ) -> Progress:
+        """Read rows as `LiveTable.pull` does, until the caller's deadline."""
+        context.add_callback(table.wake)  # a caller that goes away leaves no thread behind
+        began, bound_s = time.monotonic(), wait_bound_s(context.time_remaining())
+        progress = table.pull(keys, step, min_version, bound_s, context.is_active, out)
+        self._metrics.wait_seconds.observe(time.monotonic() - began)
+        self._metrics.pulls.inc()
+        self._metrics.sent_bytes.inc(4 * keys.size * table.config.dim)
+        self._metrics.staleness.labels(table.store.consistency.value).observe(progress.staleness(step))
+        return progress
+
+
+def answered(
+    table: LiveTable,
+    pushed: rows_pb2.PushRowsResponse,
+    progress: Progress,
+    header: parameters_pb2.PushHeader,
+) -> rows_pb2.PushPullRowsResponse:
+    """Return what a push and a pull answer together, without values."""
+    return rows_pb2.PushPullRowsResponse(
+        version=progress.version,
+        staleness=progress.staleness(header.step + 1),
+        duplicate=pushed.duplicate,
+        next_step=table.next_step(header.worker),
+    )
+
+
+def gradient_rows(table: LiveTable, keys: Keys, values: Floats) -> Floats:
+    """Return the gradients of keys, shape (n, dim), which share the memory of `values`; ShapeMismatch if they are not n rows."""
+    dim = table.config.dim
+    if values.size != keys.size * dim:
+        raise ShapeMismatch(
+            f"{values.size} values came with {keys.size} keys; table {table.config.name!r} has {dim} values a row: send {keys.size * dim}"
+        )
+    return values.reshape(keys.size, dim)
+
+
+def _copied(
+    table: LiveTable, request: rows_pb2.PushRowsRequest | rows_pb2.PushPullRowsRequest
+) -> tuple[Keys, Floats]:
+    keys = _keys(request, "keys")
+    return keys, np.array(gradient_rows(table, keys, array_of(request, "gradients")), np.float32)
+
+
+def _keys(
+    request: rows_pb2.PushRowsRequest | rows_pb2.PullRowsRequest | rows_pb2.PushPullRowsRequest, field: str
+) -> Keys:
+    return np.array(array_of(request, field), np.uint64)
+
+
+def _no_table(store: LiveStore, name: str) -> str:
+    layout = store.layout
+    if layout and name in {tensor.name for tensor in layout.tensors}:
+        return f"{name!r} of {store.config.name} is a dense tensor; ask for it with Parameters.Pull"
+    declared = ", ".join(store.tables) or "none"
+    return f"{store.config.name} has no table {name!r} (it has {declared}); declare it in CreateStore"
