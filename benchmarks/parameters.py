@@ -1,4 +1,4 @@
-"""How fast gradients and values travel: `python -m benchmarks.parameters [transfer|step|step_large|compression] [--json]`.
+"""How fast gradients and values travel: `python -m benchmarks.parameters [SUITE] [--json]`.
 
 transfer: one worker and one shard, each a process, through shared memory and by streams, against a plain Python socket that moves as
 many bytes to a process or from it. A push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
@@ -6,6 +6,8 @@ many bytes to a process or from it. A push includes the update. With a large sha
 
 step: a synchronous training step of two workers with two shards, each a process of one thread, against torch's
 DistributedDataParallel over gloo in the same workers, with the same model and data. All ways must train the same parameters.
+
+durability, recover: what it costs to lose nothing; see `benchmarks._durability`.
 
 compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks.compression`.
 """
@@ -18,6 +20,7 @@ from itertools import count
 
 import numpy as np
 
+from benchmarks._durability import durability, recover
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
 from benchmarks._shards import AS_IT_IS, shard_process
 from benchmarks.compression import compression
@@ -178,5 +181,12 @@ def _steps(stack: ExitStack, millions: int, transports: Collection[str]) -> Iter
 if __name__ == "__main__":
     main(
         "parameters",
-        {"compression": compression, "transfer": transfer, "step": step, "step_large": step_large},
+        {
+            "compression": compression,
+            "durability": durability,
+            "recover": recover,
+            "transfer": transfer,
+            "step": step,
+            "step_large": step_large,
+        },
     )

@@ -57,8 +57,9 @@ class FusedOptimizer:
         self._allocate = allocate
         self._size = size
         self._padded_size = -(-size // _LANES) * _LANES
-        self._parameter = torch.nn.Parameter(torch.zeros(self._padded_size), requires_grad=False)
-        self._total = torch.zeros(self._padded_size)
+        # Neither touches its memory before it is needed: that would be most of the time that the start of a large shard takes.
+        self._parameter = torch.nn.Parameter(torch.empty(self._padded_size), requires_grad=False)
+        self._total: torch.Tensor | None = None
         self._torch = _build(config, self._parameter)
 
     def apply(
@@ -86,6 +87,8 @@ class FusedOptimizer:
             return only
         # Multiply, then add, each rounded: `add_(alpha=)` may fuse them for some values and not for others.
         scaled = torch.empty(min(self._size, _BLOCK))
+        if self._total is None:
+            self._total = torch.zeros(self._padded_size)
         for start in range(0, self._size, _BLOCK):
             total = self._total[start : min(start + _BLOCK, self._size)]
             torch.mul(only[start : start + _BLOCK], weight, out=total)

@@ -16,7 +16,8 @@ from headrace_parameters.journal.files import storage_error, sync_folder, write_
 
 _NAME = re.compile(r"log-([0-9]{20})")
 _SPARE = "spare-log"  # a segment that is not needed any more, to be written over
-_SMALL_BYTES = 1 << 18  # below, handing a record to another thread takes longer than writing it
+# From where on handing a record to the log's thread is worth it, by whether that thread forces it, and so must have it anyway.
+_LARGE_BYTES = {False: 4 << 20, True: 1 << 18}
 
 
 def segment_path(folder: Path, sequence: int) -> Path:
@@ -110,7 +111,7 @@ class Log:
         """
         self._check()
         size = sum(memoryview(part).nbytes for part in parts)
-        if size < _SMALL_BYTES or self._end + size > self._length:
+        if size < _LARGE_BYTES[self._forced] or self._end + size > self._length:
             self._append_now(parts, size)
         else:
             with self._changed:

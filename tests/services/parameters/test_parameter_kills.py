@@ -1,6 +1,6 @@
 """Twenty times `kill -9` under load: no acknowledged push is lost, and none is applied twice.
 
-`python -m benchmarks.durability kills --rounds 200` is the same at length.
+`python -m benchmarks.kills --rounds 200` is the same at length.
 """
 
 import pytest

@@ -1,20 +1,15 @@
-"""What it costs to lose nothing, and that nothing is lost: `python -m benchmarks.durability [levels|recover|kills] [--json]`.
+"""What it costs to lose nothing: the suites `durability` and `recover` of `benchmarks.parameters`.
 
-levels: pushes per second of two workers that push at once into one shard of each level, each a process, compared with `memory`. Plain
-SGD, so that the update costs little beside what is compared. Below it, a plain file: what writing the same bytes costs by itself.
+durability: MB per second of two workers that push at once into one shard of each level, each a process, compared with `memory`. Plain
+SGD, so that the update costs little beside what is compared. Each store is pushed to before until its logs are written over old ones, as
+they are from then on. Below it, a plain file: what writing the same bytes costs by itself.
 
 recover: a 256 MB shard with two workers is killed with `kill -9` under load; the seconds until the store answers again with all it had, the
 processor's share of them, which depends less on what else the machine does, and the seconds until a reader has pulled everything while
-the workers repeat their pushes.
-
-kills: `--rounds` times `kill -9` under load, half of them at `process` with ASYNC, half at `disk` with BSP; ends with status 1 if one
-acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
+the workers repeat their pushes; then the acknowledged pushes that were lost, and those applied twice.
 """
 
-import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._kills import Outcome, Scene, kill_rounds
-from benchmarks._shards import AS_IT_IS, shard_process
-from benchmarks.harness import Case, main
-from benchmarks.parameters import STORE
+from benchmarks._shards import shard_process
+from benchmarks.harness import Case
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory
 from headrace.parameters.v1 import stores_pb2
 
+STORE = "projects/default/stores/durability"
 SIZES_MB = (1, 16)
 VALUES_PER_MB = 250_000
 WORKERS = 2
@@ -45,12 +40,11 @@ LEVELS = {
 }
 RECOVER_MB = 256
 RECOVER_GOAL_S = 3.0
-ROUNDS = 20
-NIGHTLY_SEED = 2026
+SETTLED_MB = 1100  # four logs of the default length: the first three are new files
 
 
 @contextmanager
-def levels() -> Iterator[list[Case]]:
+def durability() -> Iterator[list[Case]]:
     """Push at each level."""
     keep_freed_memory()
     with ExitStack() as stack:
@@ -58,8 +52,8 @@ def levels() -> Iterator[list[Case]]:
         cases: list[Case] = []
         for megabytes in SIZES_MB:
             reference = f"memory {megabytes} MB"
-            for level, (durability, goal) in LEVELS.items():
-                push = _pushing(stack, folder / f"{level}-{megabytes}", durability, megabytes)
+            for level, (safe, goal) in LEVELS.items():
+                push = _pushing(stack, folder / f"{level}-{megabytes}", safe, megabytes)
                 name = f"{level} {megabytes} MB"
                 if goal is None:
                     cases.append(Case(name, "MB/s", push))
@@ -78,7 +72,7 @@ def levels() -> Iterator[list[Case]]:
 def _pushing(
     stack: ExitStack, folder: Path, durability: stores_pb2.Durability.ValueType, megabytes: int
 ) -> Callable[[], float]:
-    address = stack.enter_context(shard_process(AS_IT_IS, DATA_DIR=str(folder)))
+    address = stack.enter_context(shard_process(DATA_DIR=str(folder)))
     request = stores_pb2.CreateStoreRequest(
         name=STORE,
         epoch=1,
@@ -102,6 +96,10 @@ def _pushing(
     def push(worker: int) -> None:
         for _ in range(PUSHES[megabytes]):
             workers[worker].push(next(steps[worker]), gradient, samples=1)
+
+    if durability != stores_pb2.DURABILITY_MEMORY:
+        for _ in range(SETTLED_MB // megabytes):
+            workers[0].push(next(steps[0]), gradient, samples=1)
 
     def measure() -> float:
         began = time.perf_counter()
@@ -151,45 +149,3 @@ def recover() -> Iterator[list[Case]]:
         Case("acknowledged pushes lost", "", lambda: float(found[-1].lost), goal=0),
         Case("pushes applied twice", "", lambda: float(found[-1].twice), goal=0),
     ]
-
-
-def kills(rounds: int, *, as_json: bool) -> int:
-    """Run the rounds; return the exit status."""
-    scenes = {
-        "process, async": Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
-        "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
-    }
-    outcomes = {name: kill_rounds(scene, rounds // 2, NIGHTLY_SEED) for name, scene in scenes.items()}
-    facts = {
-        name: {
-            "kills": len(outcome.outages_s),
-            "acknowledged": outcome.acknowledged,
-            "lost": outcome.lost,
-            "twice": outcome.twice,
-            "median_outage_s": round(float(np.median(outcome.outages_s)), 2),
-            "longest_outage_s": round(max(outcome.outages_s), 2),
-        }
-        for name, outcome in outcomes.items()
-    }
-    print(
-        json.dumps(facts, indent=2)
-        if as_json
-        else "\n".join(f"{name}: {fact}" for name, fact in facts.items())
-    )
-    return int(any(outcome.lost or outcome.twice for outcome in outcomes.values()))
-
-
-def _kills_command() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.durability kills")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="2 or more; half of them for each scene")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(sys.argv[2:])
-    if arguments.rounds < 2:
-        parser.error(f"--rounds {arguments.rounds} is too few; use 2 or more")
-    return kills(arguments.rounds, as_json=arguments.json)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["kills"]:
-        sys.exit(_kills_command())
-    main("durability", {"levels": levels, "recover": recover})

@@ -1,0 +1,58 @@
+"""That nothing is lost: `python -m benchmarks.kills [--rounds N] [--json]`.
+
+So many times `kill -9` under load, half of them at `process` with ASYNC, half at `disk` with BSP, each after a least number of pushes
+of each worker; ends with status 1 if one acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+from benchmarks._kills import Scene, kill_rounds
+from headrace.parameters.v1 import stores_pb2
+
+ROUNDS = 20
+NIGHTLY_SEED = 2026
+
+
+def kills(rounds: int, *, as_json: bool) -> int:
+    """Run the rounds; return the exit status."""
+    scenes = {
+        "process, async": Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
+        "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+    }
+    outcomes = {name: kill_rounds(scene, rounds // 2, NIGHTLY_SEED) for name, scene in scenes.items()}
+    facts = {
+        name: {
+            "kills": len(outcome.outages_s),
+            "acknowledged": outcome.acknowledged,
+            "lost": outcome.lost,
+            "twice": outcome.twice,
+            "median_outage_s": round(float(np.median(outcome.outages_s)), 2),
+            "longest_outage_s": round(max(outcome.outages_s), 2),
+        }
+        for name, outcome in outcomes.items()
+    }
+    print(
+        json.dumps(facts, indent=2)
+        if as_json
+        else "\n".join(f"{name}: {fact}" for name, fact in facts.items())
+    )
+    return int(any(outcome.lost or outcome.twice for outcome in outcomes.values()))
+
+
+def main() -> int:
+    """Be the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="2 or more; half of them for each scene")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds {arguments.rounds} is too few; use 2 or more")
+    return kills(arguments.rounds, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
