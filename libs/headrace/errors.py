@@ -6,7 +6,7 @@
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable  RunFinished
-    ├── Aborted                       EtagMismatch  ShardMapChanged
+    ├── Aborted                       EtagMismatch  ShardMapChanged  MembersChanged
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
     ├── Unavailable                   ServerDraining  NodeLost
@@ -182,6 +182,12 @@ class ShardMapChanged(Aborted):
     """The store's values lie elsewhere than the caller thinks; `metadata["map_epoch"]` says which map holds now."""
 
     reason = "SHARD_MAP_CHANGED"
+
+
+class MembersChanged(Aborted):
+    """Workers have joined or left since the caller took its place; it must take its place anew and compute the step again."""
+
+    reason = "MEMBERS_CHANGED"
 
 
 class OutOfRange(HeadraceError):

@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from headrace.errors import HeadraceError, ShardMapChanged
+from headrace.errors import DeadlineExceeded, HeadraceError, ShardMapChanged
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
+from headrace_parameters.core.exchange import of_version
+from headrace_parameters.core.joint import Measured
+from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
@@ -16,6 +19,7 @@ from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.lateness import too_late
 from headrace_parameters.live_tables import LiveTables
+from headrace_parameters.news import News
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 
@@ -55,8 +59,7 @@ class LiveStore:
         self._visible = self._shard.published
         self._changes = self._shown = 0
         self._changing = threading.Lock()
-        self._news = threading.Condition()
-        self._ended: HeadraceError | None = None
+        self.news = News()
 
     @property
     def layout(self) -> FlatLayout | None:
@@ -67,6 +70,11 @@ class LiveStore:
     def published(self) -> Published | None:
         """The newest values that are as safe as they must be; None before there are any."""
         return self._visible
+
+    @property
+    def members(self) -> Members:
+        """Whose gradients count."""
+        return self._shard.members
 
     @property
     def size_bytes(self) -> int:
@@ -117,11 +125,11 @@ class LiveStore:
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (values held here,), unless there are some."""
         with self._changing:
-            self._check_alive()
+            self.news.check_alive()
             if self._shard.published:
                 self._shard.check_layout(layout)
                 return
-            first = Shard(self.config, self.memory.allocate)
+            first = Shard(self.config, self.memory.allocate, self.members)
             first.initialize(layout, values)
             self._become(first)
 
@@ -131,10 +139,36 @@ class LiveStore:
         _, values = self._gradients.take(self.published.values.size)
         return values
 
-    def is_duplicate(self, worker: int, step: int) -> bool:
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' gradients count from now on; calls of an older generation that wait end with MembersChanged."""
+        with self._changing:
+            self.news.check_alive()
+            before, published = self._shard.members, self._shard.published
+            if before.followed_by(generation, workers, 0) is before:
+                return
+            if (
+                self.journal and published
+            ):  # first: or a restart would bring the gradients back that the change drops
+                self.journal.rebase(self._shard.state().among(generation, workers))
+            self._shard.change_members(generation, workers)
+            self.tables.change_members(generation, workers)
+            self._changes += 1
+            self._show(self._changes, self._shard.published)
+
+    def exactly(self, version: int, generation: int) -> Published:
+        """Return the values of this very version to a member; it raises what `Members.check_generation` and `of_version` do."""
+        with self._changing:
+            self.news.check_alive()
+            self._shard.members.check_generation(generation)
+            published = of_version(version, self._shard.published, self._shard.former)
+            position = self._position()
+        self._wait_until_safe(position)
+        return published
+
+    def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell early what `push` will find, once that is as safe as an answer must be; it raises what `push` would."""
         with self._changing:
-            duplicate = self._shard.is_duplicate(worker, step)
+            duplicate = self._shard.is_duplicate(worker, step, generation)
             position = self._position()
         if duplicate:
             self._wait_until_safe(position)
@@ -148,7 +182,7 @@ class LiveStore:
         """
         sealed = Sealed.of(push) if self.journal else None
         with self._changing:
-            self._check_alive()
+            self.news.check_alive()
             taken = self._shard.takes(push)
             if taken:
                 self._apply(push, sealed)
@@ -182,10 +216,12 @@ class LiveStore:
 
     def _show(self, change: int, published: Published | None) -> None:
         """Let pulls see what a change led to, unless they see a later one already."""
-        with self._news:
+
+        def show() -> None:
             if change > self._shown:
                 self._shown, self._visible = change, published
-            self._news.notify_all()
+
+        self.news.tell(show)
 
     def need_for(self, step: int) -> Need:
         """Say what the values must hold with which a worker computes `step`."""
@@ -198,15 +234,15 @@ class LiveStore:
     def state(self) -> ShardState:
         """Return a copy of everything, of one moment."""
         with self._changing:
-            self._check_alive()
+            self.news.check_alive()
             return replace(self._shard.state(), tables=self.tables.states())
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says."""
         with self._changing:
-            self._check_alive()
+            self.news.check_alive()
             self._shard.check_layout(state.layout)
-            restored = Shard(self.config, self.memory.allocate)
+            restored = Shard(self.config, self.memory.allocate, self.members)
             restored.restore(state)
             tables = self.tables.restored(state.tables)
             self._become(restored)
@@ -224,57 +260,24 @@ class LiveStore:
         No log has this: stores whose steps need it are in memory alone.
         """
         with self._changing:
-            self._check_alive()
+            self.news.check_alive()
             self._shard.finish_step(step, norms, squared_norms)
             self._changes += 1
             change, published = self._changes, self._shard.published
         self._show(change, published)
 
-    def wait_for_norms(
-        self, step: int, norms: Norms, timeout_s: float, wanted: Callable[[], bool]
-    ) -> Sequence[float] | None:
-        """Return the squared norms of this shard's part of a step, once they are known; None: the step is long applied.
+    def measured(self, norms: Norms) -> Measured | None:
+        """Return the norms of the last step that came so far."""
+        return self._shard.measured.get(norms)
 
-        Raises:
-            DeadlineExceeded: They were not known in time.
-            HeadraceError: Why the store ended meanwhile.
-        """
-        with self._news:
-            self._news.wait_for(lambda: self._ended or self._knows(step, norms) or not wanted(), timeout_s)
-        self._check_alive()
-        measured = self._shard.measured.get(norms)
-        if not self._knows(step, norms):
-            raise too_late(self._shard, self.published, Need(version=step + 1))
-        return measured.squared_norms if measured and measured.step == step else None
-
-    def _knows(self, step: int, norms: Norms) -> bool:
-        measured, published = self._shard.measured.get(norms), self.published
-        if measured and measured.step >= step:
-            return True
-        return published is not None and published.version > step
-
-    def wait(self, need: Need, timeout_s: float, wanted: Callable[[], bool]) -> Published:
-        """Return the values as soon as they hold what `need` asks for.
-
-        Args:
-            wanted: Whether somebody still waits; asked again at every `wake`.
-        Raises:
-            DeadlineExceeded: It did not come in time; the message says whose gradients are missing.
-            HeadraceError: Why the store ended meanwhile.
-        """
-        with self._news:
-            self._news.wait_for(lambda: self._ended or self._fitting(need) or not wanted(), timeout=timeout_s)
-        self._check_alive()
-        published = self._fitting(need)
-        if published is None:
-            raise too_late(self._shard, self.published, need)
-        return published
+    def too_late(self, need: Need) -> DeadlineExceeded:
+        """Say who keeps the store from having what is needed."""
+        return too_late(self._shard, self.published, need)
 
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`, waiting pulls first."""
         with self._changing:
-            self._ended = why
-        self.wake()
+            self.news.end(why)
         self.tables.end(why)
 
     def forget_files(self) -> None:
@@ -284,16 +287,4 @@ class LiveStore:
 
     def wake(self) -> None:
         """Let every waiting call look again."""
-        with self._news:
-            self._news.notify_all()
-
-    def _fitting(self, need: Need) -> Published | None:
-        published = self.published
-        return published if published and need.met_by(published.version, published.slowest) else None
-
-    def _check_alive(self) -> None:
-        if self._ended:
-            # A fresh one each time: an exception that is raised in several threads mixes up their tracebacks.
-            raise type(self._ended)(
-                self._ended.message, metadata=self._ended.metadata, retry_after_s=self._ended.retry_after_s
-            )
+        self.news.wake()

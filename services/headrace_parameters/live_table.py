@@ -53,11 +53,17 @@ class LiveTable:
             table = self._shard.table
             return TableFacts(table.rows, table.size_bytes, self.progress.version, replace(table.counts))
 
-    def is_duplicate(self, worker: int, step: int) -> bool:
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' pushes count from now on; calls of an older generation that wait end with MembersChanged."""
+        with self._using:
+            self._shard.turns.change_members(generation, workers)
+            self._using.notify_all()
+
+    def is_duplicate(self, worker: int, step: int, generation: int) -> bool:
         """Tell early what `push` will find; it raises what `push` would."""
         with self._using:
             self._check_alive()
-            return self._shard.turns.is_duplicate(worker, step)
+            return self._shard.turns.is_duplicate(worker, step, generation)
 
     def push(self, push: RowPush) -> bool:
         """Take a gradient; return False if it was taken before or comes too late."""
@@ -79,6 +85,7 @@ class LiveTable:
         timeout_s: float,
         wanted: Callable[[], bool],
         out: Callable[[], Floats],
+        generation: int | None = None,
     ) -> Progress:
         """Read rows as soon as the table is as far as `step` and `min_version` ask for.
 
@@ -86,19 +93,26 @@ class LiveTable:
             step: What is to be computed with them; None: nothing.
             wanted: Whether somebody still waits; asked again at every `wake`.
             out: Gives memory for them, shape (n, dim), when it is time.
+            generation: The caller's, whose push another one may have dropped; None: it is no member.
         Returns:
             How far the table is with these rows.
         Raises:
             DeadlineExceeded: It did not get as far in time; the message says whose pushes are missing.
+            MembersChanged: There is another generation.
             HeadraceError: Why the store ended meanwhile.
         """
         with self._using:
             turns = self._shard.turns
             need = turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
-            self._using.wait_for(lambda: self._ended or self._meets(need) or not wanted(), timeout_s)
+            self._using.wait_for(
+                lambda: self._ended or self._meets(need) or not wanted() or self._is_other(generation),
+                timeout_s,
+            )
             self._check_alive()
             if not self._meets(need):
+                if generation is not None:
+                    turns.members.check_generation(generation)
                 raise self._too_late(need)
             self._shard.table.pull(keys, out())
             return self.progress
@@ -115,7 +129,7 @@ class LiveTable:
         Raises:
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `RowShard.restore`.
         """
-        restored = RowShard(self.store, self.config, self._reserve)
+        restored = RowShard(self.store, self.config, self._reserve, self._shard.turns.members)
         if state:
             restored.restore(state)
         return restored
@@ -136,6 +150,9 @@ class LiveTable:
         """Let every waiting call look again."""
         with self._using:
             self._using.notify_all()
+
+    def _is_other(self, generation: int | None) -> bool:
+        return generation not in (None, self._shard.turns.members.generation)
 
     def _meets(self, need: Need) -> bool:
         return need.met_by(self.progress.version, self.progress.slowest)

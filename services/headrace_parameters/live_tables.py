@@ -55,6 +55,11 @@ class LiveTables(Mapping[str, LiveTable]):
         for name, shard in shards.items():
             self._tables[name].become(shard)
 
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' pushes count from now on."""
+        for table in self._tables.values():
+            table.change_members(generation, workers)
+
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`."""
         for table in self._tables.values():

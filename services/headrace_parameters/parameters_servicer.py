@@ -24,6 +24,7 @@ from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics
 from headrace_parameters.table import StoreTable
+from headrace_parameters.waits import wait_for_norms, wait_for_values
 from headrace_parameters.wire import norms_from_proto
 
 # A call without a deadline waits no longer than this.
@@ -95,11 +96,24 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             store.config.fence(request.epoch)
         store.check_map(request.map_epoch)
         step = request.step if request.HasField("step") else None
-        need = store.need_for(step) if step is not None else Need()
-        need = replace(need, version=max(need.version, request.min_version))
-        published = self._wait(store, need, context)
+        published = self._found(store, request, step, context)
         response = parameters_pb2.PullResponse(version=published.version, staleness=published.staleness(step))
         return response, store, published
+
+    def _found(
+        self,
+        store: LiveStore,
+        request: parameters_pb2.PullRequest,
+        step: int | None,
+        context: ServicerContext,
+    ) -> Published:
+        """Return the values a pull asks for, once they are there."""
+        generation = request.member.generation if request.HasField("member") else None
+        if generation is not None and request.member.HasField("version"):
+            return store.exactly(request.member.version, generation)
+        need = store.need_for(step) if step is not None else Need()
+        need = replace(need, version=max(need.version, request.min_version))
+        return self._wait(store, need, context, generation)
 
     def push_pulled(
         self, requests: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
@@ -109,7 +123,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
         taken = self._take(store, first, requests)
         step = first.header.step + 1
-        published = self._wait(store, store.need_for(step), context)
+        published = self._wait(store, store.need_for(step), context, first.header.generation)
         response = parameters_pb2.PushPullResponse(
             version=published.version,
             duplicate=not taken,
@@ -130,8 +144,9 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Return this shard's part of a step's norm."""
         store, norms = self._joint(request)
         context.add_callback(store.wake)
+        generation = request.generation if request.HasField("generation") else None
         bound_s = wait_bound_s(context.time_remaining())
-        squared = store.wait_for_norms(request.step, norms, bound_s, context.is_active)
+        squared = wait_for_norms(store, request.step, norms, bound_s, context.is_active, generation)
         if squared is None:
             return parameters_pb2.GetStepNormResponse(finished=True)
         if norms is Norms.GRADIENT:
@@ -169,10 +184,11 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     def _take(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> bool:
         """Receive a gradient and push it; return False if it was taken before."""
         header = first.header
-        duplicate = store.is_duplicate(header.worker, header.step)
+        duplicate = store.is_duplicate(header.worker, header.step, header.generation)
         if not duplicate:
             gradient = self._receive(store, first, rest)
-            duplicate = not store.push(Push(header.worker, header.step, header.samples, gradient))
+            push = Push(header.worker, header.step, header.samples, gradient, header.generation)
+            duplicate = not store.push(push)
         (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
         return not duplicate
 
@@ -181,10 +197,13 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self._metrics.received_bytes.inc(receive(chain([first], rest), [Piece(0, gradient)]))
         return gradient
 
-    def _wait(self, store: LiveStore, need: Need, context: ServicerContext) -> Published:
+    def _wait(
+        self, store: LiveStore, need: Need, context: ServicerContext, generation: int | None
+    ) -> Published:
         context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
         began = time.monotonic()
-        published = store.wait(need, wait_bound_s(context.time_remaining()), context.is_active)
+        bound_s = wait_bound_s(context.time_remaining())
+        published = wait_for_values(store, need, bound_s, context.is_active, generation)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         return published
 

@@ -56,7 +56,8 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         keys = _keys(request, "pull_keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
         step = request.header.step + 1
-        progress = self.pull(table, keys, step, 0, context, lambda: values)
+        generation = request.header.generation
+        progress = self.pull(table, keys, step, 0, context, lambda: values, generation)
         return packed(answered(table, pushed, progress, request.header), values=values)
 
     def find(self, store: str, table: str, epoch: int) -> LiveTable:
@@ -86,11 +87,12 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
             gradient: Returns keys and gradients in memory of their own; not called if the push is known or refused.
         """
         table.store.fence(header.epoch)
-        duplicate = table.is_duplicate(header.worker, header.step)
+        duplicate = table.is_duplicate(header.worker, header.step, header.generation)
         if not duplicate:
             keys, gradients = gradient()
             self._metrics.received_bytes.inc(keys.nbytes + gradients.nbytes)
-            duplicate = not table.push(RowPush(header.worker, header.step, header.samples, keys, gradients))
+            push = RowPush(header.worker, header.step, header.samples, keys, gradients, header.generation)
+            duplicate = not table.push(push)
         (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
         return rows_pb2.PushRowsResponse(
             duplicate=duplicate, version=table.progress.version, next_step=table.next_step(header.worker)
@@ -104,11 +106,12 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         min_version: int,
         context: ServicerContext,
         out: Callable[[], Floats],
+        generation: int | None = None,
     ) -> Progress:
         """Read rows as `LiveTable.pull` does, until the caller's deadline."""
         context.add_callback(table.wake)  # a caller that goes away leaves no thread behind
         began, bound_s = time.monotonic(), wait_bound_s(context.time_remaining())
-        progress = table.pull(keys, step, min_version, bound_s, context.is_active, out)
+        progress = table.pull(keys, step, min_version, bound_s, context.is_active, out, generation)
         self._metrics.wait_seconds.observe(time.monotonic() - began)
         self._metrics.pulls.inc()
         self._metrics.sent_bytes.inc(4 * keys.size * table.config.dim)

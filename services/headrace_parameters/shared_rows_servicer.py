@@ -64,7 +64,8 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         keys = self._segments.keys(self._store(request.store), worker, request.pull_keys)
         pushed = self._push(table, request)
         step = request.header.step + 1
-        progress, where = self._pull(request.store, worker, table, keys, step, 0, context)
+        generation = request.header.generation
+        progress, where = self._pull(request.store, worker, table, keys, step, 0, context, generation)
         response = answered(table, pushed, progress, request.header)
         return shared_rows_pb2.PushPullRowsSharedResponse(response=response, values=where)
 
@@ -97,12 +98,13 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         step: int | None,
         min_version: int,
         context: ServicerContext,
+        generation: int | None = None,
     ) -> tuple[Progress, SharedValues]:
         """Write rows to the worker's segment of answers; return how far the table is, and where they are."""
         shape = keys.size, table.config.dim
         with self._segments.answer(self._store(store), worker, keys.size * table.config.dim) as answer:
             progress = self._rows.pull(
-                table, keys, step, min_version, context, lambda: answer.memory().reshape(shape)
+                table, keys, step, min_version, context, lambda: answer.memory().reshape(shape), generation
             )
             return progress, answer.located()
 

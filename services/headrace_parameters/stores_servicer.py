@@ -6,7 +6,7 @@ from grpc import ServicerContext
 from headrace.errors import RunFinished
 from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
-from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
 from headrace_parameters.live import LiveStore
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.table import StoreTable
@@ -60,6 +60,14 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
             RunFinished(f"the run of {store.config.name} was ended by one of its workers, for all of them")
         )
         return empty_pb2.Empty()
+
+    def SetMembers(
+        self, request: members_pb2.SetMembersRequest, context: ServicerContext
+    ) -> stores_pb2.Store:
+        """Change whose gradients count."""
+        store = self._fenced(request.name, request.epoch)
+        store.change_members(request.generation, tuple(request.workers))
+        return store_to_proto(store)
 
     def Snapshot(
         self, request: stores_pb2.SnapshotRequest, context: ServicerContext

@@ -86,7 +86,7 @@ def check_snapshot(artifact: str, store: StoreName, field: str) -> None:
 
 def store_to_proto(store: LiveStore) -> stores_pb2.Store:
     """Write a store as it is now."""
-    config = store.config
+    config, members = store.config, store.members
     message = stores_pb2.Store(
         name=str(config.name),
         epoch=config.epoch,
@@ -101,6 +101,8 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         durability=_DURABILITY_OF[config.durability],
         compression=compression_to_proto(config.compression),
         tables=tables_to_proto(store.tables.values()),
+        generation=members.generation,
+        workers=members.workers,
     )
     message.create_time.FromDatetime(store.create_time)
     published, layout, shard_map = store.published, store.layout, store.map

@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Self
 
 import grpc
-import numpy as np
 
-from headrace.errors import DtypeMismatch, ShapeMismatch
 from headrace.parameters.answers import Pulled, Snapshot, summed_up
 from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
+from headrace.parameters.membership import Membership, Place
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
 from headrace.parameters.shard import Lent, ShardClient
@@ -25,9 +24,10 @@ from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
 from headrace.parameters.together import Together
 from headrace.parameters.v1 import parameters_pb2
+from headrace.parameters.vectors import checked, output
 from headrace.rpc.channel import open_channel
 
-__all__ = ["Pulled", "ShardedStore", "Snapshot", "StoresClient"]
+__all__ = ["Place", "Pulled", "ShardedStore", "Snapshot", "StoresClient"]
 
 
 class ShardedStore:
@@ -40,7 +40,7 @@ class ShardedStore:
         shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
         store: `projects/{project}/stores/{store}`.
         epoch: The run's; a shard with a greater one refuses everything with StaleEpoch.
-        worker: 0 to the store's `worker_count` - 1.
+        worker: One of the store's workers, numbered from 0.
         timeout_s: Bound of every method. Under BSP `push_pull` waits for the slowest worker: allow for it.
         shared_memory: Exchange values through memory with shards of this machine; False: always by streams.
     """
@@ -65,6 +65,7 @@ class ShardedStore:
         ]
         self._lender = Lender(enabled=shared_memory)
         self._together = Together(len(shards), timeout_s)
+        self._membership = Membership(self._shards, self._together, worker)
         self._placed: Placement | None = None
         self._joint: Sequence[parameters_pb2.Norms.ValueType] | None = None
 
@@ -128,12 +129,33 @@ class ShardedStore:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
         first = Placement(layout, ShardMap.first(layout.size, len(self._shards)))
-        parts = first.pieces(_checked(layout, values))
+        parts = first.pieces(checked(layout, values))
         versions = self._together.do(
             lambda operation, index: self._shards[index].initialize(operation, layout, parts[index])
         )
         self._placed = None  # a store that has values already may have another map
         return min(versions)
+
+    def take_place(self, out: Floats | None = None) -> Place:
+        """Wait until this worker is a member of its run, and receive the values that the members begin with.
+
+        To be called before the first step of a run whose members may change, and again whenever a call raises MembersChanged, as each
+        then does: the step is to be computed again, with the new place's share of its batch.
+
+        Args:
+            out: As for `pull`.
+        Raises:
+            StaleEpoch: This worker was a member and is none any more.
+            Aborted, DeadlineExceeded: As `Membership.take_place`.
+        """
+        placement = self._placement()
+        values = output(placement.layout.size, out)
+        pieces = placement.pieces(values)
+        return self._membership.take_place(
+            lambda version: self._together.do(
+                lambda operation, index: self._shards[index].pull_as_member(operation, version, pieces[index])
+            )
+        )
 
     def push(self, step: int, gradient: Floats, samples: float) -> int:
         """Send a gradient, without waiting until it is applied.
@@ -146,7 +168,7 @@ class ShardedStore:
             The store's version now.
         """
         placement = self._placement()
-        flat = _checked(placement.layout, gradient)
+        flat = checked(placement.layout, gradient)
         parts = placement.pieces(flat)
         with self._lender.lending(flat) as loan:
             return min(
@@ -176,7 +198,7 @@ class ShardedStore:
         """
         placement = self._placement()
         ranges = placement.layout.ranges(names)
-        values = _output(length(ranges), out)
+        values = output(length(ranges), out)
         pieces, lengths = placement.selected(ranges, values), placement.lengths
         received = self._together.do(
             lambda operation, index: self._shards[index].pull(
@@ -196,8 +218,8 @@ class ShardedStore:
             pulled = self.pull(step=step + 1, out=out)
             return replace(pulled, next_step=max(step + 1, pulled.version))
         placement = self._placement()
-        flat = _checked(placement.layout, gradient)
-        values = _output(flat.size, out)
+        flat = checked(placement.layout, gradient)
+        values = output(flat.size, out)
         parts, places = placement.pieces(flat), placement.pieces(values)
         with self._lender.lending(flat) as loan:
             received = self._together.do(
@@ -255,20 +277,3 @@ class ShardedStore:
 
 def _lent(loan: Loan | None, placement: Placement, index: int) -> Lent | None:
     return (lambda: loan.lend(placement.parts()[index])) if loan else None
-
-
-def _checked(layout: FlatLayout, flat: Floats) -> Floats:
-    if flat.dtype != np.float32:
-        raise DtypeMismatch(f"a vector of {flat.dtype} was given; parameters are float32")
-    layout.check(flat)
-    return np.ascontiguousarray(flat)
-
-
-def _output(size: int, out: Floats | None) -> Floats:
-    if out is None:
-        return np.empty(size, np.float32)
-    if out.shape != (size,) or out.dtype != np.float32:
-        raise ShapeMismatch(
-            f"`out` has shape {list(out.shape)} of {out.dtype}; it must be [{size}] of float32"
-        )
-    return out

@@ -79,6 +79,7 @@ class RowShardClient:
         self._store = store
         self._epoch = epoch
         self._worker = worker
+        self.generation = 0  # of the members, as of the last place that the worker took
 
     def push(
         self, operation: Operation, table: str, step: int, samples: float, gradient: RowGradient
@@ -212,7 +213,9 @@ class RowShardClient:
         self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
-        return parameters_pb2.PushHeader(worker=self._worker, epoch=self._epoch, step=step, samples=samples)
+        return parameters_pb2.PushHeader(
+            worker=self._worker, epoch=self._epoch, step=step, samples=samples, generation=self.generation
+        )
 
 
 def _taken(response: rows_pb2.PushRowsResponse) -> Received:

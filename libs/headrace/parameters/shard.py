@@ -14,7 +14,13 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
-from headrace.parameters.v1 import compression_pb2, parameters_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import (
+    compression_pb2,
+    members_pb2,
+    parameters_pb2,
+    stores_pb2,
+    stores_pb2_grpc,
+)
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
 
@@ -44,6 +50,7 @@ class ShardClient:
         self._worker = worker
         self.map_epoch = 1  # of the shard map that the caller goes by
         self._filter = ShardFilter(NONE)
+        self.generation = 0  # of the members, as of the last place that the worker took
 
     def get(self, operation: Operation) -> stores_pb2.Store:
         """Ask what the shard is."""
@@ -129,6 +136,21 @@ class ShardClient:
         first = _receive(call, pieces)
         return Received(first.version, first.staleness)
 
+    def pull_as_member(
+        self, operation: Operation, version: int | None, pieces: Sequence[Piece]
+    ) -> parameters_pb2.PullResponse:
+        """Receive values into `pieces`: of exactly this version, or the newest; MembersChanged if the generation has."""
+        member = members_pb2.MemberView(generation=self.generation, version=version)
+        request = parameters_pb2.PullRequest(
+            store=self._store,
+            epoch=self._epoch,
+            member=member,
+            map_epoch=self.map_epoch,
+            encoding=compression_pb2.ENCODING_FLOAT32,
+        )
+        call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
+        return _receive(call, pieces)
+
     def push_pull(
         self,
         operation: Operation,
@@ -161,7 +183,12 @@ class ShardClient:
     ) -> Sequence[float] | None:
         """Wait until the step is complete and return the squared norms of the shard's part; None: it is long applied."""
         request = parameters_pb2.GetStepNormRequest(
-            store=self._store, epoch=self._epoch, step=step, norms=norms, map_epoch=self.map_epoch
+            store=self._store,
+            epoch=self._epoch,
+            step=step,
+            norms=norms,
+            generation=self.generation,
+            map_epoch=self.map_epoch,
         )
         call = self._parameters.GetStepNorm.future(request, timeout=operation.remaining_s)
         answer = operation.track(call).result()
@@ -213,7 +240,12 @@ class ShardClient:
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
         return parameters_pb2.PushHeader(
-            worker=self._worker, epoch=self._epoch, step=step, samples=samples, map_epoch=self.map_epoch
+            worker=self._worker,
+            epoch=self._epoch,
+            step=step,
+            samples=samples,
+            generation=self.generation,
+            map_epoch=self.map_epoch,
         )
 
 

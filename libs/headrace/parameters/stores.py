@@ -1,12 +1,12 @@
 """The stores of one parameter process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Self
 
 import grpc
 
-from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
 from headrace.rpc.channel import open_channel
 from headrace.rpc.pages import pages
 
@@ -53,6 +53,15 @@ class StoresClient:
     def delete(self, name: str, *, epoch: int = 0) -> None:
         """Forget a store if its epoch is `epoch` or older; 0: whatever it is."""
         self._stub.DeleteStore(stores_pb2.DeleteStoreRequest(name=name, epoch=epoch), timeout=self._timeout_s)
+
+    def set_members(
+        self, name: str, workers: Sequence[int], *, epoch: int, generation: int
+    ) -> stores_pb2.Store:
+        """Let these workers' gradients count from now on; the generation grows with each change."""
+        request = members_pb2.SetMembersRequest(
+            name=name, epoch=epoch, generation=generation, workers=workers
+        )
+        return self._stub.SetMembers(request, timeout=self._timeout_s)
 
     def restore(self, name: str, artifact: str, *, epoch: int) -> stores_pb2.Store:
         """Put a snapshot back."""

@@ -16,6 +16,7 @@ from headrace.errors import DtypeMismatch, NotFound, ShapeMismatch
 from headrace.parameters.answers import Pulled, summed_up
 from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
 from headrace.parameters.layout import Floats
+from headrace.parameters.membership import Place
 from headrace.parameters.operation import Operation
 from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
 from headrace.parameters.row_shard import AskedRows, RowAnswer, RowGradient, RowShardClient, place
@@ -108,6 +109,11 @@ class ShardedTables:
             assert store is not None
             self._dims = {table.name: table.dim for table in store.tables}
         return self._dims
+
+    def follow(self, place: Place) -> None:
+        """Push as a member of this generation: call it with each place that `ShardedStore.take_place` returns."""
+        for shard in self._shards:
+            shard.generation = place.generation
 
     def pull_rows(
         self,

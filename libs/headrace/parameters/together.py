@@ -1,5 +1,6 @@
 """The same work for all shards of a store, at once."""
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -19,13 +20,14 @@ class Together:
 
     def __init__(self, count: int, timeout_s: float) -> None:
         self._count = count
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
         self._operation: Operation | None = None
 
     def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
         """Do `work` for every shard index at once; the first failure stops the others and is raised."""
-        operation = self._operation = Operation(self._timeout_s)
+        operation = self._operation = Operation(self.timeout_s)
 
         def attempt(index: int) -> Result:
             try:
@@ -44,8 +46,14 @@ class Together:
             wait(others)
         return _results([first, *others])
 
+    def pause(self, seconds: float) -> None:
+        """Wait; Cancelled if there is nothing to wait for any more."""
+        if self._closed.wait(seconds):
+            raise Cancelled("the client was closed")
+
     def close(self) -> None:
         """End what runs, which then raises Cancelled."""
+        self._closed.set()
         if self._operation:
             self._operation.stop()
         self._threads.shutdown()

@@ -118,11 +118,6 @@ class StoreConfig:
         wanted = {Norms.GRADIENT: clips, Norms.TENSORS: scales}
         return tuple(norms for norms, is_wanted in wanted.items() if is_wanted and self.shard_count > 1)
 
-    @property
-    def required_gradients(self) -> int:
-        """Gradients that complete a step under BSP."""
-        return self.worker_count - self.backup_workers
-
     def fence(self, epoch: int) -> None:
         """Let only callers of the store's own epoch pass.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from headrace.errors import InvalidArgument, NonFiniteValues
+from headrace.errors import InvalidArgument, NonFiniteValues, OutOfRange
 from headrace.parameters.layout import Floats
 
 # Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
@@ -34,6 +34,22 @@ class Published:
         return max(0, (self.furthest if step is None else step) - self.slowest)
 
 
+def of_version(version: int, *held: Published | None) -> Published:
+    """Return the values of this very version, out of those that are held; the newest come first.
+
+    Raises:
+        OutOfRange: They are gone, or not there yet.
+    """
+    for published in held:
+        if published and published.version == version:
+            return published
+    newest = held[0].version if held[0] else 0
+    raise OutOfRange(
+        f"the shard has version {newest}, and not {version} any more, or not yet; ask which versions the shards have",
+        metadata={"version": newest},
+    )
+
+
 @dataclass(frozen=True)
 class Push:
     """One worker's gradient for one step; the memory of `gradient` is the shard's from now on.
@@ -47,6 +63,7 @@ class Push:
     step: int
     samples: float
     gradient: Floats
+    generation: int = 0  # of the members among whom the worker computed it
 
     def __post_init__(self) -> None:
         if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing

@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from headrace.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    OutOfRange,
-    ShapeMismatch,
-)
+from headrace.errors import FailedPrecondition, OutOfRange, ShapeMismatch
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.ranges import length
 from headrace.parameters.shard_map import ShardMap
@@ -21,12 +16,14 @@ from headrace_optimizers.lamb import LambOptimizer
 from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
-from headrace_parameters.core.exchange import MOST_SAMPLES, Published, Push, check_finite
+from headrace_parameters.core.exchange import Published, Push, check_finite
 from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
+from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.state import ShardState
+from headrace_parameters.core.step import weighted
 
-__all__ = ["MOST_SAMPLES", "Published", "Push", "Shard"]
+__all__ = ["Published", "Push", "Shard"]
 
 
 class Shard:
@@ -34,16 +31,21 @@ class Shard:
 
     Args:
         allocate: Gives the memory for published values.
+        members: Whose gradients count; None: those of the workers that the store is made for.
     """
 
-    def __init__(self, config: StoreConfig, allocate: Allocate = new_memory) -> None:
+    def __init__(
+        self, config: StoreConfig, allocate: Allocate = new_memory, members: Members | None = None
+    ) -> None:
         self.config = config
         self._allocate = allocate
         self.layout: FlatLayout | None = None
         self.map: ShardMap | None = None
         self.published: Published | None = None
+        self.former: Published | None = None  # BSP: the version before, until the next is computed
         self._optimizer: FusedOptimizer | None = None
-        self._clocks = Clocks(config.worker_count)
+        self.members = members or first_members(config.worker_count)
+        self._clocks = Clocks(self.members.workers)
         self._pending: Mapping[int, Push] = {}  # BSP: gradients of the step that is not complete
         self._joint = JointSteps(config, self._tensor_norms)
 
@@ -73,7 +75,7 @@ class Shard:
         if self._joint.held:
             return []
         if self.config.consistency is Consistency.BSP:
-            return [worker for worker in range(self.config.worker_count) if worker not in self._pending]
+            return [worker for worker in self.members.workers if worker not in self._pending]
         return self._clocks.behind(need.clock)
 
     @property
@@ -111,21 +113,33 @@ class Shard:
                 f"other ones than the {len(layout.tensors)} with {layout.size} given; use a new store for another model"
             )
 
-    def is_duplicate(self, worker: int, step: int) -> bool:
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' gradients count from now on, and no others'; do nothing if they do already.
+
+        Gradients of a step that is not complete are dropped: the new members compute it again, each its new share of the batch.
+
+        Raises:
+            InvalidArgument, MembersChanged, AlreadyExists: As `Members.followed_by`.
+        """
+        version = self.published.version if self.published else 0
+        members = self.members.followed_by(generation, workers, version)
+        if members is self.members:
+            return
+        self.members, self._clocks, self._pending = members, self._clocks.among(workers), {}
+        if self.published:
+            self._publish(version, torch.from_numpy(self.published.values))
+
+    def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell whether this worker's gradient for this step was taken before, or comes too late to be.
 
         Raises:
             FailedPrecondition: The shard has no values yet.
-            InvalidArgument: There is no such worker.
+            MembersChanged, Unavailable, InvalidArgument: As `Members.check`.
             OutOfRange: BSP: the step is ahead of the version; SSP: it is too far ahead of the slowest worker.
         """
         if self.published is None:
             raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
-        if not 0 <= worker < self.config.worker_count:
-            raise InvalidArgument(
-                f"worker is {worker}; this store has workers 0 to {self.config.worker_count - 1}",
-                field="header.worker",
-            )
+        self.members.check(worker, generation)
         if self.config.consistency is Consistency.BSP:
             return self._is_late(self.published.version, worker, step)
         if step < self._clocks.of(worker):
@@ -136,7 +150,7 @@ class Shard:
 
     def takes(self, push: Push) -> bool:
         """Tell whether `push` would take this gradient, or raise what it would; changes nothing."""
-        if self.is_duplicate(push.worker, push.step):
+        if self.is_duplicate(push.worker, push.step, push.generation):
             return False
         assert self.published is not None
         if push.gradient.shape != self.published.values.shape:
@@ -170,12 +184,13 @@ class Shard:
 
         Raises:
             ShapeMismatch: It has another shape than (shard's length,).
-            FailedPrecondition, InvalidArgument, OutOfRange: As `is_duplicate`.
+            FailedPrecondition, MembersChanged, Unavailable, InvalidArgument, OutOfRange: As `is_duplicate`.
         """
         if not self.takes(push):
             return False
         pushes = {**self._pending, push.worker: push}
-        if self.config.consistency is not Consistency.BSP or len(pushes) == self.config.required_gradients:
+        required = self.members.required_gradients(self.config.backup_workers)
+        if self.config.consistency is not Consistency.BSP or len(pushes) == required:
             self._complete(pushes)
             pushes = {}
         self._pending = pushes
@@ -185,13 +200,7 @@ class Shard:
         """Apply the weighted mean of the gradients, or hold it until norms of all shards are known."""
         assert self.published is not None
         steps = {worker: push.step for worker, push in pushes.items()}
-        total = sum(push.samples for push in pushes.values())
-        # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
-        gradients = [
-            (torch.from_numpy(pushes[worker].gradient), pushes[worker].samples / total)
-            for worker in sorted(pushes)
-            if total > 0
-        ]
+        gradients = weighted(pushes)
         maximum = self.config.maximum_gradient_norm
         if self.config.joint_norms:
             self._joint.hold(self.published.version, hold(steps, gradients, None if maximum else 1.0))
@@ -232,18 +241,17 @@ class Shard:
         """Publish the next version, one optimizer step with the weighted sum of the gradients away."""
         assert self.published is not None
         assert self._optimizer is not None
-        values, factor = torch.from_numpy(self.published.values), self._learning_rate_factor()
+        self.former, former = None, self.published  # the memory of the former version is for the next
+        values, bsp = torch.from_numpy(former.values), self.config.consistency is Consistency.BSP
+        steps_done = former.version if bsp else self.members.steps_done(former.version)
+        factor = self.config.schedule.factor(steps_done)
         if gradients and isinstance(self._optimizer, LambOptimizer):
             values = self._optimizer.apply(values, gradients, factor, tensor_norms)
         elif gradients:
             values = self._optimizer.apply(values, gradients, factor)
         self._clocks = self._clocks.after(steps)
-        self._publish(self.published.version + 1, values)
-
-    def _learning_rate_factor(self) -> float:
-        assert self.published is not None
-        pushes_per_step = 1 if self.config.consistency is Consistency.BSP else self.config.worker_count
-        return self.config.schedule.factor(self.published.version // pushes_per_step)
+        self._publish(former.version + 1, values)
+        self.former = former if bsp else None
 
     def _publish(self, version: int, values: torch.Tensor) -> None:
         array: Floats = values.numpy()
@@ -263,9 +271,11 @@ class Shard:
             map=self.map,
             optimizer=kind_of(self.config.optimizer),
             version=self.published.version,
-            last_steps=dict(self._clocks.last_steps),
+            last_steps={worker: self._clocks.of(worker) - 1 for worker in self.members.workers},
             values=torch.from_numpy(self.published.values),
             optimizer_state=self._optimizer.state(),
+            epoch=self.config.epoch,
+            members=self.members,
         )
 
     def restore(self, state: ShardState) -> None:
@@ -276,21 +286,14 @@ class Shard:
             ShapeMismatch: It is the state of another model than the one held.
         """
         # The shards of a run that goes on are numbered anew, but each holds what it held.
-        self._check_same("shard_index", state.map.shards.index(state.shard_index), self.config.shard_index)
-        self._check_same("shard_count", len(state.map.shards), self.config.shard_count)
-        self._check_same("optimizer", state.optimizer, kind_of(self.config.optimizer))
+        state.check_fits(self.config.shard_index, self.config.shard_count, kind_of(self.config.optimizer))
         self.check_layout(state.layout)
         held = state.map.held(state.shard_index)
         optimizer = optimizer_for(self.config.optimizer, state.layout, held, self._allocate)
         optimizer.load(state.optimizer_state)
         self.layout, self.map, self._optimizer = state.layout, state.map.renumbered(), optimizer
-        self._clocks = Clocks(self.config.worker_count, dict(state.last_steps))
+        self.members = state.members_for(self.config.epoch, self.members)
+        former = Clocks(tuple(sorted(state.last_steps)) or self.members.workers, state.last_steps)
+        self._clocks, self.former = former.among(self.members.workers), None
         self._pending, self._joint = {}, JointSteps(self.config, self._tensor_norms)
         self._publish(state.version, optimizer.hold(state.values)[: length(held)])
-
-    def _check_same(self, fact: str, snapshot: object, own: object) -> None:
-        if snapshot != own:
-            raise InvalidArgument(
-                f"the snapshot has {fact} {snapshot}, this store {own}; restore each shard from its own snapshot",
-                field="artifact",
-            )

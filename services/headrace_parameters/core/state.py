@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch
 from headrace.errors import InvalidArgument, NonFiniteValues
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.shard_map import ShardMap
+from headrace_parameters.core.clocks import Clocks
+from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.state import TableState
 
 _FORMAT = "headrace.parameters.shard/2"
@@ -24,9 +26,11 @@ class ShardState:
     Args:
         shard_index: The shard's id in `map`.
         optimizer: Kind of the optimizer that `optimizer_state` belongs to.
-        last_steps: Last step of each worker that was applied, if any was.
+        last_steps: Last step of each member that was applied; -1 if none was.
         values: Shape (shard's length,), float32.
         tables: Rows by name of their table.
+        epoch: The attempt whose members they are.
+        members: None in snapshots of earlier releases.
     """
 
     layout: FlatLayout
@@ -38,6 +42,46 @@ class ShardState:
     values: torch.Tensor
     optimizer_state: Mapping[str, torch.Tensor]
     tables: Mapping[str, TableState] = field(default_factory=dict)
+    epoch: int = 0
+    members: Members | None = None
+
+    def check_fits(self, shard_index: int, shard_count: int, optimizer: str) -> None:
+        """Raise InvalidArgument unless it is the state of this shard, with this kind of optimizer."""
+        found = self.map.shards.index(self.shard_index), len(self.map.shards), self.optimizer
+        for fact, theirs, own in zip(
+            ("shard_index", "shard_count", "optimizer"),
+            found,
+            (shard_index, shard_count, optimizer),
+            strict=True,
+        ):
+            if theirs != own:
+                raise InvalidArgument(
+                    f"the snapshot has {fact} {theirs}, this store {own}; restore each shard from its own snapshot",
+                    field="artifact",
+                )
+
+    def members_for(self, epoch: int, own: Members) -> Members:
+        """Return whose gradients count in a store of `epoch`, with members `own`, that becomes this.
+
+        A later generation of the same attempt stays valid, so that no worker that was left out comes back. An attempt of its own has its
+        own members; the schedule goes on where it was.
+        """
+        if self.members is None:
+            return own
+        newer = epoch == self.epoch and self.members.generation > own.generation
+        workers = self.members if newer else own
+        if len(workers.workers) == len(self.members.workers):
+            since = self.members.since_version, self.members.since_step
+        else:
+            since = self.version, self.members.steps_done(self.version)
+        return replace(workers, since_version=since[0], since_step=since[1])
+
+    def among(self, generation: int, workers: tuple[int, ...]) -> "ShardState":
+        """Return it after a change of the members, as `Shard.change_members` makes it."""
+        assert self.members is not None, "states of earlier releases are not changed, but restored"
+        members = self.members.followed_by(generation, workers, self.version)
+        clocks = Clocks(self.members.workers, self.last_steps).among(workers)
+        return replace(self, members=members, last_steps=clocks.last_steps)
 
     def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Return tensors and metadata, as a safetensors file has them."""
@@ -50,6 +94,8 @@ class ShardState:
             "version": self.version,
             "last_steps": sorted(self.last_steps.items()),
             "tables": {},
+            "epoch": self.epoch,
+            "members": asdict(self.members) if self.members else None,
         }
         for name, table in self.tables.items():
             rows, facts["tables"][name] = table.encode()
@@ -86,6 +132,8 @@ class ShardState:
                     name: TableState.decode(_part(tensors, f"{_TABLE}{name}."), found)
                     for name, found in facts["tables"].items()
                 },
+                epoch=facts.get("epoch", 0),
+                members=_members(facts.get("members")),
             )
             length = state.map.length(state.shard_index)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -128,3 +176,7 @@ def _map_from_json(facts: dict[str, Any]) -> ShardMap:
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _members(facts: dict[str, Any] | None) -> Members | None:
+    return Members(**{**facts, "workers": tuple(facts["workers"])}) if facts else None

@@ -8,7 +8,7 @@ reached is of an older segment, over which this one was written.
 
 import mmap
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.errors import DataLoss, HeadraceError
@@ -109,7 +109,9 @@ def _replay(path: Path, found: Recovered) -> None:
             return
         if (entry.sequence, entry.epoch) != (found.sequence, found.shard.config.epoch):
             raise Damaged(f"{path.name} holds record {entry.sequence} where {found.sequence} must be")
-        if not found.shard.push(entry.push):
+        # Each change of the members begins a log of its own, so these are all of one generation.
+        push = replace(entry.push, generation=found.shard.members.generation)
+        if not found.shard.push(push):
             raise Damaged(f"{path.name} holds the push of record {entry.sequence} twice")
         found.end += entry.size_bytes
         found.sequence += 1

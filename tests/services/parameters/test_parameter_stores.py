@@ -44,6 +44,7 @@ def test_a_new_store_is_empty_and_says_what_it_is(server: ParameterServer) -> No
         consistency=stores_pb2.CONSISTENCY_BSP,
         optimizer=request.optimizer,
         durability=stores_pb2.DURABILITY_MEMORY,
+        workers=range(4),
     )
 
 

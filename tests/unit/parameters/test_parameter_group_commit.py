@@ -15,6 +15,7 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.journal.journal import Journal, Limits, Observers
 from headrace_parameters.journal.recovery import recover
 from headrace_parameters.live import LiveStore
+from headrace_parameters.waits import wait_for_values
 from tests.unit.parameters.journal_files import LAYOUT, LENGTH, SELDOM, config, model, push_of, same
 
 DISK = config(durability=Durability.DISK)
@@ -70,7 +71,7 @@ def test_a_push_is_neither_answered_nor_seen_before_the_disk_has_it(tmp_path: Pa
     repeating, _ = in_background(lambda: store.is_duplicate(0, 0))
 
     with pytest.raises(DeadlineExceeded):
-        store.wait(Need(version=1), 0.05, lambda: True)
+        wait_for_values(store, Need(version=1), 0.05, lambda: True, None)
     assert version(store) == 0
     assert pushing.is_alive()
     assert repeating.is_alive(), "a repeated push must not be answered before the first one is safe"

@@ -19,7 +19,8 @@ from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.config import Adagrad, Adam, AdamW, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency, StoreConfig
-from headrace_parameters.core.shard import MOST_SAMPLES, Push, Shard
+from headrace_parameters.core.exchange import MOST_SAMPLES
+from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 
 PLAIN, MOMENTUM = Sgd(0.1), Sgd(0.1, momentum=0.9, weight_decay=0.01)

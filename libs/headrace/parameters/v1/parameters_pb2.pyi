@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import compression_pb2 as _compression_pb2
+from headrace.parameters.v1 import members_pb2 as _members_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 import builtins as _builtins
 import sys
@@ -152,8 +153,9 @@ class PushHeader(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     worker: _builtins.int
-    """`0` to `worker_count` - 1."""
+    """One of the store's `workers`."""
     epoch: _builtins.int
     """The caller's epoch; STALE_EPOCH if the store has a greater one, FAILED_PRECONDITION if a smaller one."""
     step: _builtins.int
@@ -167,6 +169,10 @@ class PushHeader(_message.Message):
     """
     map_epoch: _builtins.int
     """The epoch of the shard map the caller goes by; ABORTED (SHARD_MAP_CHANGED) if the shard has another. 0 means 1."""
+    generation: _builtins.int
+    """The generation of the members among whom the gradient was computed: MEMBERS_CHANGED if the store has a newer one, UNAVAILABLE if
+    it has not heard of this one yet.
+    """
     def __init__(
         self,
         *,
@@ -175,10 +181,11 @@ class PushHeader(_message.Message):
         step: _builtins.int = ...,
         samples: _builtins.float = ...,
         map_epoch: _builtins.int = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "samples", b"samples", "step", b"step", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generation", b"generation", "map_epoch", b"map_epoch", "samples", b"samples", "step", b"step", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +264,7 @@ class PullRequest(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -275,6 +283,10 @@ class PullRequest(_message.Message):
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors; only the parts of them this shard holds are sent, in the order of the flat vector. Empty: all values."""
 
+    @_builtins.property
+    def member(self) -> _members_pb2.MemberView:
+        """Set by a member of the run that takes its place anew."""
+
     def __init__(
         self,
         *,
@@ -285,10 +297,11 @@ class PullRequest(_message.Message):
         step: _builtins.int | None = ...,
         map_epoch: _builtins.int = ...,
         encoding: _compression_pb2.Encoding.ValueType = ...,
+        member: _members_pb2.MemberView | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "member", b"member", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "encoding", b"encoding", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "encoding", b"encoding", "epoch", b"epoch", "map_epoch", b"map_epoch", "member", b"member", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
@@ -419,6 +432,7 @@ class GetStepNormRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     NORMS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -428,6 +442,8 @@ class GetStepNormRequest(_message.Message):
     """Which step; waits until it is complete, or the call's deadline."""
     map_epoch: _builtins.int
     """As PushHeader.map_epoch."""
+    generation: _builtins.int
+    """Set: as PushHeader.generation; the wait ends with MEMBERS_CHANGED too."""
     norms: Global___Norms.ValueType
     """Which norms."""
     def __init__(
@@ -437,13 +453,16 @@ class GetStepNormRequest(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         map_epoch: _builtins.int = ...,
+        generation: _builtins.int | None = ...,
         norms: Global___Norms.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "norms", b"norms", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "epoch", b"epoch", "generation", b"generation", "map_epoch", b"map_epoch", "norms", b"norms", "step", b"step", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
+    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
 
 Global___GetStepNormRequest: _TypeAlias = GetStepNormRequest  # noqa: Y015
 

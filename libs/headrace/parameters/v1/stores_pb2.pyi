@@ -393,6 +393,8 @@ class Store(_message.Message):
     SHARD_MAP_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     TABLES_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -402,7 +404,7 @@ class Store(_message.Message):
     shard_count: _builtins.int
     """Shards in all, >= 1."""
     worker_count: _builtins.int
-    """Workers that push, >= 1."""
+    """Workers that it was made for, >= 1; they are numbered from 0."""
     consistency: Global___Consistency.ValueType
     """When a push takes effect."""
     version: _builtins.int
@@ -419,6 +421,8 @@ class Store(_message.Message):
     """BSP: of how many workers a step does not wait for the gradients."""
     durability: Global___Durability.ValueType
     """What an acknowledged push survives."""
+    generation: _builtins.int
+    """Output only. Grows with each change of the members; 0: those that it was made for."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -443,6 +447,10 @@ class Store(_message.Message):
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[_tables_pb2.Table]:
         """The tables, as they were declared, with what they hold here."""
 
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Numbers of the workers whose gradients count, ascending."""
+
     def __init__(
         self,
         *,
@@ -465,10 +473,12 @@ class Store(_message.Message):
         shard_map: _shard_map_pb2.ShardMap | None = ...,
         compression: _compression_pb2.Compression | None = ...,
         tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
+        generation: _builtins.int = ...,
+        workers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

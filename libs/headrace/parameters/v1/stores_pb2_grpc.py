@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from headrace.parameters.v1 import members_pb2 as headrace_dot_parameters_dot_v1_dot_members__pb2
 from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_dot_stores__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -61,6 +62,11 @@ class StoresStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.SetMembers = channel.unary_unary(
+                '/headrace.parameters.v1.Stores/SetMembers',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.FromString,
+                _registered_method=True)
         self.Snapshot = channel.unary_unary(
                 '/headrace.parameters.v1.Stores/Snapshot',
                 request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.SnapshotRequest.SerializeToString,
@@ -115,6 +121,16 @@ class StoresServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMembers(self, request, context):
+        """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
+        (ABORTED), as are calls of one that wait. BSP: gradients of the step that is not complete are dropped, for the new members to
+        compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
+        generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Snapshot(self, request, context):
         """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
         FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -158,6 +174,11 @@ def add_StoresServicer_to_server(servicer, server):
                     servicer.FinishRun,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'SetMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMembers,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.SerializeToString,
             ),
             'Snapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.Snapshot,
@@ -306,6 +327,33 @@ class Stores:
             '/headrace.parameters.v1.Stores/FinishRun',
             headrace_dot_parameters_dot_v1_dot_stores__pb2.FinishRunRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Stores/SetMembers',
+            headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.FromString,
             options,
             channel_credentials,
             insecure,

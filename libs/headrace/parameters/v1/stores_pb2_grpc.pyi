@@ -6,6 +6,7 @@ Parameter storage: shards of live parameters."""
 from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
+from headrace.parameters.v1 import members_pb2 as _members_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -49,6 +50,12 @@ class StoresStub:
     """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
     RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
     """
+    SetMembers: _grpc.UnaryUnaryMultiCallable[_members_pb2.SetMembersRequest, _stores_pb2.Store]
+    """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
+    (ABORTED), as are calls of one that wait. BSP: gradients of the step that is not complete are dropped, for the new members to
+    compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
+    generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
+    """
     Snapshot: _grpc.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
@@ -77,6 +84,12 @@ class StoresAsyncStub(StoresStub):
     FinishRun: _aio.UnaryUnaryMultiCallable[_stores_pb2.FinishRunRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
     RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+    """
+    SetMembers: _aio.UnaryUnaryMultiCallable[_members_pb2.SetMembersRequest, _stores_pb2.Store]  # type: ignore[assignment]
+    """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
+    (ABORTED), as are calls of one that wait. BSP: gradients of the step that is not complete are dropped, for the new members to
+    compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
+    generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
     """
     Snapshot: _aio.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]  # type: ignore[assignment]
     """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
@@ -133,6 +146,18 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
         RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def SetMembers(
+        self,
+        request: _members_pb2.SetMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stores_pb2.Store, _abc.Awaitable[_stores_pb2.Store]]:
+        """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
+        (ABORTED), as are calls of one that wait. BSP: gradients of the step that is not complete are dropped, for the new members to
+        compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
+        generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod

@@ -16,6 +16,7 @@ from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import MOST_SAMPLES
+from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.config import TableConfig
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
@@ -40,6 +41,7 @@ class RowPush:
     samples: float
     keys: Keys
     gradient: Floats
+    generation: int = 0  # of the members among whom the worker computed it
 
     def __post_init__(self) -> None:
         if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
@@ -70,13 +72,16 @@ class RowShard:
         config: The store's.
         table: The table's, one of `config.tables`.
         reserve: As `RowTable`.
+        members: Whose pushes count; None: those of the workers that the store is made for.
     """
 
-    def __init__(self, config: StoreConfig, table: TableConfig, reserve: Reserve) -> None:
+    def __init__(
+        self, config: StoreConfig, table: TableConfig, reserve: Reserve, members: Members | None = None
+    ) -> None:
         self.config = table
         self._store, self._reserve = config, reserve
         self.table = RowTable(table, config.shard_count, reserve)
-        self.turns: Turns[RowPush] = Turns(config)
+        self.turns: Turns[RowPush] = Turns(config, members=members)
 
     def takes(self, push: RowPush) -> bool:
         """Tell whether `push` would take this gradient; changes nothing.
@@ -85,7 +90,7 @@ class RowShard:
             ShapeMismatch: Its rows have another length than the table's.
             InvalidArgument, OutOfRange: As `Turns.is_duplicate`.
         """
-        if self.turns.is_duplicate(push.worker, push.step):
+        if self.turns.is_duplicate(push.worker, push.step, push.generation):
             return False
         if push.gradient.shape[1] != self.config.dim:
             raise ShapeMismatch(
@@ -146,7 +151,7 @@ class RowShard:
             )
         )
         self.table = table
-        self.turns = Turns(self._store, state.version, state.last_steps)
+        self.turns = Turns(self._store, state.version, state.last_steps, self.turns.members)
 
     def _apply(self, pushes: Mapping[int, RowPush]) -> None:
         """Update rows with the mean of the gradients, weighted by their samples."""

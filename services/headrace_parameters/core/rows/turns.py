@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headrace.errors import InvalidArgument, OutOfRange
+from headrace.errors import OutOfRange
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.need import Need
 
 Pushed = TypeVar("Pushed")
@@ -30,14 +31,21 @@ class Turns(Generic[Pushed]):
 
     Args:
         config: The store's.
+        members: Whose pushes count; None: those of the workers that the store is made for.
     """
 
     def __init__(
-        self, config: StoreConfig, version: int = 0, last_steps: Mapping[int, int] | None = None
+        self,
+        config: StoreConfig,
+        version: int = 0,
+        last_steps: Mapping[int, int] | None = None,
+        members: Members | None = None,
     ) -> None:
         self._config = config
         self._version = version
-        self._clocks = Clocks(config.worker_count, dict(last_steps or {}))
+        self.members = members or first_members(config.worker_count)
+        workers = tuple(sorted(last_steps)) if last_steps else self.members.workers
+        self._clocks = Clocks(workers, dict(last_steps or {})).among(self.members.workers)
         self._pending: dict[int, Pushed] = {}  # BSP: of the step that is not complete
 
     @property
@@ -47,27 +55,33 @@ class Turns(Generic[Pushed]):
 
     @property
     def last_steps(self) -> Mapping[int, int]:
-        """Last applied step of each worker that has one."""
+        """Last applied step of each worker; -1 if there is none."""
         return self._clocks.last_steps
 
     @property
     def step(self) -> int:
         """The step that the learning rate and evictions go by."""
-        pushes_per_step = 1 if self._config.consistency is Consistency.BSP else self._config.worker_count
-        return self._version // pushes_per_step
+        bsp = self._config.consistency is Consistency.BSP
+        return self._version if bsp else self.members.steps_done(self._version)
 
-    def is_duplicate(self, worker: int, step: int) -> bool:
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' pushes count from now on; those of a step that is not complete are dropped.
+
+        Raises:
+            InvalidArgument, MembersChanged, AlreadyExists: As `Members.followed_by`.
+        """
+        members = self.members.followed_by(generation, workers, self._version)
+        if members is not self.members:
+            self.members, self._clocks, self._pending = members, self._clocks.among(workers), {}
+
+    def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell whether this worker's push for this step was taken before, or comes too late to be.
 
         Raises:
-            InvalidArgument: There is no such worker.
+            MembersChanged, Unavailable, InvalidArgument: As `Members.check`.
             OutOfRange: BSP: the step is ahead of the version; SSP: it is too far ahead of the slowest worker.
         """
-        if not 0 <= worker < self._config.worker_count:
-            raise InvalidArgument(
-                f"worker is {worker}; this store has workers 0 to {self._config.worker_count - 1}",
-                field="header.worker",
-            )
+        self.members.check(worker, generation)
         if self._config.consistency is Consistency.BSP:
             if step > self._version:
                 raise OutOfRange(
@@ -84,7 +98,8 @@ class Turns(Generic[Pushed]):
     def effective(self, worker: int, push: Pushed) -> Mapping[int, Pushed] | None:
         """Return the pushes that take effect if this one, which is no duplicate, is taken; None: it waits for others."""
         pushes = {**self._pending, worker: push}
-        if self._config.consistency is Consistency.BSP and len(pushes) < self._config.required_gradients:
+        required = self.members.required_gradients(self._config.backup_workers)
+        if self._config.consistency is Consistency.BSP and len(pushes) < required:
             return None
         return pushes
 
@@ -113,5 +128,5 @@ class Turns(Generic[Pushed]):
     def missing_workers(self, need: Need) -> list[int]:
         """Workers whose pushes the next version (BSP), or what `need` asks for (SSP), waits for."""
         if self._config.consistency is Consistency.BSP:
-            return [worker for worker in range(self._config.worker_count) if worker not in self._pending]
+            return [worker for worker in self.members.workers if worker not in self._pending]
         return self._clocks.behind(need.clock)

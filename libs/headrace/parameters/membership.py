@@ -1,0 +1,101 @@
+"""A worker's place among the members of its run, who may change while it goes on."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import Aborted, DeadlineExceeded, MembersChanged, OutOfRange, StaleEpoch
+from headrace.parameters.shard import ShardClient
+from headrace.parameters.together import Together
+from headrace.parameters.v1.stores_pb2 import CONSISTENCY_BSP, Store
+
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of `count` places of a generation, counted from 0.
+
+    `step` is the one to compute with the values that came with the place; 0 where the store leaves that to the worker (SSP, ASYNC).
+    """
+
+    index: int = 0
+    count: int = 1
+    generation: int = 0
+    step: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first: one worker does what is to be done once."""
+        return self.index == 0
+
+
+class Membership:
+    """What one worker knows of the members; it tells the clients of all shards the generation to push with."""
+
+    def __init__(self, shards: Sequence[ShardClient], together: Together, worker: int) -> None:
+        self._shards, self._together, self._worker = shards, together, worker
+        self._was_member = False
+
+    def take_place(self, receive: Callable[[int | None], object]) -> Place:
+        """Wait until all shards know one generation with this worker in it, and receive the values its members begin with.
+
+        Shards may be one step apart when the members change: the step is then computed again, with the values of the version before
+        it, which those ahead still have.
+
+        Args:
+            receive: Pulls values as a member: of exactly this version, or the newest.
+        Raises:
+            StaleEpoch: This worker was a member and is none any more.
+            Aborted: A shard has lost the values of the step.
+            DeadlineExceeded: It did not become a member in time.
+        """
+        deadline, pause_s = time.monotonic() + self._together.timeout_s, _FIRST_PAUSE_S
+        refused: list[int] = []
+        while True:
+            stores = self._together.do(lambda operation, index: self._shards[index].get(operation))
+            place = self._find(stores)
+            if place is not None:
+                versions = [store.version for store in stores]
+                try:
+                    receive(min(versions) if stores[0].consistency == CONSISTENCY_BSP else None)
+                except MembersChanged:
+                    continue
+                except OutOfRange as error:  # with backup workers the others may have gone on
+                    if versions == refused:
+                        raise Aborted(
+                            f"step {min(versions)} cannot be computed again: {error.message}"
+                        ) from error
+                    refused = versions
+                else:
+                    return place
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"worker {self._worker} was not made a member of {stores[0].name} within {self._together.timeout_s:g} s"
+                )
+            self._together.pause(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _find(self, stores: Sequence[Store]) -> Place | None:
+        """Return this worker's place; None: not all shards have heard of it yet."""
+        newest = max(stores, key=lambda store: store.generation)
+        if self._worker not in newest.workers:
+            if self._was_member:
+                raise StaleEpoch(
+                    f"worker {self._worker} was left out of {newest.name} in generation {newest.generation}; stop, others do its work",
+                    metadata={"generation": newest.generation},
+                )
+            return None
+        self._was_member = True
+        if any(store.generation < newest.generation for store in stores):
+            return None
+        for shard in self._shards:
+            shard.generation = newest.generation
+        bsp = newest.consistency == CONSISTENCY_BSP
+        return Place(
+            index=list(newest.workers).index(self._worker),
+            count=len(newest.workers),
+            generation=newest.generation,
+            step=min(store.version for store in stores) if bsp else 0,
+        )
