@@ -12,7 +12,16 @@ from headrace.errors import DeadlineExceeded, HeadraceError, NotFound, Unavailab
 from headrace.names import TaskName
 from headrace.rpc.channel import open_channel
 from headrace.rpc.layers import current_call
-from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, Metrics, ReadLogRequest, ReadLogResponse
+from headrace.tasks.v1.inspection_pb2 import (
+    CaptureProfileRequest,
+    CaptureProfileResponse,
+    DumpStacksRequest,
+    GetMetricsRequest,
+    Metrics,
+    ReadLogRequest,
+    ReadLogResponse,
+    Stacks,
+)
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionServicer as GeneratedServicer
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
 from headrace_scheduler.core.jobs import job_of_task
@@ -34,15 +43,33 @@ class InspectionServicer(GeneratedServicer):
 
     def ReadLog(self, request: ReadLogRequest, context: grpc.ServicerContext) -> Iterator[ReadLogResponse]:
         """Pass a log on."""
+        return self._stream(request.name, lambda stub: stub.ReadLog(request))
+
+    def CaptureProfile(
+        self, request: CaptureProfileRequest, context: grpc.ServicerContext
+    ) -> Iterator[CaptureProfileResponse]:
+        """Pass a profile on."""
+        return self._stream(request.name, lambda stub: stub.CaptureProfile(request))
+
+    def DumpStacks(self, request: DumpStacksRequest, context: grpc.ServicerContext) -> Stacks:
+        """Pass stacks on."""
+        return self._ask(request.name, lambda stub: stub.DumpStacks(request, timeout=SHORT_S))
+
+    def GetMetrics(self, request: GetMetricsRequest, context: grpc.ServicerContext) -> Metrics:
+        """Pass measures on."""
+        return self._ask(request.name, lambda stub: stub.GetMetrics(request, timeout=SHORT_S))
+
+    def _stream(self, name: str, begin: Callable[[InspectionStub], Iterator[Answer]]) -> Iterator[Answer]:
+        """Yield the answers of the first node that knows the task; see `_ask`."""
         call = current_call()
-        nowhere: HeadraceError = _unknown(request.name)
+        nowhere: HeadraceError = _unknown(name)
         with watching(self._watches, self._engine, call):
-            for address in self._places(request.name):
+            for address in self._places(name):
                 with open_channel(address) as channel:
-                    log = InspectionStub(channel).ReadLog(request)
-                    call.on_end(partial(_cancel, log))
+                    answers = begin(InspectionStub(channel))
+                    call.on_end(partial(_cancel, answers))
                     try:
-                        yield from log
+                        yield from answers
                     except NotFound:
                         continue
                     except Unavailable as gone:
@@ -50,10 +77,6 @@ class InspectionServicer(GeneratedServicer):
                         continue
                     return
         raise nowhere
-
-    def GetMetrics(self, request: GetMetricsRequest, context: grpc.ServicerContext) -> Metrics:
-        """Pass measures on."""
-        return self._ask(request.name, lambda stub: stub.GetMetrics(request, timeout=SHORT_S))
 
     def _ask(self, name: str, call: Callable[[InspectionStub], Answer]) -> Answer:
         """Return the answer of the first node that knows the task.

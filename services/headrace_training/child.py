@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 import torch
@@ -12,11 +13,13 @@ from headrace.program.loading import load_program
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.tasks.child import Context, Reporter, run_task
+from headrace.tasks.records import RECORD
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
 from headrace_training.best_values import BestValues
 from headrace_training.core.rank import Rank
 from headrace_training.core.selection import Best
+from headrace_training.profiler import StepProfiler
 from headrace_training.recorder import Recorder
 from headrace_training.registration import register
 from headrace_training.strategies import synchronizer_for
@@ -29,14 +32,23 @@ log = structlog.get_logger(__name__)
 class ReportingObserver:
     """Tells the service how the rank fares."""
 
-    def __init__(self, reporter: Reporter, steps: int, best_values: BestValues, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        steps: int,
+        best_values: BestValues,
+        recorder: Recorder,
+        profiler: StepProfiler,
+    ) -> None:
         self._reporter = reporter
+        self._profiler = profiler
         self._steps = steps
         self._best_values = best_values
         self._recorder = recorder
 
     def advanced(self, step: int, metrics: Mapping[str, float]) -> None:
         """Report progress."""
+        self._profiler.stepped()
         self._recorder.stepped(step, metrics)
         self._reporter.progress(step, self._steps, "training", metrics)
 
@@ -74,7 +86,9 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
         best_values = BestValues(registry, request)
         recorder = stack.enter_context(recorder_for(request, context))
-        observer = ReportingObserver(reporter, steps, best_values, recorder)
+        profiler = StepProfiler(Path(context[RECORD]))
+        reporter.on_profile(profiler.take)
+        observer = ReportingObserver(reporter, steps, best_values, recorder, profiler)
         rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         rank.train()

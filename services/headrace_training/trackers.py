@@ -5,7 +5,7 @@ from pathlib import Path
 from headrace.names import JobName, TaskName
 from headrace.tasks.child import Context
 from headrace.tasks.history import History
-from headrace.tasks.process import RECORD
+from headrace.tasks.records import RECORD
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace_training.recorder import Recorder, Tracker
 from headrace_training.tensorboard import TensorBoard

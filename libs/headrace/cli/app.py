@@ -33,7 +33,16 @@ _GROUPS: Sequence[tuple[str, str, Sequence[Callable[..., Any]]]] = (
     (
         "job",
         "Watch, cancel, explain or show one job, and look at its workers.",
-        (jobs.watch, jobs.cancel, jobs.explain, jobs.show, inspect.logs, inspect.metrics),
+        (
+            jobs.watch,
+            jobs.cancel,
+            jobs.explain,
+            jobs.show,
+            inspect.logs,
+            inspect.metrics,
+            inspect.stacks,
+            inspect.profile,
+        ),
     ),
     (
         "model",

@@ -44,6 +44,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "headrace job metrics train-digits-1 --plot",
         "headrace job metrics train-digits-1 --metric loss --png loss.png",
     ),
+    "job stacks": ("headrace job stacks train-digits-1 --rank 1",),
+    "job profile": (
+        "headrace job profile train-digits-1",
+        "headrace job profile train-digits-1 --rank 1 --steps 10 --out trace.json.gz",
+    ),
     "models": ("headrace models", "headrace models --json"),
     "model show": ("headrace model show digits", "headrace model show digits/3 --json"),
     "model versions": ("headrace model versions digits",),

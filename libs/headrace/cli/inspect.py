@@ -1,4 +1,4 @@
-"""`headrace job logs` and `headrace job metrics`: what can be seen of a job's tasks."""
+"""`headrace job logs`, `metrics`, `stacks` and `profile`: what can be seen of a job's tasks."""
 
 from __future__ import annotations
 
@@ -69,3 +69,37 @@ def metrics(
             screen.say(line)
     elif not png:
         screen.show(curves_table(curves))
+
+
+def stacks(context: typer.Context, job: JobName, rank: Rank = 0, as_json: AsJson = False) -> None:
+    """Print where each thread of a running worker is: what does it wait for?"""
+    from headrace.cli import screen
+
+    with connected(context) as client:
+        found = client.inspection.stacks(client.job(job), rank=rank)
+    if as_json:
+        screen.show_json(found)
+        return
+    for line in found.text.splitlines():
+        screen.say(line)
+
+
+def profile(
+    context: typer.Context,
+    job: JobName,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Where the trace goes; gzipped if it ends in .gz.", dir_okay=False),
+    ] = Path("trace.json"),
+    rank: Rank = 0,
+    steps: Annotated[int, typer.Option(help="Steps to record.", min=1, max=100)] = 5,
+) -> None:
+    """Record the next steps of a running worker; chrome://tracing and ui.perfetto.dev show the trace."""
+    import gzip
+
+    from headrace.cli import screen
+
+    with connected(context) as client:
+        trace = client.inspection.profile(client.job(job), rank=rank, steps=steps)
+    out.write_bytes(trace if out.suffix == ".gz" else gzip.decompress(trace))
+    screen.say(f"{steps} steps of worker {rank} are in {out}; open it in chrome://tracing or ui.perfetto.dev")

@@ -1,4 +1,4 @@
-"""What can be seen of a job's tasks: logs and measures of every rank and attempt."""
+"""What can be seen of a job's tasks: logs and measures of every rank and attempt, stacks and profiles while they run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from headrace.client.naming import task_name
 from headrace.client.outcome import is_final
 from headrace.errors import NotFound
 from headrace.scheduler.v1.jobs_pb2 import Job, JobState
-from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, Metrics, ReadLogRequest
+from headrace.tasks.v1.inspection_pb2 import (
+    CaptureProfileRequest,
+    DumpStacksRequest,
+    GetMetricsRequest,
+    Metrics,
+    ReadLogRequest,
+    Stacks,
+)
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub
 
 if TYPE_CHECKING:
     import grpc
 
+PROFILE_S = 300.0  # a step of a large model takes its time
 _BEGUN = (JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_CANCELLING)
 
 
@@ -65,6 +73,24 @@ class Inspection:
 
     def _metrics(self, job: Job, attempt: int, rank: int) -> Metrics:
         return self._stub.GetMetrics(GetMetricsRequest(name=task_name(job, attempt, rank)))
+
+    def stacks(self, job: Job, *, rank: int = 0) -> Stacks:
+        """Return where each thread of a running task is, and who looked.
+
+        Raises:
+            FailedPrecondition: The task does not run.
+        """
+        return self._stub.DumpStacks(DumpStacksRequest(name=task_name(job, job.attempt, rank)))
+
+    def profile(self, job: Job, *, rank: int = 0, steps: int = 5, timeout_s: float = PROFILE_S) -> bytes:
+        """Record a running task's next steps; return the trace, gzipped JSON that chrome://tracing and ui.perfetto.dev read.
+
+        Raises:
+            FailedPrecondition: The task does not run, ends before, or is being recorded already.
+            DeadlineExceeded: The steps take longer than `timeout_s`.
+        """
+        request = CaptureProfileRequest(name=task_name(job, job.attempt, rank), steps=steps)
+        return b"".join(part.data for part in self._stub.CaptureProfile(request, timeout=timeout_s))
 
     def follow_log(self, job: Job, *, rank: int = 0, tail_lines: int = 0) -> Iterator[bytes]:
         """Yield what a task of the job prints, in this attempt and those that follow, until the job is final."""

@@ -11,7 +11,9 @@
     records.py      what is kept of a task, in a folder of its own
     log.py          what the subprocess prints, in files of bounded size
     history.py      the course of its measures, in a file of bounded size
-    inspection.py   the rpcs that show it
+    stacks.py       where it is at this moment
+    profiles.py     its next steps, recorded
+    inspection.py   the rpcs that show all that
 
 A service needs three lines beside its own StartTask:
 

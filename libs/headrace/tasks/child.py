@@ -15,14 +15,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
-from headrace.errors import Cancelled, HeadraceError, ProgramFailed
+from headrace.errors import Cancelled, FailedPrecondition, HeadraceError, ProgramFailed
 from headrace.tasks.bounds import MAX_MESSAGE, bounded
 from headrace.tasks.descendants import MARK, end_marked
-from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.frames import PROFILE, STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.profiles import Order, refuse
+from headrace.tasks.records import RECORD
+from headrace.tasks.stacks import listen
 from headrace.telemetry.logs import setup_logs
 from headrace.types.v1.task_pb2 import Checkpoint, Failure, Progress, Task, TaskResult
 
@@ -41,6 +45,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._on_stop: list[Callable[[], None]] = []
+        self._take_profile: Callable[[Order], None] = _without_steps
         self._waiting: Task | None = None
         self._sent_at = float("-inf")
 
@@ -65,6 +70,17 @@ class Reporter:
             if not self.stop_requested:
                 return
         interrupt()
+
+    def on_profile(self, take: Callable[[Order], None]) -> None:
+        """Call `take`, from another thread, when somebody wants the next steps to be recorded; it raises what speaks against it."""
+        self._take_profile = take
+
+    def request_profile(self, order: Order, folder: Path) -> None:
+        """Let the work know that its next steps are to be recorded, or whoever asked that they cannot be."""
+        try:
+            self._take_profile(order)
+        except FailedPrecondition as error:
+            refuse(folder, order, error.message)
 
     def request_stop(self) -> None:
         """Let the work know that it should end."""
@@ -103,6 +119,10 @@ class Reporter:
             write_frame(self._pipe, event.SerializeToString())
 
 
+def _without_steps(_order: Order) -> None:
+    raise FailedPrecondition("this task has no steps that could be recorded, or none yet")
+
+
 Work = Callable[[Request, Context, Reporter], TaskResult]
 
 
@@ -117,8 +137,11 @@ def run_task(request_type: type[Request], work: Work[Request]) -> NoReturn:
         os._exit(1)  # the service went before it said what to do
     setup_logs("task", log_format="json")  # to standard error, which the service keeps
     reporter = Reporter(events)
-    threading.Thread(target=_obey, args=(control, reporter), name="control", daemon=True).start()
-    outcome = _work(work, request_type.FromString(request), json.loads(context), reporter)
+    told = json.loads(context)
+    folder = Path(told[RECORD])
+    listen(folder)
+    threading.Thread(target=_obey, args=(control, reporter, folder), name="control", daemon=True).start()
+    outcome = _work(work, request_type.FromString(request), told, reporter)
     reporter.send(outcome)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -137,13 +160,15 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(control, "rb"), os.fdopen(events, "wb")
 
 
-def _obey(control: BinaryIO, reporter: Reporter) -> None:
-    """Pass STOP on; when the pipe ends the service is gone, and nobody waits for this task or could stop it: end it all."""
+def _obey(control: BinaryIO, reporter: Reporter, folder: Path) -> None:
+    """Pass STOP and PROFILE on; when the pipe ends the service is gone, and nobody waits for this task or could stop it: end it all."""
     mark = os.environ.get(MARK, "")  # before the program can change it
     with contextlib.suppress(BrokenFrameError):
         while (frame := read_frame(control)) is not None:
             if frame == STOP:
                 reporter.request_stop()
+            elif frame.startswith(PROFILE):
+                reporter.request_profile(Order.decode(frame.removeprefix(PROFILE)), folder)
     end_marked(mark)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

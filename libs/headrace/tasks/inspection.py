@@ -8,16 +8,23 @@ import grpc
 
 from headrace.errors import InvalidArgument
 from headrace.names import TaskName
+from headrace.tasks.frames import PROFILE
 from headrace.tasks.history import read_history
-from headrace.tasks.log import read_log, tail_offset
+from headrace.tasks.log import CHUNK_BYTES, read_log, tail_offset
+from headrace.tasks.profiles import MOST_STEPS, USUAL_STEPS, new_order, wait_for_trace
 from headrace.tasks.records import Records
 from headrace.tasks.service import TaskService
+from headrace.tasks.stacks import dump_stacks
 from headrace.tasks.v1.inspection_pb2 import (
+    CaptureProfileRequest,
+    CaptureProfileResponse,
+    DumpStacksRequest,
     GetMetricsRequest,
     Metrics,
     ReadLogRequest,
     ReadLogResponse,
     Series,
+    Stacks,
 )
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionServicer as GeneratedServicer
 
@@ -65,6 +72,30 @@ class InspectionServicer(GeneratedServicer):
         return Metrics(
             series=[Series(name=name, steps=one.steps, values=one.values) for name, one in history.items()]
         )
+
+    def DumpStacks(self, request: DumpStacksRequest, context: grpc.ServicerContext) -> Stacks:  # noqa: ARG002 - gRPC passes it
+        """Say where a task is."""
+        TaskName.parse(request.name)
+        source, text = dump_stacks(self._tasks.running(request.name).pid, self._folder(request.name, 0))
+        return Stacks(source=source, text=text)
+
+    def CaptureProfile(
+        self, request: CaptureProfileRequest, context: grpc.ServicerContext
+    ) -> Iterator[CaptureProfileResponse]:
+        """Record steps of a task, and stream the trace."""
+        TaskName.parse(request.name)
+        if request.steps > MOST_STEPS:
+            raise InvalidArgument(
+                f"steps is {request.steps}; at most {MOST_STEPS} are recorded", field="steps"
+            )
+        order, folder = new_order(request.steps or USUAL_STEPS), self._folder(request.name, 0)
+        self._tasks.running(request.name).order(PROFILE + order.encode())
+        trace = wait_for_trace(folder, order, context.is_active, lambda: self._tasks.is_running(request.name))
+        if trace is None:
+            return
+        with trace.open("rb") as file:
+            while data := file.read(CHUNK_BYTES):
+                yield CaptureProfileResponse(data=data)
 
     def _folder(self, name: str, epoch: int) -> Path:
         return self._records.find(TaskName.parse(name), epoch)

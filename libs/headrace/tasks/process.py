@@ -23,11 +23,10 @@ from headrace.names import TaskName
 from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
 from headrace.tasks.log import CHUNK_BYTES, LogWriter
-from headrace.tasks.records import Limits, Records
+from headrace.tasks.records import RECORD, Limits, Records
 from headrace.types.v1.task_pb2 import Failure, Task
 
 TASK_CRASHED = "TASK_CRASHED"
-RECORD = "record"  # key of the context: the task's folder for what is to be kept
 # What a computation needs to find its libraries and devices. Nothing else passes: no key, no token, no setting of the service.
 ENVIRONMENT = frozenset(
     {
@@ -162,6 +161,11 @@ class TaskProcess:
     def kill(self) -> None:
         """End every process of the task now."""
         self._signal(signal.SIGKILL)
+
+    def order(self, frame: bytes) -> None:
+        """Send the task a frame beyond its request."""
+        if self._told.wait(self._graces[0]):
+            self._tell(frame)
 
     def _run(self, frames: tuple[bytes, ...]) -> None:
         with self._log as log:

@@ -2,6 +2,8 @@
 
 records/{project}/{task}/{epoch}/*.log          what it printed, see `log`
 records/{project}/{task}/{epoch}/metrics.json   what it measured, see `history`
+    records/{project}/{task}/{epoch}/stacks.txt     where it was when somebody asked, see `stacks`
+    records/{project}/{task}/{epoch}/*.profile.*    steps that were recorded, see `profiles`
 """
 
 import os
@@ -14,6 +16,7 @@ from pathlib import Path
 from headrace.errors import NotFound
 from headrace.names import TaskName
 
+RECORD = "record"  # key of a task's context: its folder here
 MAX_LOG_BYTES = 4 << 20
 KEPT_TASKS = 200  # twice as many as the table remembers: who looks for a failure may come late
 

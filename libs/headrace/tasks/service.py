@@ -8,10 +8,10 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from headrace.errors import ResourceExhausted, ServerDraining
+from headrace.errors import FailedPrecondition, ResourceExhausted, ServerDraining
 from headrace.names import TaskName
 from headrace.tasks.table import FINAL, TaskTable
-from headrace.types.v1.task_pb2 import Failure, Task
+from headrace.types.v1.task_pb2 import Failure, Task, TaskState
 
 # How long a watcher may go unnoticed after its call ended.
 _WATCH_POLL_S = 0.5
@@ -26,6 +26,13 @@ class RunningTask(Protocol):
 
     def kill(self) -> None:
         """End it now."""
+
+    def order(self, frame: bytes) -> None:
+        """Tell it something."""
+
+    @property
+    def pid(self) -> int:
+        """Id of its process."""
 
 
 class Launch(Protocol):
@@ -92,6 +99,22 @@ class TaskService:
         """Tell whether there is a process of this task."""
         with self._changed:
             return name in self._running
+
+    def running(self, name: str) -> RunningTask:
+        """Return the process of a task whose work has begun.
+
+        Raises:
+            NotFound: There is no such task.
+            FailedPrecondition: It has not begun, or has ended.
+        """
+        with self._changed:
+            state = self._table.get(name).state
+            running = self._running.get(name)
+            if running is None or state == TaskState.TASK_STATE_STARTING:
+                raise FailedPrecondition(
+                    f"{name} is {TaskState.Name(state).removeprefix('TASK_STATE_')}; only a task that runs can be looked into"
+                )
+            return running
 
     def tasks(self) -> list[Task]:
         """Return all tasks, oldest first."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 
-from headrace.errors import NotFound
+from headrace.errors import FailedPrecondition, NotFound
 from headrace.tasks.v1 import inspection_pb2, inspection_pb2_grpc
 
 
@@ -31,3 +31,18 @@ class FakeInspection(inspection_pb2_grpc.InspectionServicer):
         if request.name not in self._logs:
             raise NotFound(f"this node keeps nothing of {request.name}")
         return inspection_pb2.Metrics(series=[inspection_pb2.Series(name="loss", steps=[1], values=[0.5])])
+
+    def DumpStacks(
+        self, request: inspection_pb2.DumpStacksRequest, context: grpc.ServicerContext
+    ) -> inspection_pb2.Stacks:
+        if request.name not in self._logs:
+            raise NotFound(f"this node keeps nothing of {request.name}")
+        return inspection_pb2.Stacks(source="faulthandler", text="in a fake")
+
+    def CaptureProfile(
+        self, request: inspection_pb2.CaptureProfileRequest, context: grpc.ServicerContext
+    ) -> Iterator[inspection_pb2.CaptureProfileResponse]:
+        if request.name not in self._logs:
+            raise FailedPrecondition("the task has no steps")
+        for data in self._logs[request.name]:
+            yield inspection_pb2.CaptureProfileResponse(data=data)

@@ -2,8 +2,13 @@
 
 import pytest
 
-from headrace.errors import InvalidArgument, NotFound, Unavailable
-from headrace.tasks.v1.inspection_pb2 import GetMetricsRequest, ReadLogRequest
+from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from headrace.tasks.v1.inspection_pb2 import (
+    CaptureProfileRequest,
+    DumpStacksRequest,
+    GetMetricsRequest,
+    ReadLogRequest,
+)
 from headrace.types.v1 import task_pb2
 from tests.services.scheduler.fake_nodes import Nodes
 from tests.services.scheduler.scheduler_server import PROJECT, Scheduler
@@ -44,6 +49,19 @@ def test_measures_are_passed_on(scheduler: Scheduler, nodes: Nodes) -> None:
     metrics = scheduler.inspection.GetMetrics(GetMetricsRequest(name=TASK))
     assert [(one.name, list(one.steps), list(one.values)) for one in metrics.series] == [("loss", [1], [0.5])]
     assert workers[0].calls == [f"metrics {TASK}"], "it was asked, and knew nothing"
+
+
+def test_stacks_and_profiles_are_passed_on_and_so_is_why_there_are_none(
+    scheduler: Scheduler, nodes: Nodes
+) -> None:
+    worker = nodes.training()
+    with pytest.raises(FailedPrecondition, match="no steps"):
+        list(scheduler.inspection.CaptureProfile(CaptureProfileRequest(name=TASK)))
+    worker.logs[TASK] = [b"a trace"]
+    assert scheduler.inspection.DumpStacks(DumpStacksRequest(name=TASK)).text == "in a fake"
+    assert [part.data for part in scheduler.inspection.CaptureProfile(CaptureProfileRequest(name=TASK))] == [
+        b"a trace"
+    ]
 
 
 def test_a_task_that_no_node_knows_is_not_found(scheduler: Scheduler, nodes: Nodes) -> None:

@@ -1,5 +1,6 @@
 """A task whose request (a `google.protobuf.Struct`) says what it should do; run as `python -m task_program`."""
 
+import ctypes
 import json
 import os
 import signal
@@ -91,6 +92,13 @@ def _print_and_wait(request: Struct, context: Context, reporter: Reporter) -> Ta
     return TaskResult()
 
 
+def _hang_in_c(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Sleep in a foreign function that keeps the interpreter's lock: no other thread of Python runs."""
+    reporter.progress(1, 2, "hanging", {"pid": os.getpid()})
+    ctypes.PyDLL(None).sleep(30)
+    raise AssertionError
+
+
 def _leave_a_thread(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
     threading.Thread(target=threading.Event().wait).start()
     return TaskResult()
@@ -108,6 +116,7 @@ DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
     "ignore": _ignore,
     "print": _print,
     "print_and_wait": _print_and_wait,
+    "hang_in_c": _hang_in_c,
     "leave_a_thread": _leave_a_thread,
 }
 

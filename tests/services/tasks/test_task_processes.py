@@ -19,14 +19,14 @@ from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import FINAL, TaskTable
 from headrace.types.v1.task_pb2 import Task, TaskState
+from tests.services.tasks.task_node import HERE, PYTHON_PATH
 
-HERE = Path(__file__).parent
 Start = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
 def programs_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", PYTHON_PATH)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/tasks/v1/inspection.proto\x12\x11headrace.tasks.v1\x1a\x1eheadrace/types/v1/access.proto\"a\n\x0eReadLogRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\ntail_lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"/\n\x0fReadLogResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x11GetMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"4\n\x07Metrics\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.headrace.tasks.v1.Series\"5\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06values\x18\x03 \x03(\x01\x32\xd2\x01\n\nInspection\x12\x63\n\x07ReadLog\x12!.headrace.tasks.v1.ReadLogRequest\x1a\".headrace.tasks.v1.ReadLogResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12_\n\nGetMetrics\x12$.headrace.tasks.v1.GetMetricsRequest\x1a\x1a.headrace.tasks.v1.Metrics\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/tasks/v1/inspection.proto\x12\x11headrace.tasks.v1\x1a\x1eheadrace/types/v1/access.proto\"a\n\x0eReadLogRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\ntail_lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"/\n\x0fReadLogResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x11GetMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"4\n\x07Metrics\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.headrace.tasks.v1.Series\"5\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06values\x18\x03 \x03(\x01\"!\n\x11\x44umpStacksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x06Stacks\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"4\n\x15\x43\x61ptureProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x01(\r\"&\n\x16\x43\x61ptureProfileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xa9\x03\n\nInspection\x12\x63\n\x07ReadLog\x12!.headrace.tasks.v1.ReadLogRequest\x1a\".headrace.tasks.v1.ReadLogResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12^\n\nDumpStacks\x12$.headrace.tasks.v1.DumpStacksRequest\x1a\x19.headrace.tasks.v1.Stacks\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12u\n\x0e\x43\x61ptureProfile\x12(.headrace.tasks.v1.CaptureProfileRequest\x1a).headrace.tasks.v1.CaptureProfileResponse\"\x0c\xb2\xd2\x18\x08\x08\x02\x12\x04name0\x01\x12_\n\nGetMetrics\x12$.headrace.tasks.v1.GetMetricsRequest\x1a\x1a.headrace.tasks.v1.Metrics\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSPECTION'].methods_by_name['ReadLog']._loaded_options = None
   _globals['_INSPECTION'].methods_by_name['ReadLog']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
+  _globals['_INSPECTION'].methods_by_name['DumpStacks']._loaded_options = None
+  _globals['_INSPECTION'].methods_by_name['DumpStacks']._serialized_options = b'\220\002\001\262\322\030\010\010\002\022\004name'
+  _globals['_INSPECTION'].methods_by_name['CaptureProfile']._loaded_options = None
+  _globals['_INSPECTION'].methods_by_name['CaptureProfile']._serialized_options = b'\262\322\030\010\010\002\022\004name'
   _globals['_INSPECTION'].methods_by_name['GetMetrics']._loaded_options = None
   _globals['_INSPECTION'].methods_by_name['GetMetrics']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
   _globals['_READLOGREQUEST']._serialized_start=89
@@ -46,6 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICS']._serialized_end=339
   _globals['_SERIES']._serialized_start=341
   _globals['_SERIES']._serialized_end=394
-  _globals['_INSPECTION']._serialized_start=397
-  _globals['_INSPECTION']._serialized_end=607
+  _globals['_DUMPSTACKSREQUEST']._serialized_start=396
+  _globals['_DUMPSTACKSREQUEST']._serialized_end=429
+  _globals['_STACKS']._serialized_start=431
+  _globals['_STACKS']._serialized_end=469
+  _globals['_CAPTUREPROFILEREQUEST']._serialized_start=471
+  _globals['_CAPTUREPROFILEREQUEST']._serialized_end=523
+  _globals['_CAPTUREPROFILERESPONSE']._serialized_start=525
+  _globals['_CAPTUREPROFILERESPONSE']._serialized_end=563
+  _globals['_INSPECTION']._serialized_start=566
+  _globals['_INSPECTION']._serialized_end=991
 # @@protoc_insertion_point(module_scope)

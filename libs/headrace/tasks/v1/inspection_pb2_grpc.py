@@ -41,6 +41,16 @@ class InspectionStub:
                 request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.FromString,
                 _registered_method=True)
+        self.DumpStacks = channel.unary_unary(
+                '/headrace.tasks.v1.Inspection/DumpStacks',
+                request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.DumpStacksRequest.SerializeToString,
+                response_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.Stacks.FromString,
+                _registered_method=True)
+        self.CaptureProfile = channel.unary_stream(
+                '/headrace.tasks.v1.Inspection/CaptureProfile',
+                request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileRequest.SerializeToString,
+                response_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileResponse.FromString,
+                _registered_method=True)
         self.GetMetrics = channel.unary_unary(
                 '/headrace.tasks.v1.Inspection/GetMetrics',
                 request_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.GetMetricsRequest.SerializeToString,
@@ -61,6 +71,22 @@ class InspectionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DumpStacks(self, request, context):
+        """Returns where each thread of a running task is, without ending or changing it. FAILED_PRECONDITION unless it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CaptureProfile(self, request, context):
+        """Records a running task's next steps with torch's profiler, waits until they are done, and streams the trace. The steps take longer while
+        they are recorded, and those of the ranks that wait for this one, too. FAILED_PRECONDITION unless the task runs, has steps, and is not
+        being recorded already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMetrics(self, request, context):
         """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task.
         """
@@ -75,6 +101,16 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.FromString,
                     response_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.SerializeToString,
+            ),
+            'DumpStacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.DumpStacks,
+                    request_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.DumpStacksRequest.FromString,
+                    response_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.Stacks.SerializeToString,
+            ),
+            'CaptureProfile': grpc.unary_stream_rpc_method_handler(
+                    servicer.CaptureProfile,
+                    request_deserializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileRequest.FromString,
+                    response_serializer=headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileResponse.SerializeToString,
             ),
             'GetMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMetrics,
@@ -111,6 +147,60 @@ class Inspection:
             '/headrace.tasks.v1.Inspection/ReadLog',
             headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogRequest.SerializeToString,
             headrace_dot_tasks_dot_v1_dot_inspection__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DumpStacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.tasks.v1.Inspection/DumpStacks',
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.DumpStacksRequest.SerializeToString,
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.Stacks.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CaptureProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.tasks.v1.Inspection/CaptureProfile',
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileRequest.SerializeToString,
+            headrace_dot_tasks_dot_v1_dot_inspection__pb2.CaptureProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,13 @@ class InspectionStub:
     """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
     the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
     """
+    DumpStacks: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DumpStacksRequest, _inspection_pb2.Stacks]
+    """Returns where each thread of a running task is, without ending or changing it. FAILED_PRECONDITION unless it runs."""
+    CaptureProfile: _grpc.UnaryStreamMultiCallable[_inspection_pb2.CaptureProfileRequest, _inspection_pb2.CaptureProfileResponse]
+    """Records a running task's next steps with torch's profiler, waits until they are done, and streams the trace. The steps take longer while
+    they are recorded, and those of the ranks that wait for this one, too. FAILED_PRECONDITION unless the task runs, has steps, and is not
+    being recorded already.
+    """
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.GetMetricsRequest, _inspection_pb2.Metrics]
     """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task."""
 
@@ -52,6 +59,13 @@ class InspectionAsyncStub(InspectionStub):
     ReadLog: _aio.UnaryStreamMultiCallable[_inspection_pb2.ReadLogRequest, _inspection_pb2.ReadLogResponse]  # type: ignore[assignment]
     """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
     the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
+    """
+    DumpStacks: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DumpStacksRequest, _inspection_pb2.Stacks]  # type: ignore[assignment]
+    """Returns where each thread of a running task is, without ending or changing it. FAILED_PRECONDITION unless it runs."""
+    CaptureProfile: _aio.UnaryStreamMultiCallable[_inspection_pb2.CaptureProfileRequest, _inspection_pb2.CaptureProfileResponse]  # type: ignore[assignment]
+    """Records a running task's next steps with torch's profiler, waits until they are done, and streams the trace. The steps take longer while
+    they are recorded, and those of the ranks that wait for this one, too. FAILED_PRECONDITION unless the task runs, has steps, and is not
+    being recorded already.
     """
     GetMetrics: _aio.UnaryUnaryMultiCallable[_inspection_pb2.GetMetricsRequest, _inspection_pb2.Metrics]  # type: ignore[assignment]
     """Returns the course of a task's measures, as of at most a few seconds ago. NOT_FOUND if the node keeps nothing of this task."""
@@ -69,6 +83,25 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inspection_pb2.ReadLogResponse], _abc.AsyncIterator[_inspection_pb2.ReadLogResponse]]:
         """Streams what a task printed to standard output and standard error, oldest first. What is older than the node keeps is gone: then
         the first response begins after `offset`. NOT_FOUND if the node keeps nothing of this task.
+        """
+
+    @_abc_1.abstractmethod
+    def DumpStacks(
+        self,
+        request: _inspection_pb2.DumpStacksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.Stacks, _abc.Awaitable[_inspection_pb2.Stacks]]:
+        """Returns where each thread of a running task is, without ending or changing it. FAILED_PRECONDITION unless it runs."""
+
+    @_abc_1.abstractmethod
+    def CaptureProfile(
+        self,
+        request: _inspection_pb2.CaptureProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inspection_pb2.CaptureProfileResponse], _abc.AsyncIterator[_inspection_pb2.CaptureProfileResponse]]:
+        """Records a running task's next steps with torch's profiler, waits until they are done, and streams the trace. The steps take longer while
+        they are recorded, and those of the ranks that wait for this one, too. FAILED_PRECONDITION unless the task runs, has steps, and is not
+        being recorded already.
         """
 
     @_abc_1.abstractmethod
