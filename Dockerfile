@@ -13,7 +13,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY libs libs
 COPY services services
 COPY examples examples
-RUN /opt/headrace/bin/pip install -c constraints.txt ".[postgresql]"
+RUN /opt/headrace/bin/pip install -c constraints.txt ".[data,postgresql]"
 
 FROM python:3.11-slim-bookworm
 # onnxruntime and torch compute with OpenMP threads, which need libgomp.

@@ -19,6 +19,7 @@ from benchmarks.harness import Case, main
 from headrace.optimization.report import Candidate, Gates, Options, Report
 from headrace.program import Program
 from headrace.program.loading import load_attribute
+from headrace.testing.data import examples_of
 from headrace_examples import RECIPES, Recipe
 from headrace_optimization.passes.session import open_session, run_model, take
 from headrace_optimization.pipeline import Source, optimize
@@ -68,7 +69,7 @@ def _optimize(program: Program, recipe: Recipe, folder: Path) -> Report:
 def _train(program: Program, recipe: Recipe) -> torch.nn.Module:
     """Train in this process, seeded."""
     torch.manual_seed(0)
-    model, examples = program.model(), program.data("train")
+    model, examples = program.model(), examples_of(program, "train")
     inputs = {name: torch.from_numpy(array) for name, array in examples.inputs.items()}
     targets = torch.from_numpy(examples.targets)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
@@ -90,7 +91,7 @@ def _latency_cases(program: Program, models: dict[str, bytes]) -> Iterator[Case]
 
 def _latency(program: Program, model: bytes, batch_size: int) -> Callable[[], float]:
     session = open_session(model, threads=THREADS)
-    batch = take(program.data("test").inputs, range(batch_size))
+    batch = take(examples_of(program, "test").inputs, range(batch_size))
 
     def measure() -> float:
         times_ms = []

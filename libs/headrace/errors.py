@@ -6,6 +6,7 @@
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable  RunFinished
+    │                                 DataUnreadable  DataChanged
     ├── Aborted                       EtagMismatch  ShardMapChanged  MembersChanged
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
@@ -163,6 +164,18 @@ class ProgramFailed(FailedPrecondition):
     """The user's program raised, or is not a program."""
 
     reason = "PROGRAM_FAILED"
+
+
+class DataUnreadable(FailedPrecondition):
+    """Data to train or measure with are not there, or not what they should be; the message names the file and the row."""
+
+    reason = "DATA_UNREADABLE"
+
+
+class DataChanged(FailedPrecondition):
+    """Data changed while a run read them."""
+
+    reason = "DATA_CHANGED"
 
 
 class Aborted(HeadraceError):

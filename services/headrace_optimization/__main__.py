@@ -47,6 +47,7 @@ def _launcher(settings: Settings) -> Launcher:
         "registry_address": settings.registry_address,
         "allowed_programs": settings.allowed_programs,
         "allow_archives": settings.allow_archives,
+        "object_storage": settings.object_storage,
         "threads": settings.threads,
     }
     return Launcher(CHILD, settings.data_dir, context)

@@ -1,7 +1,7 @@
 """Call the user's program, and blame it by name for what goes wrong there."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from headrace.data.dataset import Dataset
+from headrace.data.rows import ArrayRows, Rows
 from headrace.errors import ProgramFailed
-from headrace.program import Examples, Program, Split
+from headrace.program import Program, Split
+
+OpenDataset = Callable[[Dataset], Rows]
 
 
 @contextmanager
@@ -51,14 +55,19 @@ def load_model(program: Program, weights: Path) -> torch.nn.Module:
     return model.eval()
 
 
-def load_split(program: Program, split: Split) -> Examples:
-    """Ask the program for a split.
+def load_split(program: Program, split: Split, open_dataset: OpenDataset = Dataset.open) -> Rows:
+    """Ask the program for a split, and open it.
 
+    Args:
+        open_dataset: Opens data that are streamed.
     Raises:
         ProgramFailed: `data` raised, or the split is empty or ragged.
+        DataUnreadable, DataChanged, Unavailable: What a `Dataset` describes cannot be read.
     """
     with blamed(f"data({split!r})"):
         examples = program.data(split)
+    if isinstance(examples, Dataset):
+        return open_dataset(examples)
     lengths = {name: len(array) for name, array in examples.inputs.items()} | {
         "targets": len(examples.targets)
     }
@@ -66,7 +75,7 @@ def load_split(program: Program, split: Split) -> Examples:
         raise ProgramFailed(
             f"the program's data({split!r}) has {lengths} examples; every array needs the same number, at least 1"
         )
-    return examples
+    return ArrayRows(examples)
 
 
 def call_metrics(

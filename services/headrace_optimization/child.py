@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from headrace.data.dataset import Dataset
 from headrace.optimization.options import read_options
 from headrace.optimization.report import Candidate
 from headrace.optimization.v1.optimizer_pb2 import StartTaskRequest
@@ -66,7 +68,7 @@ def _fetch(version: Version, context: Context, registry: RegistryClient) -> Sour
     )
     weights = Path("weights.safetensors")
     registry.download_file(weights_of(version).artifact, weights)
-    return Source(version.name, program, weights)
+    return Source(version.name, program, weights, partial(Dataset.open, storage=context["object_storage"]))
 
 
 if __name__ == "__main__":

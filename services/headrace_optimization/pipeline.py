@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
+from headrace.data.dataset import Dataset
+from headrace.data.rows import Rows
 from headrace.optimization.report import Candidate, Options, Report
-from headrace.program import Examples, Program
-from headrace_optimization.calls import load_model, load_split
+from headrace.program import Program
+from headrace_optimization.calls import OpenDataset, load_model, load_split
 from headrace_optimization.core import plan
 from headrace_optimization.core.choice import choose
 from headrace_optimization.core.gates import judge
-from headrace_optimization.passes.export import export_model
+from headrace_optimization.passes.export import PARITY_BATCH_SIZES, export_model
 from headrace_optimization.passes.machine import describe_libraries, describe_machine
 from headrace_optimization.passes.plot import draw_report
 from headrace_optimization.passes.quantize import quantize_int8
@@ -27,11 +29,12 @@ Advance = Callable[[plan.Pass, tuple[Candidate, ...]], None]
 
 @dataclass(frozen=True)
 class Source:
-    """What is optimized: a version's name, its program, and the safetensors file of its weights."""
+    """What is optimized: a version's name, its program, the safetensors file of its weights, and what opens data that are streamed."""
 
     version: str
     program: Program
     weights: Path
+    open_dataset: OpenDataset = Dataset.open
 
 
 def optimize(source: Source, options: Options, threads: int, folder: Path, advance: Advance) -> Report:
@@ -49,7 +52,7 @@ def optimize(source: Source, options: Options, threads: int, folder: Path, advan
     torch.set_num_threads(threads)
     files = _make_candidates(source, options, folder, advance)
     advance(plan.VERIFY, ())
-    test = load_split(source.program, "test")
+    test = load_split(source.program, "test", source.open_dataset)
     measured = verify(files, source.program, test, options.batch_sizes, threads)
     advance(plan.CHOOSE, measured)
     candidates = judge(measured, options.gates, source.program.goal)
@@ -62,7 +65,8 @@ def optimize(source: Source, options: Options, threads: int, folder: Path, advan
 
 def _make_candidates(source: Source, options: Options, folder: Path, advance: Advance) -> dict[str, Path]:
     advance(plan.EXPORT, ())
-    train = load_split(source.program, "train")
+    rows = load_split(source.program, "train", source.open_dataset)
+    train = rows.sample(max(options.calibration_examples, *PARITY_BATCH_SIZES))
     files = {precision: folder / f"{precision}.onnx" for precision in options.precisions}
     export_model(load_model(source.program, source.weights), train.inputs, files["fp32"])
     if "int8" in files:
@@ -72,7 +76,7 @@ def _make_candidates(source: Source, options: Options, folder: Path, advance: Ad
 
 
 def _report(
-    source: Source, options: Options, threads: int, test: Examples, candidates: tuple[Candidate, ...]
+    source: Source, options: Options, threads: int, test: Rows, candidates: tuple[Candidate, ...]
 ) -> Report:
     return Report(
         source_version=source.version,

@@ -43,6 +43,7 @@ def _launcher(settings: Settings) -> Launcher:
         "registry_address": settings.registry_address,
         "allowed_programs": settings.allowed_programs,
         "allow_archives": settings.allow_archives,
+        "object_storage": settings.object_storage,
         "step_timeout_s": settings.step_timeout_s,
         "collective_host": settings.host,
         "tensorboard_dir": settings.tensorboard_dir,

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
 import torch
 
+from headrace.data.dataset import Dataset
 from headrace.program import Program
 from headrace.program.loading import load_program
 from headrace.registry.client import RegistryClient
@@ -89,7 +91,8 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         profiler = StepProfiler(Path(context[RECORD]))
         reporter.on_profile(profiler.take)
         observer = ReportingObserver(reporter, steps, best_values, recorder, profiler)
-        rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic)
+        open_dataset = partial(Dataset.open, storage=context["object_storage"])
+        rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic, open_dataset)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         rank.train()
         log.info("training_ended", step=rank.step, metrics=rank.metrics)

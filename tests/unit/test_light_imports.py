@@ -9,7 +9,7 @@ import headrace
 for module in pkgutil.walk_packages(headrace.__path__, "headrace."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-print(*sorted({"torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplotlib"} & set(sys.modules)))
+print(*sorted({"torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplotlib", "pyarrow", "PIL", "obstore"} & set(sys.modules)))
 """
 
 

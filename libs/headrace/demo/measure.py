@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from headrace.program import Examples
+    from headrace.data.rows import Rows
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Mapping[str, Array]], Array]  # inputs by name -> the model's one output
@@ -31,18 +31,22 @@ class Latency:
     requests_per_s: float
 
 
-def outputs(infer: Infer, examples: Examples) -> Array:
-    """Send a whole split in batches and return the outputs, first axis = examples."""
-    return np.concatenate([infer(batch) for batch in _batches(examples)])
+def outputs(infer: Infer, rows: Rows) -> tuple[Array, Array]:
+    """Send a whole split in batches and return outputs and targets, first axis = examples."""
+    answers, targets = [], []
+    for batch in rows.batches(_BATCH):
+        answers.append(infer(batch.inputs))
+        targets.append(batch.targets)
+    return np.concatenate(answers), np.concatenate(targets)
 
 
-def latency(infer: Infer, examples: Examples, *, concurrency: int, requests: int) -> Latency:
+def latency(infer: Infer, rows: Rows, *, concurrency: int, requests: int) -> Latency:
     """Send `requests` single examples from `concurrency` callers, each waiting for its answer before the next.
 
     Args:
         requests: Counted requests in all, at least `concurrency`.
     """
-    single = {name: array[:1] for name, array in examples.inputs.items()}
+    single = {name: array[:1] for name, array in rows.sample(1).inputs.items()}
     barrier = threading.Barrier(concurrency + 1)
     with ThreadPoolExecutor(concurrency) as pool:
         callers = [
@@ -70,8 +74,3 @@ def _caller(infer: Infer, single: Mapping[str, Array], requests: int, barrier: t
         infer(single)
         taken_s[index] = time.perf_counter() - started
     return taken_s
-
-
-def _batches(examples: Examples) -> Iterator[dict[str, Array]]:
-    for start in range(0, len(examples), _BATCH):
-        yield {name: array[start : start + _BATCH] for name, array in examples.inputs.items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headrace
+from headrace.data.dataset import open_data
 from headrace.demo.measure import Array, Infer, latency, outputs
 from headrace.demo.result import DemoResult, Stage, Variant
 from headrace.local.plan import Sizes, plan
@@ -138,8 +139,8 @@ class Demo:
         report: Report,
     ) -> Variant:
         infer = _infer(client, deployment)
-        test = program.data("test")
-        metrics = program.metrics(outputs(infer, test), test.targets)
+        test = open_data(program.data("test"))
+        metrics = program.metrics(*outputs(infer, test))
         return Variant(
             file=path,
             deployment=deployment,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from headrace.data import Dataset
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -42,7 +44,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Examples:
-    """A split of the data, in memory. The first axis of every array counts examples and has the same length.
+    """A split of the data, in memory, or a part of one. The first axis of every array counts examples and has the same length.
 
     `inputs` maps each argument name of the model's `forward` to its array, in the order of the arguments; these names become the
     inputs of the served model. `targets` is what the loss and the metrics compare the outputs with.
@@ -70,8 +72,8 @@ class Program(Protocol):
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss over the batch, a scalar."""
 
-    def data(self, split: Split) -> Examples:
-        """Return a split. The three must be disjoint."""
+    def data(self, split: Split) -> Examples | Dataset:
+        """Return a split, or say where it lies with `headrace.data`. The three must be disjoint."""
 
     def metrics(self, outputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> Mapping[str, float]:
         """Return named measures over a whole split, `goal.metric` among them. Called on arrays, so that the served model is measured alike."""

@@ -35,8 +35,8 @@ def run_model(session: ort.InferenceSession, inputs: Arrays) -> np.ndarray[Any, 
     return output
 
 
-def run_split(session: ort.InferenceSession, inputs: Arrays) -> np.ndarray[Any, Any]:
-    """Return the output for a whole split, computed batch by batch."""
+def run_batches(session: ort.InferenceSession, inputs: Arrays) -> np.ndarray[Any, Any]:
+    """Return the output for many examples, computed batch by batch."""
     return np.concatenate([run_model(session, batch) for batch in batches(inputs, RUN_BATCH)])
 
 

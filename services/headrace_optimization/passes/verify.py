@@ -5,18 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
+from headrace.data.prefetch import ahead
+from headrace.data.rows import Rows
 from headrace.optimization.report import Candidate, Latency
-from headrace.program import Examples, Program
+from headrace.program import Program
 from headrace_optimization.calls import call_metrics, check_reference
 from headrace_optimization.passes.latency import measure_latency
-from headrace_optimization.passes.session import Arrays, open_session, run_split, take
+from headrace_optimization.passes.session import (
+    RUN_BATCH,
+    Arrays,
+    open_session,
+    run_batches,
+    run_model,
+    take,
+)
 
 EMULATED_EXAMPLES = 64  # the float32 emulation is slow, and a saturating kernel shows in any few examples
 
 
 def verify(
-    files: Mapping[str, Path], program: Program, test: Examples, batch_sizes: Sequence[int], threads: int
+    files: Mapping[str, Path], program: Program, test: Rows, batch_sizes: Sequence[int], threads: int
 ) -> tuple[Candidate, ...]:
     """Measure candidates; their gates are not judged yet.
 
@@ -31,16 +41,27 @@ def verify(
     """
     models = {name: path.read_bytes() for name, path in files.items()}
     sessions = {name: open_session(model, threads=threads) for name, model in models.items()}
-    metrics = {
-        name: call_metrics(program, run_split(session, test.inputs), test.targets)
-        for name, session in sessions.items()
-    }
+    outputs, targets = _outputs(sessions, test)
+    metrics = {name: call_metrics(program, output, targets) for name, output in outputs.items()}
     check_reference(program, metrics["fp32"])
-    latency = measure_latency(sessions, test.inputs, batch_sizes)
+    inputs = test.sample(max(EMULATED_EXAMPLES, *batch_sizes)).inputs
+    latency = measure_latency(sessions, inputs, batch_sizes)
     return tuple(
-        _describe(name, files[name], models[name], metrics[name], latency[name], test.inputs)
-        for name in files
+        _describe(name, files[name], models[name], metrics[name], latency[name], inputs) for name in files
     )
+
+
+def _outputs(
+    sessions: Mapping[str, ort.InferenceSession], test: Rows
+) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Run every model on the whole split, which is read once; inputs pass by, outputs and targets are kept."""
+    outputs: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in sessions}
+    targets = []
+    for batch in ahead(test.batches(RUN_BATCH)):
+        targets.append(batch.targets)
+        for name, session in sessions.items():
+            outputs[name].append(run_model(session, batch.inputs))
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}, np.concatenate(targets)
 
 
 def _describe(
@@ -69,7 +90,7 @@ def kernel_difference(model: bytes, inputs: Arrays) -> float:
         are normal. Kernels that saturate differ by tens of per cent.
     """
     batch = take(inputs, range(EMULATED_EXAMPLES))
-    fused, emulated = (run_split(open_session(model, fused=fused), batch) for fused in (True, False))
+    fused, emulated = (run_batches(open_session(model, fused=fused), batch) for fused in (True, False))
     return _relative_difference(fused, emulated)
 
 

@@ -25,15 +25,19 @@ class EvaluationObserver(Protocol):
 class Evaluation:
     """Measures values and remembers the best measure."""
 
-    def __init__(self, program: Program, run: Run, observer: EvaluationObserver) -> None:
-        """Read the validation split.
+    def __init__(
+        self, program: Program, run: Run, observer: EvaluationObserver, open_dataset: examples.OpenDataset
+    ) -> None:
+        """Open the validation split.
 
+        Args:
+            open_dataset: Opens data that are streamed.
         Raises:
             ProgramFailed: It is none.
             InvalidArgument: The run looks for the best of something the program does not say enough about.
         """
         self._program, self._observer = program, observer
-        self._validation = examples.load(program, "validation")
+        self._validation = examples.load(program, "validation", open_dataset)
         self._search = (
             Search(run.selection, program.goal, run.evaluate_every, run.best) if run.selection else None
         )

@@ -1,18 +1,21 @@
 """A program's data as tensors, and its answers measured."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from headrace.data.dataset import Dataset
+from headrace.data.prefetch import ahead
+from headrace.data.rows import ArrayRows, Rows
 from headrace.errors import ProgramFailed
 from headrace.program import Examples, Program, Split
 from headrace.tasks.bounds import MAX_METRICS
-from headrace_training.core.order import Indices
 
 Kind = TypeVar("Kind")
+OpenDataset = Callable[[Dataset], Rows]
 
 _EVALUATION_BATCH = 256  # examples at a time: enough to keep the cores busy, little memory
 
@@ -34,46 +37,56 @@ def make_model(program: Program) -> torch.nn.Module:
     return _expect(program.model(), torch.nn.Module, "model()", "a torch.nn.Module")
 
 
-def load(program: Program, split: Split) -> Examples:
-    """Return a split of the program's data.
+def load(program: Program, split: Split, open_dataset: OpenDataset = Dataset.open) -> Rows:
+    """Return a split of the program's data, open.
 
+    Args:
+        open_dataset: Opens data that are streamed.
     Raises:
-        ProgramFailed: It is no `Examples` or empty, or its arrays have different lengths.
+        ProgramFailed: It is neither `Examples` nor a `Dataset`, or empty, or its arrays have different lengths.
+        DataUnreadable, DataChanged, Unavailable: What a `Dataset` describes cannot be read.
     """
-    examples = _expect(program.data(split), Examples, f"data({split!r})", "headrace.program.Examples")
-    count = len(examples)
-    if not count or not examples.inputs:
+    returned = program.data(split)
+    if isinstance(returned, Dataset):
+        return open_dataset(returned)
+    data = _expect(
+        returned, Examples, f"data({split!r})", "headrace.program.Examples or a headrace.data.Dataset"
+    )
+    count = len(data)
+    if not count or not data.inputs:
         raise ProgramFailed(
-            f"data({split!r}) has {count} examples of {len(examples.inputs)} inputs; return at least one"
+            f"data({split!r}) has {count} examples of {len(data.inputs)} inputs; return at least one"
         )
-    for name, array in examples.inputs.items():
+    for name, array in data.inputs.items():
         if len(array) != count:
             raise ProgramFailed(
                 f"data({split!r}) has {len(array)} of input {name!r} and {count} targets; there must be as many of each"
             )
-    return examples
+    return ArrayRows(data)
 
 
-def take(examples: Examples, indices: Indices) -> Batch:
-    """Copy the examples of `indices`, shape (n,), into a batch."""
-    inputs = {name: torch.from_numpy(array[indices]) for name, array in examples.inputs.items()}
-    return Batch(inputs, torch.from_numpy(examples.targets[indices]))
+def as_batch(examples: Examples) -> Batch:
+    """Take examples as tensors, without a copy where that is possible."""
+    inputs = {name: _tensor(array) for name, array in examples.inputs.items()}
+    return Batch(inputs, _tensor(examples.targets))
 
 
-def evaluate(program: Program, module: torch.nn.Module, examples: Examples) -> dict[str, float]:
-    """Measure the model in evaluation mode on all examples, and put it back into training mode.
+def evaluate(program: Program, module: torch.nn.Module, rows: Rows) -> dict[str, float]:
+    """Measure the model in evaluation mode on all rows, and put it back into training mode.
+
+    Inputs pass by; outputs and targets of all rows are in memory at the end, for `metrics`.
 
     Raises:
         ProgramFailed: The measures are no numbers by name, or the goal's is not among them.
     """
     module.eval()
+    outputs, targets = [], []
     with torch.no_grad():
-        outputs = [
-            module(**take(examples, indices).inputs).numpy()
-            for indices in np.array_split(np.arange(len(examples)), -(-len(examples) // _EVALUATION_BATCH))
-        ]
+        for examples in ahead(rows.batches(_EVALUATION_BATCH)):
+            outputs.append(module(**as_batch(examples).inputs).numpy())
+            targets.append(examples.targets)
     module.train()
-    measured = program.metrics(np.concatenate(outputs), examples.targets)
+    measured = program.metrics(np.concatenate(outputs), np.concatenate(targets))
     named = _expect(measured, dict, "metrics()", "a dict of numbers")
     if len(named) > MAX_METRICS:
         raise ProgramFailed(f"metrics() returned {len(named)} numbers; return at most {MAX_METRICS}")
@@ -90,6 +103,11 @@ def _number(name: object, value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # what the user's code returned may be anything
     except (TypeError, ValueError):
         raise ProgramFailed(f"metrics() returned {value!r} as {name!r}; return a number") from None
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Torch wants to be able to write: what was read from a file without a copy is copied here."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _expect(value: object, kind: type[Kind], call: str, wanted: str) -> Kind:

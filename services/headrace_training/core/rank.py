@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-import numpy as np
 import torch
 
+from headrace.data.dataset import Dataset
+from headrace.data.rows import divided
 from headrace.errors import NonFiniteValues, ProgramFailed, RunFinished
-from headrace.program import Program
+from headrace.program import Examples, Program
 from headrace_training.core import examples
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
+from headrace_training.core.feed import feed
 from headrace_training.core.flat_model import FlatModel
-from headrace_training.core.order import DataOrder, Indices, noise_seed
+from headrace_training.core.order import noise_seed
 from headrace_training.core.run import Run
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import Throughput
@@ -44,19 +46,21 @@ class Rank:
         synchronizer: Synchronizer,
         observer: Observer,
         clock: Callable[[], float],
+        open_dataset: examples.OpenDataset = Dataset.open,
     ) -> None:
-        """Make the model and read the data.
+        """Make the model and open the data.
 
         Args:
             clock: Returns seconds, for the throughput.
+            open_dataset: Opens data that are streamed.
         """
         self._program, self._run, self._observer = program, run, observer
         self._synchronizer = synchronizer
-        self._train = examples.load(program, "train")
-        self._evaluation = Evaluation(program, run, observer) if run.rank == 0 else None
+        self._open_dataset = open_dataset
+        self._feed = feed(examples.load(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
+        self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
         torch.manual_seed(run.seed)
         self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
-        self._order = DataOrder(len(self._train), run.batch_size, run.seed)
         self._throughput = Throughput(clock)
         self.metrics: dict[str, float] = {}
         self.step = run.start_step  # how many are done
@@ -84,31 +88,31 @@ class Rank:
 
     def evaluate_test(self) -> dict[str, float]:
         """Measure the model's values on the test split."""
-        return examples.evaluate(self._program, self.model.module, examples.load(self._program, "test"))
+        test = examples.load(self._program, "test", self._open_dataset)
+        return examples.evaluate(self._program, self.model.module, test)
 
     def _step(self, step: int) -> int:
         """Do one step and return the next."""
         run = self._run
-        mine = self._order.share(step, run.rank, run.world_size)
+        mine = self._feed(step, run.rank, run.world_size)
         self.model.clear_gradient()
         if len(mine):
             torch.manual_seed(noise_seed(run.seed, run.rank, step))
-            micro_batches = np.array_split(mine, min(run.accumulate, len(mine)))
             self.metrics["loss"] = sum(
-                self._backward(step, chosen, len(chosen) / len(mine)) for chosen in micro_batches
+                self._backward(step, part, len(part) / len(mine)) for part in divided(mine, run.accumulate)
             )
         self._check_gradient(step)
         following = self._synchronizer.step(step, self.model.gradient, len(mine))
         self._throughput.add(len(mine))
         return following
 
-    def _backward(self, step: int, chosen: Indices, share: float) -> float:
+    def _backward(self, step: int, part: Examples, share: float) -> float:
         """Add the gradient of the mean loss of these examples, times their share of the step's, to the model's.
 
         Returns:
             The mean loss, times the share.
         """
-        batch = examples.take(self._train, chosen)
+        batch = examples.as_batch(part)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._run.bf16):
             outputs = self.model.module(**batch.inputs)
             loss: object = self._program.loss(

@@ -78,6 +78,7 @@ def service(tmp_path: Path, weights_file: Path, monkeypatch: pytest.MonkeyPatch)
             "registry_address": channel.address,
             "allowed_programs": [PROGRAMS],
             "allow_archives": False,
+            "object_storage": {},
             "threads": 1,
         }
         launch = Launcher(

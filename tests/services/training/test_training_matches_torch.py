@@ -14,6 +14,7 @@ from headrace.parameters.layout import Floats
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.program import Program
 from headrace.program.loading import load_attribute
+from headrace.testing.data import examples_of
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.types.v1.program_pb2 import Program as ProgramMessage
 from headrace.types.v1.task_pb2 import TaskState
@@ -62,7 +63,7 @@ def batches(examples: int) -> Iterable[npt.NDArray[np.int64]]:
 
 def single_process(program: Program, case: Case, parts: int) -> dict[str, Floats]:
     """Train with torch alone, on full batches, each gradient in this many parts that are added up."""
-    data = program.data("train")
+    data = examples_of(program, "train")
     torch.manual_seed(SEED)
     model = program.model()
     optimizer = case.make(model.parameters())

@@ -10,6 +10,7 @@ import torch
 
 from headrace.program import Examples, Program, Split
 from headrace.program.loading import load_attribute
+from headrace.testing.data import examples_of
 from headrace_examples import RECIPES
 from headrace_examples.text import VOCABULARY, CharacterModel, encode
 
@@ -30,7 +31,7 @@ def test_every_split_is_the_same_each_time(name: str) -> None:
     first, second = program_of(name), program_of(name)
     for split in SPLITS:
         for array, again in zip(
-            first.data(split).inputs.values(), second.data(split).inputs.values(), strict=True
+            examples_of(first, split).inputs.values(), examples_of(second, split).inputs.values(), strict=True
         ):
             np.testing.assert_array_equal(array, again)
 
@@ -40,7 +41,7 @@ def test_no_example_is_in_two_splits(name: str) -> None:
     program = program_of(name)
     rows = [
         {b"".join(array[i].tobytes() for array in data.inputs.values()) for i in range(len(data))}
-        for data in map(program.data, SPLITS)
+        for data in (examples_of(program, split) for split in SPLITS)
     ]
     assert sum(map(len, rows)) == len(set.union(*rows))
 
@@ -48,7 +49,7 @@ def test_no_example_is_in_two_splits(name: str) -> None:
 @EXAMPLES
 def test_the_model_takes_the_inputs_by_name_and_gives_a_loss_and_the_goal(name: str) -> None:
     program = program_of(name)
-    data = program.data("validation")
+    data = examples_of(program, "validation")
     outputs = program.model()(**tensors(data, 8))
     loss = program.loss(outputs, torch.from_numpy(data.targets[:8]))
     assert outputs.shape[0] == 8
@@ -68,7 +69,7 @@ def test_parameters_are_float32_and_there_are_no_buffers(name: str) -> None:
 @EXAMPLES
 def test_the_model_exports_to_onnx_for_any_batch(name: str, tmp_path: Path) -> None:
     program = program_of(name)
-    inputs = tensors(program.data("test"), 3)
+    inputs = tensors(examples_of(program, "test"), 3)
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its dependencies

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 from headrace.program import Program
+from headrace.testing.data import examples_of
 from headrace_optimization.passes.export import export_model
 from headrace_optimization.passes.quantize import quantize_int8
 from tests.unit.optimization.tiny_programs import Bars, Successors, Sums, train
@@ -44,7 +45,7 @@ def successors_files(successors: nn.Module, tmp_path_factory: pytest.TempPathFac
 
 
 def make_files(program: Program, model: nn.Module, folder: Path) -> Files:
-    inputs = program.data("train").inputs
+    inputs = examples_of(program, "train").inputs
     files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
     export_model(model, inputs, files["fp32"])
     quantize_int8(files["fp32"], inputs, 64, files["int8"])

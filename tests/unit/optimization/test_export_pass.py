@@ -11,6 +11,7 @@ from torch import nn
 
 from headrace.errors import ProgramFailed
 from headrace.program import Program
+from headrace.testing.data import examples_of
 from headrace_optimization.calls import load_model
 from headrace_optimization.passes.export import OPSET, as_tensors, check_parity, export_model
 from headrace_optimization.passes.session import open_session, run_model, take
@@ -34,7 +35,7 @@ def test_an_exported_model_equals_torch_at_odd_batch_sizes(
 ) -> None:
     model: nn.Module = request.getfixturevalue(name)
     files: dict[str, Path] = request.getfixturevalue(f"{name}_files")
-    inputs = program.data("test").inputs
+    inputs = examples_of(program, "test").inputs
     session = onnxruntime.InferenceSession(files["fp32"].read_bytes(), providers=["CPUExecutionProvider"])
     for batch_size in (1, 2, 3, 7, 13):
         batch = take(inputs, range(batch_size))

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
+from headrace.data.dataset import open_data
 from headrace.errors import FailedPrecondition, ProgramFailed
 from headrace.optimization.report import Candidate, Gates
 from headrace.program import Examples, Goal, Program
@@ -21,7 +22,7 @@ from headrace_optimization.core.gates import judge
 from headrace_optimization.passes.export import export_model
 from headrace_optimization.passes.latency import LEAST_ROUNDS, measure_latency
 from headrace_optimization.passes.quantize import quantize_int8
-from headrace_optimization.passes.session import count_examples, open_session, run_split
+from headrace_optimization.passes.session import count_examples, open_session, run_batches
 from headrace_optimization.passes.verify import verify
 from tests.unit.optimization.tiny_programs import Bars, Raising, Successors, Sums
 
@@ -33,7 +34,7 @@ MODELS = pytest.mark.parametrize(
 
 
 def measure(program: Program, files: Mapping[str, Path]) -> tuple[Candidate, ...]:
-    return verify(files, program, program.data("test"), batch_sizes=(1, 3), threads=1)
+    return verify(files, program, open_data(program.data("test")), batch_sizes=(1, 3), threads=1)
 
 
 @MODELS
@@ -139,7 +140,7 @@ def test_a_whole_split_is_run_whatever_its_length(bars_files: Files) -> None:
     session = open_session(bars_files["fp32"].read_bytes())
     inputs = Bars().data("test").inputs
     assert count_examples(inputs) % 64, "the last batch is a short one"
-    assert len(run_split(session, inputs)) == count_examples(inputs)
+    assert len(run_batches(session, inputs)) == count_examples(inputs)
 
 
 def test_latency_is_measured_often_enough_even_without_time(bars_files: Files) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headrace.program import Examples, Goal, Program, Split
+from headrace.testing.data import examples_of
 
 Array = np.ndarray[Any, Any]
 SEEDS: Mapping[Split, int] = {"train": 1, "validation": 2, "test": 3}
@@ -141,7 +142,7 @@ class Hanging(Bars):
 def train(program: Program, steps: int, learning_rate: float = 0.01) -> nn.Module:
     """Train on the whole train split; seeded."""
     torch.manual_seed(0)
-    model, examples = program.model(), program.data("train")
+    model, examples = program.model(), examples_of(program, "train")
     inputs = {name: torch.from_numpy(array) for name, array in examples.inputs.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     for _ in range(steps):
