@@ -14,13 +14,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.optim.adamw import adamw
 
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import length
 from headrace_optimizers.clipping import squared_norm
 from headrace_optimizers.config import Lamb
-from headrace_optimizers.fused import Allocate, FusedOptimizer, new_memory
+from headrace_optimizers.fused import Allocate, FusedOptimizer, add_up, new_memory, step
 
 _BLOCK = 1 << 16  # values at a time: all that a block needs stays in a core's own cache
 
@@ -45,6 +44,7 @@ class LambOptimizer(FusedOptimizer):
         self._count = len(layout.tensors)
         self._parts = layout.parts(held)
         self._scratch = [torch.empty(_BLOCK) for _ in range(2)]
+        self._total = torch.empty(self._size)
 
     def squared_norms(
         self, values: torch.Tensor, gradients: Sequence[tuple[torch.Tensor, float]]
@@ -74,26 +74,11 @@ class LambOptimizer(FusedOptimizer):
         total = self._sum(gradients)
         norms = self._norms(values, total) if squared_norms is None else squared_norms
         new = self.hold(values)
-        state = self._moments()
+        state = self._begun()
         for index, part in self._parts:
             place = slice(part.start, part.stop)
             rate = self._lamb.learning_rate * factor * trust_ratio(*norms[2 * index : 2 * index + 2])
-            adamw(
-                [new[place]],
-                [total[place]],
-                [state["exp_avg"][place]],
-                [state["exp_avg_sq"][place]],
-                [],
-                [state["step"].clone()],  # the kernel counts it on
-                fused=True,
-                amsgrad=False,
-                beta1=self._lamb.beta1,
-                beta2=self._lamb.beta2,
-                lr=rate,
-                weight_decay=self._lamb.weight_decay,
-                eps=self._lamb.epsilon,
-                maximize=False,
-            )
+            step(self._lamb, new[place], total[place], state, place, rate)
         state["step"] += 1
         return new[: self._size]
 
@@ -108,7 +93,7 @@ class LambOptimizer(FusedOptimizer):
 
     def _direction(self, values: torch.Tensor, total: torch.Tensor, place: slice) -> torch.Tensor:
         """Return u of one block; it is valid until the next call."""
-        config, state = self._lamb, self._moments()
+        config, state = self._lamb, self._begun()
         step = state["step"].item() + 1
         u, root = (memory[: place.stop - place.start] for memory in self._scratch)
         gradient = total[place]
@@ -119,13 +104,15 @@ class LambOptimizer(FusedOptimizer):
         u.div_(1 - config.beta1**step).div_(root)
         return u.add_(values[place], alpha=config.weight_decay)
 
-    def _moments(self) -> dict[str, torch.Tensor]:
-        """Return the state, padded; zeros before the first step."""
-        state: dict[str, torch.Tensor] = self._torch.state[self._parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros(self._padded_size) for _ in range(2))
-        return state
+    def _sum(self, gradients: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
+        """Return the weighted sum of gradients, shape (size,); it is valid until the next call."""
+        (only, weight), *others = gradients
+        if not others and weight == 1:
+            return only
+        for start in range(0, self._size, _BLOCK):
+            place = slice(start, min(start + _BLOCK, self._size))
+            add_up(gradients, place, self._total[place], self._scratch[0])
+        return self._total
 
 
 def trust_ratio(squared_values: float, squared_update: float) -> float:

@@ -55,7 +55,7 @@ class LiveStore:
         self.memory = memory or PublishedMemory()
         self._shard = shard or Shard(config, self.memory.allocate)
         self.tables = LiveTables(config, reserve_rows)
-        self._gradients = Recycled(PrivateMemory)
+        self._received = Recycled(PrivateMemory)
         self._visible = self._shard.published
         self._changes = self._shown = 0
         self._changing = threading.Lock()
@@ -133,10 +133,9 @@ class LiveStore:
             first.initialize(layout, values)
             self._become(first)
 
-    def new_gradient(self) -> Floats:
-        """Return memory for a gradient, with anything in it; there are values."""
-        assert self.published is not None
-        _, values = self._gradients.take(self.published.values.size)
+    def new_memory(self, size: int) -> Floats:
+        """Return memory for what is received, shape (size,), with anything in it; it is used again and again."""
+        _, values = self._received.take(size)
         return values
 
     def change_members(self, generation: int, workers: tuple[int, ...]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
-import numpy as np
 from grpc import ServicerContext
 
 from headrace.errors import FailedPrecondition, InvalidArgument
@@ -54,7 +53,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store.check_layout(layout)
         if store.published is None:
             self._table.reserve(store, layout)
-            values = np.empty(length(store.held(layout)), np.float32)
+            values = store.new_memory(length(store.held(layout)))
             self._metrics.received_bytes.inc(receive(chain([first], request_iterator), [Piece(0, values)]))
             store.initialize(layout, values)
         return parameters_pb2.InitializeResponse(version=_version(store))
@@ -193,7 +192,8 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         return not duplicate
 
     def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
-        gradient = store.new_gradient()  # `is_duplicate` has looked
+        assert store.published is not None, "`is_duplicate` has looked"
+        gradient = store.new_memory(store.published.values.size)
         self._metrics.received_bytes.inc(receive(chain([first], rest), [Piece(0, gradient)]))
         return gradient
 

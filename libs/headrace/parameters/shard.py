@@ -228,6 +228,8 @@ class ShardClient:
         """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
         if self._shared and nonce and self.shares_memory:
             self._shared.release(nonce)
+        if self._shared:
+            self._shared.forget()
         self._shared = None
 
     def _proven(self, answer: Answer) -> Answer:

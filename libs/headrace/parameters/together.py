@@ -28,6 +28,9 @@ class Together:
     def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
         """Do `work` for every shard index at once; the first failure stops the others and is raised."""
         operation = self._operation = Operation(self.timeout_s)
+        # Looked at after the operation can be found: whichever of the two comes last, nothing goes on.
+        if self._closed.is_set():
+            raise Cancelled("the client is closed")
 
         def attempt(index: int) -> Result:
             try:
@@ -36,7 +39,7 @@ class Together:
                 operation.stop()
                 raise
 
-        others = [self._threads.submit(attempt, index) for index in range(1, self._count)]
+        others = self._submit(attempt)
         first: Future[Result] = Future()
         try:
             first.set_result(attempt(0))  # in this thread: to wake another takes as long as a small transfer
@@ -46,13 +49,19 @@ class Together:
             wait(others)
         return _results([first, *others])
 
+    def _submit(self, attempt: Callable[[int], Result]) -> list[Future[Result]]:
+        try:
+            return [self._threads.submit(attempt, index) for index in range(1, self._count)]
+        except RuntimeError as error:
+            raise Cancelled("the client was closed") from error
+
     def pause(self, seconds: float) -> None:
         """Wait; Cancelled if there is nothing to wait for any more."""
         if self._closed.wait(seconds):
             raise Cancelled("the client was closed")
 
     def close(self) -> None:
-        """End what runs, which then raises Cancelled."""
+        """End what runs, and whatever comes later; it raises Cancelled."""
         self._closed.set()
         if self._operation:
             self._operation.stop()

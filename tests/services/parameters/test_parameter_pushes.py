@@ -187,6 +187,15 @@ def test_closing_the_client_ends_a_call_that_waits(server: ParameterServer, conn
         waiting.result()
 
 
+def test_a_closed_client_calls_nobody(server: ParameterServer, connect: Connect) -> None:
+    """So it does not matter whether a call begins just before or just after."""
+    store = ready_store(server, connect, worker_count=2)
+    store.close()
+
+    with pytest.raises(Cancelled):
+        store.push_pull(0, flat(1), 1)
+
+
 def test_a_failure_of_one_shard_ends_the_call_to_the_others(
     servers: list[ParameterServer], connect: Connect
 ) -> None:

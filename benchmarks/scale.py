@@ -1,0 +1,153 @@
+"""What more workers and shards bring and cost: `python -m benchmarks.scale [shared_memory|stream] [--json]`.
+
+1, 2 and 4 workers push gradients of 10M parameters to 1, 2 and 4 shards and pull the values (AdamW, BSP), all of them processes:
+
+- GB/s of gradients and values together, over all workers;
+- the shards' processor seconds per GB;
+- the shards' memory per parameter, in bytes: what they hold after the steps less what they held before the store, without the
+  workers' own segments, which shards only map. The goal is values and state (12 bytes) and 15 %.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count, islice, product
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks._shards import shard_process
+from benchmarks.harness import Case, main
+from headrace.parameters.client import ShardedStore, StoresClient
+from headrace.parameters.layout import FlatLayout, TensorSpec
+from headrace.parameters.malloc import keep_freed_memory
+from headrace.parameters.v1 import stores_pb2
+
+STORE = "projects/default/stores/scale"
+PARAMETERS = 10_000_000
+COUNTS = (1, 2, 4)
+STEPS = 5
+STATE_BYTES = 12  # a value and AdamW's two moments, float32
+MEMORY_GOAL = 1.15
+_SPAWN = multiprocessing.get_context("spawn")  # never fork after gRPC has started
+
+
+@contextmanager
+def suite(*, shared_memory: bool) -> Iterator[Sequence[Case]]:
+    """Measure every number of workers with every number of shards; at most one of them has processes at a time."""
+    cases: list[Case] = []
+    for workers, shards in product(COUNTS, COUNTS):
+        run = _Run(workers, shards, shared_memory)
+        name = f"{workers} workers, {shards} shards"
+        cases += [
+            Case(f"{name}: speed", "GB/s", run.measure, more_is_better=True),
+            Case(f"{name}: processor", "s/GB", partial(getattr, run, "processor_s_per_gb")),
+            Case(
+                f"{name}: memory",
+                "bytes per parameter",
+                partial(getattr, run, "bytes_per_parameter"),
+                goal=STATE_BYTES * MEMORY_GOAL,
+            ),
+        ]
+    yield cases
+
+
+class _Run:
+    """One number of workers with one number of shards."""
+
+    def __init__(self, workers: int, shards: int, shared_memory: bool) -> None:
+        self._workers, self._shards, self._shared_memory = workers, shards, shared_memory
+        self.processor_s_per_gb = self.bytes_per_parameter = 0.0
+
+    def measure(self) -> float:
+        """Start everything, take the steps, stop everything; return GB/s."""
+        with ExitStack() as stack:
+            ours = psutil.Process()
+            known = set(ours.children())
+            addresses = [stack.enter_context(shard_process()) for _ in range(self._shards)]
+            servers = [child for child in ours.children() if child not in known]
+            before = sum(map(_own_bytes, servers))
+            self._create(addresses)
+            ports = [
+                stack.enter_context(_worker(addresses, rank, self._shared_memory))
+                for rank in range(self._workers)
+            ]
+            self._steps(ports)  # warm: segments are mapped, memory is there
+            began, spent = time.perf_counter(), _processor_s(servers)
+            self._steps(ports)
+            seconds, spent = time.perf_counter() - began, _processor_s(servers) - spent
+            gigabytes = STEPS * self._workers * 2 * 4 * PARAMETERS / 1e9
+            self.processor_s_per_gb = spent / gigabytes
+            self.bytes_per_parameter = (sum(map(_own_bytes, servers)) - before) / PARAMETERS
+            return gigabytes / seconds
+
+    def _create(self, addresses: Sequence[str]) -> None:
+        for index, address in enumerate(addresses):
+            request = stores_pb2.CreateStoreRequest(
+                name=STORE,
+                epoch=1,
+                shard_index=index,
+                shard_count=self._shards,
+                worker_count=self._workers,
+                consistency=stores_pb2.CONSISTENCY_BSP,
+                optimizer=stores_pb2.Optimizer(adamw=stores_pb2.AdamW(learning_rate=1e-3)),
+            )
+            with StoresClient(address) as stores:
+                stores.create(request)
+
+    def _steps(self, ports: Sequence[Connection]) -> None:
+        for port in ports:
+            port.send(STEPS)
+        for port in ports:
+            port.recv()
+
+
+@contextmanager
+def _worker(addresses: Sequence[str], rank: int, shared_memory: bool) -> Iterator[Connection]:
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_work, args=(theirs, addresses, rank, shared_memory), daemon=True)
+    process.start()
+    ours.recv()
+    yield ours
+    ours.send(0)
+    process.join()
+
+
+def _work(port: Connection, addresses: Sequence[str], rank: int, shared_memory: bool) -> None:
+    keep_freed_memory()
+    with ShardedStore(addresses, STORE, epoch=1, worker=rank, shared_memory=shared_memory) as store:
+        gradient, values = store.gradient_memory(PARAMETERS), np.empty(PARAMETERS, np.float32)
+        gradient.fill(1e-3)
+        store.initialize(FlatLayout((TensorSpec("w", (PARAMETERS,)),)), np.zeros(PARAMETERS, np.float32))
+        steps = count()
+        port.send(None)
+        while times := port.recv():
+            for step in islice(steps, times):
+                store.push_pull(step, gradient, samples=1, out=values)
+            port.send(None)
+
+
+def _processor_s(servers: Sequence[psutil.Process]) -> float:
+    return sum(sum(server.cpu_times()[:2]) for server in servers)
+
+
+def _own_bytes(server: psutil.Process) -> int:
+    """Return the memory a process has, without what it maps of others to read alone."""
+    own, foreign = 0, False
+    for line in Path(f"/proc/{server.pid}/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            foreign = "memfd:headrace" in line and " r--s " in line
+        elif line.startswith("Rss:") and not foreign:
+            own += int(line.split()[1]) * 1024
+    return own
+
+
+if __name__ == "__main__":
+    main(
+        "scale",
+        {"shared_memory": partial(suite, shared_memory=True), "stream": partial(suite, shared_memory=False)},
+    )
