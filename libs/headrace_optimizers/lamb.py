@@ -52,8 +52,10 @@ class LambOptimizer(FusedOptimizer):
         """Return the norms of the values and of u, as a step with these gradients would have them.
 
         Args:
-            values, gradients: As for `apply`.
+            values, gradients: As for `apply`; no gradient has no norms, all are 0.
         """
+        if not gradients:
+            return [0.0] * (2 * self._count)
         return self._norms(values, self._sum(gradients))
 
     def apply(

@@ -1,5 +1,6 @@
 """A shard that many calls use at once: one changes it at a time, any number reads or waits for news."""
 
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,6 +56,7 @@ class LiveStore:
         self.memory = memory or PublishedMemory()
         self._shard = shard or Shard(config, self.memory.allocate)
         self.tables = LiveTables(config, reserve_rows)
+        self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
         self._received = Recycled(PrivateMemory)
         self._visible = self._shard.published
         self._changes = self._shown = 0
@@ -202,7 +204,7 @@ class LiveStore:
         """Put another shard in the place of this one, once it is safe."""
         if self.journal:
             self.journal.rebase(shard.state())
-        self._shard = shard
+        self._shard, self.incarnation = shard, secrets.randbits(64) | 1
         self._changes += 1
         self._show(self._changes, shard.published)
 
@@ -222,9 +224,9 @@ class LiveStore:
 
         self.news.tell(show)
 
-    def need_for(self, step: int) -> Need:
-        """Say what the values must hold with which a worker computes `step`."""
-        return self._shard.need_for(step)
+    def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
+        """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`."""
+        return self._shard.need_for(step, pushed_step)
 
     def next_step(self, worker: int, published: Published) -> int:
         """Return the first step that this worker can compute with these values and whose gradient will be taken."""

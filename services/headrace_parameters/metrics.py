@@ -34,6 +34,11 @@ class ParameterMetrics:
             "headrace_parameters_duplicates", "Gradients that had been taken before.", registry=registry
         )
         self.pulls = Counter("headrace_parameters_pulls", "Answers with values.", registry=registry)
+        self.not_modified = Counter(
+            "headrace_parameters_not_modified",
+            "Answers without values: the caller had the newest.",
+            registry=registry,
+        )
         self.received_bytes = Counter(
             "headrace_parameters_received_bytes", "Bytes of gradients and first values.", registry=registry
         )

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
@@ -73,7 +73,10 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Send values."""
         response, store, published = self.pulled(request, context)
         store.tables.check_dense(request.tensors)
-        pieces, encoding = _pieces(store, published, request.tensors), _encoding(store, request)
+        if response.not_modified:
+            yield response
+            return
+        pieces, encoding = _pieces(store, published, request), _encoding(store, request)
         self.count_sent(store, response, carried_bytes(pieces, encoding))
         yield from carry(response, pieces, encoding)
 
@@ -95,8 +98,17 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             store.config.fence(request.epoch)
         store.check_map(request.map_epoch)
         step = request.step if request.HasField("step") else None
+        before = store.incarnation
         published = self._found(store, request, step, context)
-        response = parameters_pb2.PullResponse(version=published.version, staleness=published.staleness(step))
+        incarnation = _unless_replaced(store, before)
+        response = parameters_pb2.PullResponse(
+            version=published.version,
+            staleness=published.staleness(step),
+            not_modified=request.HasField("known") and _is_known(request.known, published, incarnation),
+            incarnation=incarnation,
+        )
+        if response.not_modified:
+            self._metrics.not_modified.inc()
         return response, store, published
 
     def _found(
@@ -110,7 +122,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         generation = request.member.generation if request.HasField("member") else None
         if generation is not None and request.member.HasField("version"):
             return store.exactly(request.member.version, generation)
-        need = store.need_for(step) if step is not None else Need()
+        need = store.need_for(step, request.pushed_step if request.HasField("pushed_step") else None)
         need = replace(need, version=max(need.version, request.min_version))
         return self._wait(store, need, context, generation)
 
@@ -122,12 +134,14 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
         taken = self._take(store, first, requests)
         step = first.header.step + 1
+        before = store.incarnation
         published = self._wait(store, store.need_for(step), context, first.header.generation)
         response = parameters_pb2.PushPullResponse(
             version=published.version,
             duplicate=not taken,
             staleness=published.staleness(step),
             next_step=store.next_step(first.header.worker, published),
+            incarnation=_unless_replaced(store, before),
         )
         return response, store, published
 
@@ -244,10 +258,22 @@ def _encoding(store: LiveStore, request: parameters_pb2.PullRequest) -> Encoding
     return encoding
 
 
-def _pieces(store: LiveStore, published: Published, names: Iterable[str]) -> list[Piece]:
-    """Cut out what a pull asked for: the parts of the named tensors that are held here."""
+def _unless_replaced(store: LiveStore, incarnation: int) -> int:
+    """Return it; 0 if the values were replaced since it was looked up, and nobody knows which were taken."""
+    return incarnation if incarnation == store.incarnation else 0
+
+
+def _is_known(known: parameters_pb2.KnownValues, published: Published, incarnation: int) -> bool:
+    if known.incarnation:
+        return (known.incarnation, known.version) == (incarnation, published.version)
+    return published.version <= known.version
+
+
+def _pieces(store: LiveStore, published: Published, request: parameters_pb2.PullRequest) -> list[Piece]:
+    """Cut out what a pull asked for: the parts of the tensors or ranges that are held here."""
     assert store.layout is not None
-    places = shared(store.layout.ranges(names), store.held(store.layout))
+    ranges = [range(part.start, part.stop) for part in request.ranges]
+    places = shared(store.layout.select(request.tensors, ranges), store.held(store.layout))
     return [
         Piece(place.second, published.values[place.second : place.second + len(place.values)])
         for place in places

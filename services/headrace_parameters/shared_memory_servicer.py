@@ -65,8 +65,12 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
             map_epoch=request.map_epoch,
             min_version=request.min_version,
             step=request.step if request.HasField("step") else None,
+            pushed_step=request.pushed_step if request.HasField("pushed_step") else None,
+            known=request.known if request.HasField("known") else None,
         )
         response, store, published = self._parameters.pulled(asked, context)
+        if response.not_modified:
+            return shared_memory_pb2.PullSharedResponse(response=response)
         values = store.memory.locate(published.values)
         self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PullSharedResponse(response=response, values=values)

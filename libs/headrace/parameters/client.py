@@ -12,8 +12,9 @@ from typing import Self
 
 import grpc
 
-from headrace.parameters.answers import Pulled, Snapshot, summed_up
+from headrace.parameters.answers import Mark, Pulled, Snapshot, summed_up
 from headrace.parameters.encoded import compression_from_proto
+from headrace.parameters.finishing import Finisher
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership, Place
@@ -23,8 +24,8 @@ from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
 from headrace.parameters.together import Together
-from headrace.parameters.v1 import parameters_pb2
 from headrace.parameters.vectors import checked, output
+from headrace.parameters.wanted import Wanted
 from headrace.rpc.channel import open_channel
 
 __all__ = ["Place", "Pulled", "ShardedStore", "Snapshot", "StoresClient"]
@@ -67,7 +68,8 @@ class ShardedStore:
         self._together = Together(len(shards), timeout_s)
         self._membership = Membership(self._shards, self._together, worker)
         self._placed: Placement | None = None
-        self._joint: Sequence[parameters_pb2.Norms.ValueType] | None = None
+        self._pushed: int | None = None  # the last step whose gradient all shards have
+        self._finisher = Finisher(self._together, self._shards)
 
     def __enter__(self) -> Self:
         return self
@@ -171,13 +173,13 @@ class ShardedStore:
         flat = checked(placement.layout, gradient)
         parts = placement.pieces(flat)
         with self._lender.lending(flat) as loan:
-            return min(
-                self._together.do(
-                    lambda operation, index: self._shards[index].push(
-                        operation, step, parts[index], samples, _lent(loan, placement, index)
-                    )
+            versions = self._together.do(
+                lambda operation, index: self._shards[index].push(
+                    operation, step, parts[index], samples, _lent(loan, placement, index)
                 )
             )
+        self._pushed = step
+        return min(versions)
 
     def pull(
         self,
@@ -186,6 +188,10 @@ class ShardedStore:
         out: Floats | None = None,
         step: int | None = None,
         exact: bool = False,
+        *,
+        ranges: Sequence[range] = (),
+        newer_than: Pulled | None = None,
+        own_writes: bool = False,
     ) -> Pulled:
         """Receive the values, once every shard has at least `min_version`.
 
@@ -195,24 +201,42 @@ class ShardedStore:
             out: Where to put the values; a new vector if None. After an error it may hold a part of them.
             step: The step to compute with them; waits until the store's consistency lets it be.
             exact: As the shards have them, also from a store that sends values in fewer bits.
+            ranges: Values of the flat vector to receive, ascending and apart, instead of tensors.
+            newer_than: What a pull of the same values returned: only shards that have newer ones send theirs. `out`, which
+                is its `values` if None, must hold the former values, and is brought up to date.
+            own_writes: Wait until the values hold the last gradient that this client pushed (under BSP: that its step is applied).
         """
         placement = self._placement()
-        ranges = placement.layout.ranges(names)
-        values = output(length(ranges), out)
-        pieces, lengths = placement.selected(ranges, values), placement.lengths
+        chosen = placement.layout.select(names, ranges)
+        values = output(length(chosen), newer_than.values if newer_than and out is None else out)
+        wanted = Wanted(names, ranges, min_version, step, self._own_step(own_writes), exact)
+        pieces, lengths = placement.selected(chosen, values), placement.lengths
+        marks = self._marks(newer_than)
         received = self._together.do(
             lambda operation, index: self._shards[index].pull(
-                operation, min_version, names, pieces[index], lengths[index], step, exact=exact
+                operation, wanted, pieces[index], lengths[index], marks[index]
             )
         )
-        return summed_up(received, values)
+        return summed_up(received, values, placement.map.epoch)
+
+    def _own_step(self, own_writes: bool) -> int | None:
+        if not own_writes or self._pushed is None:
+            return None
+        if self._finisher.norms:
+            self.finish_step(self._pushed)  # who has pushed may be the one who has to
+        return self._pushed
+
+    def _marks(self, known: Pulled | None) -> Sequence[Mark | None]:
+        if known and known.map_epoch == self._placement().map.epoch:
+            return known.marks
+        return [None] * len(self._shards)
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
         """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip.
 
         In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
-        if self._joint_norms:
+        if self._finisher.norms:
             self.push(step, gradient, samples)
             self.finish_step(step)
             pulled = self.pull(step=step + 1, out=out)
@@ -227,43 +251,15 @@ class ShardedStore:
                     operation, step, parts[index], samples, places[index], _lent(loan, placement, index)
                 )
             )
-        return summed_up(received, values)
+        self._pushed = step
+        return summed_up(received, values, placement.map.epoch)
 
     def finish_step(self, step: int) -> None:
         """Wait until all workers have pushed `step`, and let every shard apply it with norms over all shards.
 
         For stores of several shards with clipping or LAMB alone; any number of workers may do it for one step.
         """
-        for norms in self._joint_norms or [parameters_pb2.NORMS_GRADIENT]:
-            self._tell(step, norms)
-
-    def _tell(self, step: int, norms: parameters_pb2.Norms.ValueType) -> None:
-        found = self._together.do(
-            lambda operation, index: self._shards[index].step_norms(operation, step, norms)
-        )
-        parts = [part for part in found if part is not None]
-        if len(parts) < len(found):
-            return  # a later step is complete somewhere, and so this one is applied everywhere
-        total = [sum(each) for each in zip(*parts, strict=True)]
-        self._together.do(
-            lambda operation, index: self._shards[index].finish_step(operation, step, norms, total)
-        )
-
-    @property
-    def _joint_norms(self) -> Sequence[parameters_pb2.Norms.ValueType]:
-        """Which norms the store's steps wait for; asked for once."""
-        if self._joint is None:
-            optimizer = self._together.do(lambda operation, index: self._shards[index].get(operation))[
-                0
-            ].optimizer
-            wanted = {
-                parameters_pb2.NORMS_GRADIENT: optimizer.maximum_gradient_norm > 0,
-                parameters_pb2.NORMS_TENSORS: optimizer.WhichOneof("kind") == "lamb",
-            }
-            self._joint = [
-                norms for norms, is_wanted in wanted.items() if is_wanted and len(self._shards) > 1
-            ]
-        return self._joint
+        self._finisher.finish(step)
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""

@@ -101,6 +101,27 @@ class FlatLayout:
             for place in shared([found], held)
         ]
 
+    def select(self, names: Sequence[str] = (), ranges: Sequence[range] = ()) -> list[range]:
+        """Say which values of the vector are meant: those of the named tensors, or of the ranges, or all without either.
+
+        Raises:
+            InvalidArgument: There is no such tensor, ranges are not ascending and apart within the vector, or both were given.
+        """
+        if not ranges:
+            return self.ranges(names)
+        if names:
+            raise InvalidArgument("tensors and ranges were both given; give one of them", field="ranges")
+        end = 0
+        for part in ranges:
+            if part.step != 1 or not end <= part.start < part.stop <= self.size:
+                raise InvalidArgument(
+                    f"the range from {part.start} to {part.stop} cannot be; ranges must be ascending, apart, not empty, and within "
+                    f"{self.size} values",
+                    field="ranges",
+                )
+            end = part.stop
+        return list(ranges)
+
     def ranges(self, names: Iterable[str] = ()) -> list[range]:
         """Say where the named tensors lie, in the order of the vector, neighbours as one range; all of it without names.
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 
 from headrace.errors import Internal, SharedMemoryUnavailable
-from headrace.parameters.answers import Received
+from headrace.parameters.answers import Mark, Received
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.filters.config import NONE, Compression
 from headrace.parameters.layout import FlatLayout
@@ -22,7 +22,15 @@ from headrace.parameters.v1 import (
     stores_pb2_grpc,
 )
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
-from headrace.parameters.wire import Piece, carry, layout_to_proto, receive
+from headrace.parameters.wanted import Wanted
+from headrace.parameters.wire import (
+    Piece,
+    carry,
+    layout_to_proto,
+    pulled_from_proto,
+    push_pulled_from_proto,
+    receive,
+)
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 
@@ -99,42 +107,31 @@ class ShardClient:
     def pull(
         self,
         operation: Operation,
-        min_version: int,
-        names: Sequence[str],
+        wanted: Wanted,
         pieces: Sequence[Piece],
         length: int,
-        step: int | None = None,
-        *,
-        exact: bool = False,
+        known: Mark | None = None,
     ) -> Received:
-        """Receive values into `pieces`: of at least this version, and ones that `step` may be computed with.
+        """Receive values into `pieces`.
 
         Args:
             length: Number of values the shard holds.
-            exact: In float32, whatever the store's compression says.
+            known: What the pieces hold: nothing is sent if there is nothing newer.
         """
+        request = wanted.request(self._store, self._epoch, self.map_epoch, known)
         if self._shared:
             try:
-                copied = self._proven(
-                    self._shared.pull(operation, self.map_epoch, min_version, step, pieces, length)
-                )
+                copied = self._proven(self._shared.pull(operation, request, pieces, length))
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
                 if copied is not None:
                     return copied
-        request = parameters_pb2.PullRequest(
-            store=self._store,
-            epoch=self._epoch,
-            map_epoch=self.map_epoch,
-            min_version=min_version,
-            tensors=names,
-            step=step,
-            encoding=compression_pb2.ENCODING_FLOAT32 if exact else compression_pb2.ENCODING_UNSPECIFIED,
-        )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        first = _receive(call, pieces)
-        return Received(first.version, first.staleness)
+        first = next(call, None)
+        if first is not None and first.not_modified:
+            return pulled_from_proto(first)
+        return pulled_from_proto(_receive(first, call, pieces))
 
     def pull_as_member(
         self, operation: Operation, version: int | None, pieces: Sequence[Piece]
@@ -149,7 +146,7 @@ class ShardClient:
             encoding=compression_pb2.ENCODING_FLOAT32,
         )
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        return _receive(call, pieces)
+        return _receive(next(call, None), call, pieces)
 
     def push_pull(
         self,
@@ -174,9 +171,9 @@ class ShardClient:
         # a second time, if the values were lost: a duplicate then
         requests = self._filter.carry(first, gradient)
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
-        first_answer = _receive(call, values)
+        answer = _receive(next(call, None), call, values)
         self._filter.sent()
-        return Received(first_answer.version, first_answer.staleness, first_answer.next_step)
+        return push_pulled_from_proto(answer)
 
     def step_norms(
         self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType
@@ -251,10 +248,9 @@ class ShardClient:
         )
 
 
-def _receive(responses: Iterator[Response], pieces: Sequence[Piece]) -> Response:
+def _receive(first: Response | None, rest: Iterator[Response], pieces: Sequence[Piece]) -> Response:
     """Receive values and return the first response."""
-    first = next(responses, None)
     if first is None:
         raise Internal("the parameter service answered nothing at all; its log may say why")
-    receive(chain([first], responses), pieces)
+    receive(chain([first], rest), pieces)
     return first

@@ -19,7 +19,7 @@ from headrace.parameters.answers import Received
 from headrace.parameters.operation import Operation
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_memory_pb2_grpc
-from headrace.parameters.wire import Piece
+from headrace.parameters.wire import Piece, pulled_from_proto, push_pulled_from_proto
 from headrace.rpc.lanes.channel import LaneChannel
 
 _RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
@@ -91,26 +91,26 @@ class SharedShard:
         answer = self._answer(operation, call)
         if not self._copy(answer.values, values, sum(piece.values.size for piece in values)):
             return None
-        return Received(answer.response.version, answer.response.staleness, answer.response.next_step)
+        return push_pulled_from_proto(answer.response)
 
     def pull(
-        self,
-        operation: Operation,
-        map_epoch: int,
-        min_version: int,
-        step: int | None,
-        pieces: Sequence[Piece],
-        length: int,
+        self, operation: Operation, asked: parameters_pb2.PullRequest, pieces: Sequence[Piece], length: int
     ) -> Received | None:
         """Copy parts of the shard's `length` values; None: they were overwritten again and again."""
+        request = shared_memory_pb2.PullSharedRequest(
+            store=self._store,
+            epoch=asked.epoch,
+            map_epoch=asked.map_epoch,
+            min_version=asked.min_version,
+            step=asked.step if asked.HasField("step") else None,
+            pushed_step=asked.pushed_step if asked.HasField("pushed_step") else None,
+            known=asked.known if asked.HasField("known") else None,
+        )
         for _ in range(_COPIES):
-            request = shared_memory_pb2.PullSharedRequest(
-                store=self._store, epoch=self._epoch, map_epoch=map_epoch, min_version=min_version, step=step
-            )
             call = self._stub(operation).PullShared.future(request, timeout=operation.remaining_s)
             answer = self._answer(operation, call)
-            if self._copy(answer.values, pieces, length):
-                return Received(answer.response.version, answer.response.staleness)
+            if answer.response.not_modified or self._copy(answer.values, pieces, length):
+                return pulled_from_proto(answer.response)
         return None
 
     def release(self, nonce: bytes) -> None:

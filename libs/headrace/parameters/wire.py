@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace.errors import ShapeMismatch
+from headrace.parameters.answers import Received
 from headrace.parameters.codec import carried
 from headrace.parameters.encoded import plain
 from headrace.parameters.filters.encodings import CODECS, Encoding
@@ -121,6 +122,21 @@ def _room(places: Iterable[Piece]) -> int:
             break
         room, end = room + place.values.size, place.offset + place.values.size
     return room
+
+
+def pulled_from_proto(answer: parameters_pb2.PullResponse) -> Received:
+    """Read what a shard says of the values it sends."""
+    return Received(
+        answer.version,
+        answer.staleness,
+        incarnation=answer.incarnation,
+        modified=not answer.not_modified,
+    )
+
+
+def push_pulled_from_proto(answer: parameters_pb2.PushPullResponse) -> Received:
+    """Read what a shard says of the values it sends for a gradient."""
+    return Received(answer.version, answer.staleness, answer.next_step, answer.incarnation)
 
 
 def layout_from_proto(tensors: Iterable[stores_pb2.TensorSpec]) -> FlatLayout:

@@ -167,11 +167,14 @@ class Shard:
             )
         return step < version or worker in self._pending or self._joint.held is not None
 
-    def need_for(self, step: int) -> Need:
-        """Say what the values must hold with which a worker computes `step`."""
+    def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
+        """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`.
+
+        Under SSP and ASYNC a gradient was applied, and published, before it was acknowledged.
+        """
         if self.config.consistency is Consistency.BSP:
-            return Need(version=step)
-        if self.config.consistency is Consistency.SSP:
+            return Need(version=max(step or 0, 0 if pushed_step is None else pushed_step + 1))
+        if self.config.consistency is Consistency.SSP and step is not None:
             return Need(clock=step - self.config.staleness_bound)
         return Need()
 
@@ -212,9 +215,6 @@ class Shard:
 
     def _tensor_norms(self, held: HeldStep) -> list[float]:
         assert self.published is not None
-        assert self.layout is not None
-        if not held.gradients:
-            return [0.0] * (2 * len(self.layout.tensors))
         assert isinstance(self._optimizer, LambOptimizer)
         return self._optimizer.squared_norms(torch.from_numpy(self.published.values), held.gradients)
 

@@ -15,10 +15,16 @@ class BreakingProxy:
         self.broken = threading.Event()
         self._target = split_address(target)
         self._left = {"requests": requests, "replies": replies}
+        self._given = requests + replies
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._sockets = [self._listener]
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def passed(self) -> int:
+        """Bytes that went through, both ways."""
+        return self._given - sum(self._left.values())
 
     def close(self) -> None:
         for each in self._sockets:

@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import members_pb2 as _members_pb2
+from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 import builtins as _builtins
 import sys
@@ -265,6 +266,9 @@ class PullRequest(_message.Message):
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    PUSHED_STEP_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -279,6 +283,8 @@ class PullRequest(_message.Message):
     """As PushHeader.map_epoch."""
     encoding: _compression_pb2.Encoding.ValueType
     """How the values shall be encoded; unspecified: as the store's compression says. Not ENCODING_SPARSE."""
+    pushed_step: _builtins.int
+    """Read your writes: wait until the values hold the gradient of this step that the caller has pushed (BSP: until the step is applied)."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors; only the parts of them this shard holds are sent, in the order of the flat vector. Empty: all values."""
@@ -286,6 +292,14 @@ class PullRequest(_message.Message):
     @_builtins.property
     def member(self) -> _members_pb2.MemberView:
         """Set by a member of the run that takes its place anew."""
+
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[_shard_map_pb2.ValueRange]:
+        """Values of the flat vector to send instead of tensors: ascending, apart, none empty. Only what this shard holds of them is sent."""
+
+    @_builtins.property
+    def known(self) -> Global___KnownValues:
+        """Values that the caller has: if there are no newer ones when the waiting is over, the answer is `not_modified`, a few bytes."""
 
     def __init__(
         self,
@@ -298,16 +312,52 @@ class PullRequest(_message.Message):
         map_epoch: _builtins.int = ...,
         encoding: _compression_pb2.Encoding.ValueType = ...,
         member: _members_pb2.MemberView | None = ...,
+        ranges: _abc.Iterable[_shard_map_pb2.ValueRange] | None = ...,
+        known: Global___KnownValues | None = ...,
+        pushed_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "member", b"member", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step", "_step", b"_step", "known", b"known", "member", b"member", "pushed_step", b"pushed_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "encoding", b"encoding", "epoch", b"epoch", "map_epoch", b"map_epoch", "member", b"member", "min_version", b"min_version", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step", "_step", b"_step", "encoding", b"encoding", "epoch", b"epoch", "known", b"known", "map_epoch", b"map_epoch", "member", b"member", "min_version", b"min_version", "pushed_step", b"pushed_step", "ranges", b"ranges", "step", b"step", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pushed_step: _TypeAlias = _typing.Literal["pushed_step"]  # noqa: Y015
+    _WhichOneofArgType__pushed_step: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step"]  # noqa: Y015
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pushed_step) -> _WhichOneofReturnType__pushed_step | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___PullRequest: _TypeAlias = PullRequest  # noqa: Y015
+
+@_typing.final
+class KnownValues(_message.Message):
+    """Values that a former answer had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Their version."""
+    incarnation: _builtins.int
+    """The answer's `incarnation`. It is another when the values were replaced otherwise than by updates (Restore, another attempt, another process), so
+    that a version means other values. 0: not known; then any values of at most this version are not newer.
+    """
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownValues: _TypeAlias = KnownValues  # noqa: Y015
 
 @_typing.final
 class PullResponse(_message.Message):
@@ -318,6 +368,8 @@ class PullResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
+    NOT_MODIFIED_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
     staleness: _builtins.int
@@ -327,6 +379,10 @@ class PullResponse(_message.Message):
     it is 0, but for backup workers, whose late gradients are in no values; under SSP at most the bound (one more without a step).
     First message only.
     """
+    not_modified: _builtins.bool
+    """True if the caller's values are the newest; no chunk follows then."""
+    incarnation: _builtins.int
+    """As KnownValues.incarnation; 0 if the values were just replaced. First message only."""
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the values."""
@@ -337,10 +393,12 @@ class PullResponse(_message.Message):
         version: _builtins.int = ...,
         chunk: Global___Chunk | None = ...,
         staleness: _builtins.int = ...,
+        not_modified: _builtins.bool = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "incarnation", b"incarnation", "not_modified", b"not_modified", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +449,7 @@ class PushPullResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
     duplicate: _builtins.bool
@@ -401,6 +460,8 @@ class PushPullResponse(_message.Message):
     """The step whose gradient the store takes next from this worker: `step` + 1, or more if the run went on without this worker (BSP
     with backup workers) or the worker repeats steps it pushed before. First message only.
     """
+    incarnation: _builtins.int
+    """As in PullResponse. First message only."""
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the values."""
@@ -413,10 +474,11 @@ class PushPullResponse(_message.Message):
         chunk: Global___Chunk | None = ...,
         staleness: _builtins.int = ...,
         next_step: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "next_step", b"next_step", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "incarnation", b"incarnation", "next_step", b"next_step", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

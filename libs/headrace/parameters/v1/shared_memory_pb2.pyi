@@ -240,6 +240,8 @@ class PullSharedRequest(_message.Message):
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    PUSHED_STEP_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -250,6 +252,12 @@ class PullSharedRequest(_message.Message):
     """As PullRequest.step."""
     map_epoch: _builtins.int
     """As PullRequest.map_epoch."""
+    pushed_step: _builtins.int
+    """As PullRequest.pushed_step."""
+    @_builtins.property
+    def known(self) -> _parameters_pb2.KnownValues:
+        """As PullRequest.known; `values` is then unset in the answer if there are no newer ones."""
+
     def __init__(
         self,
         *,
@@ -258,13 +266,20 @@ class PullSharedRequest(_message.Message):
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
         map_epoch: _builtins.int = ...,
+        known: _parameters_pb2.KnownValues | None = ...,
+        pushed_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step", "_step", b"_step", "known", b"known", "pushed_step", b"pushed_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step", "_step", b"_step", "epoch", b"epoch", "known", b"known", "map_epoch", b"map_epoch", "min_version", b"min_version", "pushed_step", b"pushed_step", "step", b"step", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pushed_step: _TypeAlias = _typing.Literal["pushed_step"]  # noqa: Y015
+    _WhichOneofArgType__pushed_step: _TypeAlias = _typing.Literal["_pushed_step", b"_pushed_step"]  # noqa: Y015
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pushed_step) -> _WhichOneofReturnType__pushed_step | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___PullSharedRequest: _TypeAlias = PullSharedRequest  # noqa: Y015
