@@ -243,6 +243,7 @@ def _unknown_variables(
 
 
 def _mistake(cls: type[ServiceSettings], error: ErrorDetails, texts: Mapping[str, str]) -> Mistake:
-    name = str(error["loc"][0])
+    # A rule about several settings belongs to the first of them that was set.
+    name = str(error["loc"][0]) if error["loc"] else next(filter(error["msg"].__contains__, texts), "")
     advice = error["msg"].removeprefix("Value error, ")
     return Mistake(_variable(cls, name), texts.get(name), f"{advice[:1].lower()}{advice[1:]}")

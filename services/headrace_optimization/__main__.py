@@ -10,6 +10,7 @@ from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind
 from headrace.tasks.inspection import InspectionServicer
+from headrace.tasks.limits import hide_environment
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import TaskTable
@@ -23,6 +24,7 @@ CHILD = "headrace_optimization.child"
 def main() -> None:
     """Serve until told to stop."""
     settings = load_or_exit(Settings)
+    hide_environment()
     with Process("optimization", settings) as process:
         launcher = _launcher(settings)
         tasks = TaskService(TaskTable(settings.slots), launcher, clock=time.time)
@@ -50,7 +52,7 @@ def _launcher(settings: Settings) -> Launcher:
         "object_storage": settings.object_storage,
         "threads": settings.threads,
     }
-    return Launcher(CHILD, settings.data_dir, context)
+    return Launcher(CHILD, settings.data_dir, context, kept=settings.kept, limits=settings.task_limits)
 
 
 def _join(process: Process, settings: Settings, tasks: TaskService, address: str) -> None:

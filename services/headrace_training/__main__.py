@@ -7,6 +7,7 @@ from headrace.node import join_with_tasks
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind
 from headrace.tasks.inspection import InspectionServicer
+from headrace.tasks.limits import hide_environment
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import TaskTable
@@ -21,6 +22,7 @@ CHILD = "headrace_training.child"
 def main() -> None:
     """Serve until told to stop."""
     settings = load_or_exit(Settings)
+    hide_environment()
     with Process("training", settings) as process:
         launcher = _launcher(settings)
         tasks = TaskService(TaskTable(settings.slots), launcher, clock=time.time)
@@ -48,7 +50,7 @@ def _launcher(settings: Settings) -> Launcher:
         "collective_host": settings.host,
         "tensorboard_dir": settings.tensorboard_dir,
     }
-    return Launcher(CHILD, settings.data_dir, context)
+    return Launcher(CHILD, settings.data_dir, context, kept=settings.kept, limits=settings.task_limits)
 
 
 def _join(process: Process, settings: Settings, tasks: TaskService, address: str) -> None:

@@ -4,6 +4,7 @@
     service.py      the table, its processes and its watchers behind one lock
     servicer.py     GetTask, ListTasks, WatchTask, StopTask
     process.py      one task as a subprocess, seen from the service
+    limits.py       what it may use of the machine
     descendants.py  what it started, wherever that went
     child.py        the same, seen from inside: `run_task(Request, work)`
     frames.py       how the two talk over pipes

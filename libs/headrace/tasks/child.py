@@ -24,6 +24,7 @@ from headrace.errors import Cancelled, FailedPrecondition, HeadraceError, Progra
 from headrace.tasks.bounds import MAX_MESSAGE, bounded
 from headrace.tasks.descendants import MARK, end_marked
 from headrace.tasks.frames import PROFILE, STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.limits import memory_limit
 from headrace.tasks.profiles import Order, refuse
 from headrace.tasks.records import RECORD
 from headrace.tasks.stacks import listen
@@ -180,6 +181,11 @@ def _work(work: Work[Request], request: Request, context: Context, reporter: Rep
     except HeadraceError as error:
         traceback.print_exc()
         return _failed(error.reason, error.message, _detail(error) if _by_program(error) else "")
+    except MemoryError as error:
+        traceback.print_exc()
+        most = memory_limit()
+        bound = f"; this node allows a task {most >> 20} MiB" if most else ""
+        return _failed(ProgramFailed.reason, f"the program ran out of memory{bound}", _detail(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the top of a task: whatever the program raises is its failure
         traceback.print_exc()
         return _failed(ProgramFailed.reason, describe(error), _detail(error))

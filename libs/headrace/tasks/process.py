@@ -1,7 +1,7 @@
 """One task as a subprocess, seen from the service that started it.
 
 The subprocess leads a session, and so a process group, of its own; whatever it starts ends with it, also what leaves the group
-(see `descendants`). It sees a scrubbed environment, a working folder that is removed afterwards, and two pipes (see `frames`). It ends itself when the control pipe does, so even a
+(see `descendants`). It is held to limits, sees a scrubbed environment, a working folder that is removed afterwards, and two pipes (see `frames`). It ends itself when the control pipe does, so even a
 service that is killed leaves nothing behind.
 """
 
@@ -22,8 +22,9 @@ from google.protobuf.message import DecodeError
 from headrace.names import TaskName
 from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.limits import Limits
 from headrace.tasks.log import CHUNK_BYTES, LogWriter
-from headrace.tasks.records import RECORD, Limits, Records
+from headrace.tasks.records import RECORD, Kept, Records
 from headrace.types.v1.task_pb2 import Failure, Task
 
 TASK_CRASHED = "TASK_CRASHED"
@@ -59,6 +60,7 @@ class Launcher:
         data_dir: Path,
         context: Mapping[str, object] | None = None,
         *,
+        kept: Kept | None = None,
         limits: Limits | None = None,
         stop_grace_s: float = STOP_GRACE_S,
         kill_grace_s: float = KILL_GRACE_S,
@@ -69,13 +71,15 @@ class Launcher:
             module: Name of the child's module.
             data_dir: The service's own folder; `work/` and `records/` below it belong to this launcher alone.
             context: What every task of the service is told beside its request; anything JSON can say.
-            limits: How much is kept of the tasks.
+            kept: How much is kept of the tasks.
+            limits: What a task may use of the machine.
         """
         self._module = module
+        self._limits = limits or Limits()
         self._context = dict(context or {})
         self._graces = (stop_grace_s, kill_grace_s)
         self._work_dir = data_dir.resolve() / "work"
-        self.records = Records(data_dir.resolve() / "records", limits)
+        self.records = Records(data_dir.resolve() / "records", kept)
         shutil.rmtree(self._work_dir, ignore_errors=True)
         self._work_dir.mkdir(parents=True)
 
@@ -112,7 +116,8 @@ class Launcher:
         return TaskProcess(
             [sys.executable, "-m", self._module],
             work_dir=self._work_dir / f"{name.project}+{name.task}+{epoch}",  # no name has a +
-            log=LogWriter(folder, self.records.limits.log_bytes),
+            log=LogWriter(folder, self.records.kept.log_bytes),
+            limits=self._limits,
             frames=frames,
             graces=self._graces,
             on_event=on_event,
@@ -129,6 +134,7 @@ class TaskProcess:
         *,
         work_dir: Path,
         log: LogWriter,
+        limits: Limits,
         frames: tuple[bytes, ...],
         graces: tuple[float, float],
         on_event: OnEvent,
@@ -143,6 +149,8 @@ class TaskProcess:
         self._mark = new_mark()
         work_dir.mkdir()
         self._process, self._events = _spawn(command, work_dir, self._mark)
+        with contextlib.suppress(ProcessLookupError):
+            limits.apply(self.pid)  # before it knows which program to run
         threading.Thread(target=self._run, args=(frames,), name=f"task-{self.pid}", daemon=True).start()
 
     @property
@@ -263,9 +271,15 @@ def _environment(environ: Mapping[str, str], work_dir: Path) -> dict[str, str]:
     return kept | {"TMPDIR": str(work_dir), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: " (was the machine out of memory?)",
+    signal.SIGXCPU: " (it used up the CPU time that this node allows a task)",
+    signal.SIGXFSZ: " (it wrote a larger file than this node allows a task)",
+}
+
+
 def _say(status: int) -> str:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        hint = " (was the machine out of memory?)" if -status == signal.SIGKILL else ""
-        return f"the task's process was killed by {name}{hint}"
+        return f"the task's process was killed by {name}{_HINTS.get(-status, '')}"
     return f"the task's process ended with status {status} and no result"

@@ -22,7 +22,7 @@ KEPT_TASKS = 200  # twice as many as the table remembers: who looks for a failur
 
 
 @dataclass(frozen=True)
-class Limits:
+class Kept:
     """How much is kept."""
 
     log_bytes: int = MAX_LOG_BYTES  # of one task; the newest
@@ -32,9 +32,9 @@ class Limits:
 class Records:
     """The folders of all tasks of a node. All methods may be called from any thread."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, kept: Kept | None = None) -> None:
         """Make the folder."""
-        self.limits = limits or Limits()
+        self.kept = kept or Kept()
         self._folder = folder
         self._lock = threading.Lock()
         self._open: set[Path] = set()
@@ -82,7 +82,7 @@ class Records:
     def _drop_oldest(self) -> None:
         ended = [folder for folder in self._folder.glob("*/*/*") if folder not in self._open]
         ended.sort(key=lambda folder: folder.stat().st_mtime_ns)
-        for folder in ended[: max(0, len(ended) - self.limits.tasks)]:
+        for folder in ended[: max(0, len(ended) - self.kept.tasks)]:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # other attempts of the task are still there
                 folder.parent.rmdir()

@@ -9,8 +9,9 @@ from pathlib import Path
 from google.protobuf.struct_pb2 import Struct
 
 from headrace.tasks.inspection import InspectionServicer
+from headrace.tasks.limits import Limits
 from headrace.tasks.process import Launcher
-from headrace.tasks.records import Limits
+from headrace.tasks.records import Kept
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import FINAL, TaskTable
 from headrace.tasks.v1.inspection_pb2_grpc import InspectionStub, add_InspectionServicer_to_server
@@ -45,9 +46,14 @@ class TaskNode:
 
 
 @contextmanager
-def task_node(folder: Path) -> Iterator[TaskNode]:
+def task_node(folder: Path, limits: Limits | None = None) -> Iterator[TaskNode]:
     launch = Launcher(
-        "task_program", folder, stop_grace_s=2, kill_grace_s=0.2, limits=Limits(log_bytes=LOG_BYTES)
+        "task_program",
+        folder,
+        stop_grace_s=2,
+        kill_grace_s=0.2,
+        kept=Kept(log_bytes=LOG_BYTES),
+        limits=limits,
     )
     tasks = TaskService(TaskTable(slots=2), launch, time.time)
     servicer = InspectionServicer(tasks, launch.records)

@@ -1,8 +1,10 @@
 """A task whose request (a `google.protobuf.Struct`) says what it should do; run as `python -m task_program`."""
 
+import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from google.protobuf.struct_pb2 import Struct
 from headrace.errors import StaleEpoch
 from headrace.tasks.child import Context, Reporter, run_task
 from headrace.types.v1.task_pb2 import Checkpoint, TaskResult
+
+NOBODY = 65534
 
 
 def _succeed(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
@@ -99,6 +103,53 @@ def _hang_in_c(request: Struct, context: Context, reporter: Reporter) -> TaskRes
     raise AssertionError
 
 
+def _allocate(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    return TaskResult(metrics={"bytes": len(bytearray(int(request.fields["bytes"].number_value)))})
+
+
+def _open_files(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1000)]
+    return TaskResult(metrics={"files": len(files)})
+
+
+def _write_a_file(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    Path("large").write_bytes(bytes(2 << 20))
+    return TaskResult()
+
+
+def _burn(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    while True:
+        sum(range(1000))
+
+
+def _dump_core(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Ask for a core file as large as it gets, then crash."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    sys.stderr.write(f"core {soft} {hard}\n")
+    os.abort()
+
+
+def _bomb(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Fork until the system says no, in every process that comes of it. Root is held to no number of processes: be nobody."""
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    made = 0
+    while True:
+        try:
+            if os.fork() == 0:
+                _fork_for_ever()
+            made += 1
+        except BlockingIOError:
+            reporter.progress(1, 2, "exploded", {"made": made, "pid": os.getpid()})
+            threading.Event().wait()
+
+
+def _fork_for_ever() -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            os.fork()
+
+
 def _leave_a_thread(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
     threading.Thread(target=threading.Event().wait).start()
     return TaskResult()
@@ -117,6 +168,12 @@ DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
     "print": _print,
     "print_and_wait": _print_and_wait,
     "hang_in_c": _hang_in_c,
+    "allocate": _allocate,
+    "open_files": _open_files,
+    "write_a_file": _write_a_file,
+    "burn": _burn,
+    "dump_core": _dump_core,
+    "bomb": _bomb,
     "leave_a_thread": _leave_a_thread,
 }
 

@@ -1,9 +1,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.config import ConfigError, ServiceSettings, describe, load
@@ -120,3 +121,20 @@ def test_a_process_answers_help_and_refuses_other_arguments() -> None:
     refused = run("--port", "1")
     assert refused.returncode == 2
     assert "--port" in refused.stderr
+
+
+def test_a_rule_about_several_settings_names_one_that_was_set() -> None:
+    class Related(Settings):
+        most: int = 3
+
+        @model_validator(mode="after")
+        def _fit(self) -> Self:
+            if self.slots > self.most:
+                raise ValueError(f"slots {self.slots} exceeds most {self.most}")
+            return self
+
+    with pytest.raises(ConfigError) as caught:
+        load(Related, {"HEADRACE_PROBE_SLOTS": "4"})
+    assert [str(mistake) for mistake in caught.value.mistakes] == [
+        "HEADRACE_PROBE_SLOTS = '4': slots 4 exceeds most 3"
+    ]

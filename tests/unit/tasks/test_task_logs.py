@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headrace.errors import NotFound
 from headrace.names import TaskName
 from headrace.tasks.log import CHUNK_BYTES, LogWriter, read_log, tail_offset
-from headrace.tasks.records import Limits, Records
+from headrace.tasks.records import Kept, Records
 
 NAME = TaskName("default", "train-1")
 MAX_BYTES = 64
@@ -112,7 +112,7 @@ def test_a_task_of_a_like_named_project_is_another_one(tmp_path: Path) -> None:
 
 
 def test_the_tasks_that_ended_first_go_first_and_none_that_runs(tmp_path: Path) -> None:
-    records = Records(tmp_path, Limits(tasks=2))
+    records = Records(tmp_path, Kept(tasks=2))
     running = records.begin(TaskName("default", "running"), 1)
     for number in range(4):
         folder = records.begin(TaskName("default", f"t{number}"), 1)
