@@ -9,6 +9,8 @@ DistributedDataParallel over gloo in the same workers, with the same model and d
 
 durability, recover: what it costs to lose nothing; see `benchmarks._durability`.
 
+sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks.sparse`. It takes 7 GB of memory.
+
 compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks.compression`.
 """
 
@@ -25,6 +27,7 @@ from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
 from benchmarks._shards import AS_IT_IS, shard_process
 from benchmarks.compression import compression
 from benchmarks.harness import Case, main
+from benchmarks.sparse import sparse
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory
@@ -185,6 +188,7 @@ if __name__ == "__main__":
             "compression": compression,
             "durability": durability,
             "recover": recover,
+            "sparse": sparse,
             "transfer": transfer,
             "step": step,
             "step_large": step_large,

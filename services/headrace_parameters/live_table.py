@@ -1,7 +1,8 @@
 """One shard of a table that many calls use at once."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError
@@ -10,7 +11,8 @@ from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.rows.config import TableConfig
-from headrace_parameters.core.rows.shard import RowPush, RowShard
+from headrace_parameters.core.rows.push import RowPush
+from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Counts, Reserve
 from headrace_parameters.core.rows.turns import Progress
@@ -27,7 +29,8 @@ class TableFacts:
 
 
 class LiveTable:
-    """Rows change in place: one call at a time reads them or changes them, any number waits for others' pushes.
+    """Rows change in place: any number of calls reads them, or one changes them, and any number waits for others' pushes. A change
+    goes before those that come after it, so that no number of readers keeps it waiting.
 
     Args:
         store: The store's.
@@ -40,6 +43,8 @@ class LiveTable:
         self._reserve = reserve
         self._shard = RowShard(store, config, reserve)
         self._using = threading.Condition()
+        self._readers = 0  # calls that read now
+        self._changers = 0  # calls that change, or wait until nobody reads
         self._ended: HeadraceError | None = None
 
     @property
@@ -67,11 +72,8 @@ class LiveTable:
 
     def push(self, push: RowPush) -> bool:
         """Take a gradient; return False if it was taken before or comes too late."""
-        with self._using:
-            self._check_alive()
-            taken = self._shard.push(push)
-            self._using.notify_all()
-            return taken
+        with self._changing():
+            return self._shard.push(push)
 
     def next_step(self, worker: int) -> int:
         """Return the step that is taken next from this worker."""
@@ -106,16 +108,37 @@ class LiveTable:
             need = turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
             self._using.wait_for(
-                lambda: self._ended or self._meets(need) or not wanted() or self._is_other(generation),
+                lambda: self._ended or self._may_read(need) or not wanted() or self._is_other(generation),
                 timeout_s,
             )
             self._check_alive()
-            if not self._meets(need):
+            if not self._may_read(need):
                 if generation is not None:
                     turns.members.check_generation(generation)
                 raise self._too_late(need)
-            self._shard.table.pull(keys, out())
-            return self.progress
+            table, progress = self._shard.table, self.progress
+            self._readers += 1
+        try:
+            table.pull(keys, out())
+        finally:
+            with self._using:
+                table.counts.pulled += keys.size
+                self._readers -= 1
+                self._using.notify_all()
+        return progress
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let nobody else read or change rows."""
+        with self._using:
+            self._changers += 1
+            try:
+                self._using.wait_for(lambda: self._readers == 0)
+                self._check_alive()
+                yield
+            finally:
+                self._changers -= 1
+                self._using.notify_all()
 
     def state(self) -> TableState:
         """Return a copy of everything, of one moment."""
@@ -154,8 +177,8 @@ class LiveTable:
     def _is_other(self, generation: int | None) -> bool:
         return generation not in (None, self._shard.turns.members.generation)
 
-    def _meets(self, need: Need) -> bool:
-        return need.met_by(self.progress.version, self.progress.slowest)
+    def _may_read(self, need: Need) -> bool:
+        return not self._changers and need.met_by(self.progress.version, self.progress.slowest)
 
     def _check_alive(self) -> None:
         if self._ended:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
-from headrace_parameters.live_table import LiveTable
+
+if TYPE_CHECKING:
+    from headrace_parameters.core.rows.shard import RowShard
+    from headrace_parameters.live_table import LiveTable
 
 
-class LiveTables(Mapping[str, LiveTable]):
+class LiveTables(Mapping[str, "LiveTable"]):
     """Tables by name.
 
     Args:
@@ -18,11 +21,9 @@ class LiveTables(Mapping[str, LiveTable]):
     """
 
     def __init__(self, store: StoreConfig, reserve: Callable[[str, int], None]) -> None:
-        self._tables = {
-            table.name: LiveTable(store, table, partial(reserve, table.name)) for table in store.tables
-        }
+        self._tables = _made(store, reserve) if store.tables else {}
 
-    def __getitem__(self, name: str) -> LiveTable:
+    def __getitem__(self, name: str) -> "LiveTable":
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -35,7 +36,7 @@ class LiveTables(Mapping[str, LiveTable]):
         """Return a copy of all rows."""
         return {name: table.state() for name, table in self._tables.items()}
 
-    def restored(self, states: Mapping[str, TableState]) -> dict[str, RowShard]:
+    def restored(self, states: Mapping[str, TableState]) -> "dict[str, RowShard]":
         """Return what the tables shall `become` to go on from the states of a snapshot; one that is not in it begins anew.
 
         Raises:
@@ -50,7 +51,7 @@ class LiveTables(Mapping[str, LiveTable]):
             )
         return {name: table.restored(states.get(name)) for name, table in self._tables.items()}
 
-    def become(self, shards: Mapping[str, RowShard]) -> None:
+    def become(self, shards: "Mapping[str, RowShard]") -> None:
         """Go on from what `restored` returned."""
         for name, shard in shards.items():
             self._tables[name].become(shard)
@@ -73,3 +74,10 @@ class LiveTables(Mapping[str, LiveTable]):
                     f"{name!r} is a table, whose rows have no end; ask for rows by their keys with Rows.PullRows",
                     field="tensors",
                 )
+
+
+def _made(store: StoreConfig, reserve: Callable[[str, int], None]) -> "dict[str, LiveTable]":
+    # Here: it takes a third of a second to import what compiles loops, which no process without a table needs.
+    from headrace_parameters.live_table import LiveTable
+
+    return {table.name: LiveTable(store, table, partial(reserve, table.name)) for table in store.tables}

@@ -14,6 +14,7 @@ from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.live import LiveStore
+from headrace_parameters.recycled import PrivateMemory, Recycled
 
 KEY_VALUES = 2  # a key takes the place of two float32
 _LEAST_BITS = 16  # 256 KiB
@@ -30,6 +31,7 @@ class RowSegments:
         self._written = GradientSegments(find)
         self._answers: dict[tuple[StoreName, int], _AnswerMemory] = {}
         self._lock = threading.Lock()
+        self._copies = Recycled(PrivateMemory)
 
     @property
     def count(self) -> int:
@@ -46,7 +48,8 @@ class RowSegments:
             raise ShapeMismatch(
                 f"{where.count} values from {where.offset} on are no keys; a key takes {KEY_VALUES}"
             )
-        return self.values(store, worker, where).view(np.uint64)
+        (copied,) = [keys.view(np.uint64).copy() for keys in self._written.read(store, worker, where)]
+        return copied
 
     def values(self, store: LiveStore, worker: int, where: SharedValues) -> Floats:
         """Copy values out of a worker's segment, shape (count,).
@@ -54,8 +57,10 @@ class RowSegments:
         Raises:
             SharedMemoryUnavailable, ShapeMismatch, Cancelled: As `GradientSegments.read`.
         """
-        copies = [values.copy() for values in self._written.read(store, worker, where)]
-        return copies[0]
+        _, copy = self._copies.take(_rounded(where.count))
+        for values in self._written.read(store, worker, where):
+            copy[: where.count] = values
+        return copy[: where.count]
 
     def answer(self, store: LiveStore, worker: int, count: int) -> "Answer":
         """Return a context in which `count` values are written where this worker, whose keys were read, finds them."""

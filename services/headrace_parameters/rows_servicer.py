@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from grpc import ServicerContext
@@ -12,13 +13,15 @@ from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
 from headrace.parameters.packed import array_of, packed
 from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc
-from headrace_parameters.core.rows.shard import RowPush
+from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
-from headrace_parameters.live_table import LiveTable
 from headrace_parameters.metrics import ParameterMetrics
 from headrace_parameters.parameters_servicer import wait_bound_s
 from headrace_parameters.table import StoreTable
+
+if TYPE_CHECKING:  # it compiles loops, which no process without a table needs
+    from headrace_parameters.live_table import LiveTable
 
 
 class RowsServicer(rows_pb2_grpc.RowsServicer):
@@ -60,7 +63,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         progress = self.pull(table, keys, step, 0, context, lambda: values, generation)
         return packed(answered(table, pushed, progress, request.header), values=values)
 
-    def find(self, store: str, table: str, epoch: int) -> LiveTable:
+    def find(self, store: str, table: str, epoch: int) -> "LiveTable":
         """Return a table, if callers of this epoch may use it; 0: a reader outside the run.
 
         Raises:
@@ -77,7 +80,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
 
     def push(
         self,
-        table: LiveTable,
+        table: "LiveTable",
         header: parameters_pb2.PushHeader,
         gradient: Callable[[], tuple[Keys, Floats]],
     ) -> rows_pb2.PushRowsResponse:
@@ -100,7 +103,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
 
     def pull(
         self,
-        table: LiveTable,
+        table: "LiveTable",
         keys: Keys,
         step: int | None,
         min_version: int,
@@ -120,7 +123,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
 
 
 def answered(
-    table: LiveTable,
+    table: "LiveTable",
     pushed: rows_pb2.PushRowsResponse,
     progress: Progress,
     header: parameters_pb2.PushHeader,
@@ -134,7 +137,7 @@ def answered(
     )
 
 
-def gradient_rows(table: LiveTable, keys: Keys, values: Floats) -> Floats:
+def gradient_rows(table: "LiveTable", keys: Keys, values: Floats) -> Floats:
     """Return the gradients of keys, shape (n, dim), which share the memory of `values`; ShapeMismatch if they are not n rows."""
     dim = table.config.dim
     if values.size != keys.size * dim:
@@ -145,7 +148,7 @@ def gradient_rows(table: LiveTable, keys: Keys, values: Floats) -> Floats:
 
 
 def _copied(
-    table: LiveTable, request: rows_pb2.PushRowsRequest | rows_pb2.PushPullRowsRequest
+    table: "LiveTable", request: rows_pb2.PushRowsRequest | rows_pb2.PushPullRowsRequest
 ) -> tuple[Keys, Floats]:
     keys = _keys(request, "keys")
     return keys, np.array(gradient_rows(table, keys, array_of(request, "gradients")), np.float32)

@@ -1,6 +1,7 @@
 """The SharedRows service on the wire: the Rows service, but for where keys, gradients and rows lie."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from grpc import ServicerContext
 
@@ -12,9 +13,11 @@ from headrace.parameters.v1 import rows_pb2, shared_rows_pb2, shared_rows_pb2_gr
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
-from headrace_parameters.live_table import LiveTable
 from headrace_parameters.row_segments import RowSegments
 from headrace_parameters.rows_servicer import RowsServicer, answered, gradient_rows
+
+if TYPE_CHECKING:
+    from headrace_parameters.live_table import LiveTable
 
 
 class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
@@ -78,7 +81,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
 
     def _push(
         self,
-        table: LiveTable,
+        table: "LiveTable",
         request: shared_rows_pb2.PushRowsSharedRequest | shared_rows_pb2.PushPullRowsSharedRequest,
     ) -> rows_pb2.PushRowsResponse:
         segments, store, worker = self._segments, self._store(request.store), request.header.worker
@@ -93,7 +96,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self,
         store: str,
         worker: int,
-        table: LiveTable,
+        table: "LiveTable",
         keys: Keys,
         step: int | None,
         min_version: int,

@@ -1,13 +1,16 @@
 """Declarations of tables to the core's terms, and tables as they are to messages."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from headrace.parameters.v1 import tables_pb2
 from headrace_optimizers.row_wire import row_optimizer_from_proto, row_optimizer_to_proto
 from headrace_optimizers.wire import schedule_from_proto
 from headrace_parameters.core.rows.config import TableConfig
 from headrace_parameters.core.rows.initializer import Constant, Initializer, Normal, Uniform
-from headrace_parameters.live_table import LiveTable
+
+if TYPE_CHECKING:
+    from headrace_parameters.live_table import LiveTable
 
 
 def tables_from_proto(tables: Iterable[tables_pb2.Table]) -> tuple[TableConfig, ...]:
@@ -37,7 +40,7 @@ def _initializer(initializer: tables_pb2.RowInitializer) -> Initializer:
             return Constant(initializer.constant.value)
 
 
-def tables_to_proto(tables: Iterable[LiveTable]) -> Iterator[tables_pb2.Table]:
+def tables_to_proto(tables: "Iterable[LiveTable]") -> Iterator[tables_pb2.Table]:
     """Write tables as they are now."""
     for table in tables:
         facts = table.facts()

@@ -10,6 +10,7 @@ import numpy as np
 from headrace.errors import HeadraceError, Internal, SharedMemoryUnavailable, Unavailable, Unimplemented
 from headrace.parameters.answers import Received
 from headrace.parameters.keys import Keys
+from headrace.parameters.lane_stub import LaneStub
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.packed import array_of, packed
@@ -72,7 +73,9 @@ class RowShardClient:
         self, channel: grpc.Channel, store: str, *, epoch: int, worker: int, shared_memory: bool
     ) -> None:
         self._rows = rows_stub(channel)
-        self._shared = shared_rows_pb2_grpc.SharedRowsStub(channel) if shared_memory else None
+        self._shared = (
+            LaneStub(channel, store, shared_rows_pb2_grpc.SharedRowsStub) if shared_memory else None
+        )
         self._mapped: MappedSegment | None = None  # where the shard puts its answers
         self.shares_memory = False  # until rows have travelled so
         self.why_not_shared = "" if shared_memory else "shared memory is turned off"
@@ -95,7 +98,8 @@ class RowShardClient:
                 gradients=gradient.lent_gradients,
             )
             try:
-                call = self._shared.PushRowsShared.future(request, timeout=operation.remaining_s)
+                stub = self._shared.for_call(operation)
+                call = stub.PushRowsShared.future(request, timeout=operation.remaining_s)
                 return _taken(self._answer(operation, call).response)
             except SharedMemoryUnavailable as why:
                 self._refused(why)
@@ -122,7 +126,8 @@ class RowShardClient:
                 keys=asked.lent_keys,
             )
             try:
-                call = self._shared.PullRowsShared.future(request, timeout=operation.remaining_s)
+                stub = self._shared.for_call(operation)
+                call = stub.PullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
                 copied = self._copy(answer.values)
             except SharedMemoryUnavailable as why:
@@ -161,7 +166,8 @@ class RowShardClient:
                 pull_keys=asked.lent_keys,
             )
             try:
-                call = self._shared.PushPullRowsShared.future(request, timeout=operation.remaining_s)
+                stub = self._shared.for_call(operation)
+                call = stub.PushPullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
                 copied = self._copy(answer.values)
             except SharedMemoryUnavailable as why:
@@ -187,7 +193,12 @@ class RowShardClient:
                 store=self._store, worker=self._worker, nonce=nonce
             )
             with suppress(HeadraceError):
-                self._shared.ReleaseRowsShared(request, timeout=_RELEASE_S)
+                self._shared.direct.ReleaseRowsShared(request, timeout=_RELEASE_S)
+        self._forget_shared()
+
+    def _forget_shared(self) -> None:
+        if self._shared:
+            self._shared.close()
         self._shared, self._mapped = None, None
 
     def _answer(self, operation: Operation, call: _Future[Answer_co]) -> Answer_co:
@@ -197,6 +208,8 @@ class RowShardClient:
             raise SharedMemoryUnavailable(f"the service knows no shared memory: {error.message}") from error
         except Unavailable:
             self._mapped = None  # the process may be gone, and nobody else keeps its memory
+            if self._shared:
+                self._shared.close()
             raise
         self.shares_memory = True
         return answer
@@ -210,7 +223,8 @@ class RowShardClient:
 
     def _refused(self, why: SharedMemoryUnavailable) -> None:
         """Use messages from now on."""
-        self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
+        self._forget_shared()
+        self.shares_memory, self.why_not_shared = False, why.message
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
         return parameters_pb2.PushHeader(

@@ -15,7 +15,8 @@ from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.rows.config import TableConfig, check_tables
 from headrace_parameters.core.rows.initializer import Constant, Uniform
-from headrace_parameters.core.rows.shard import RowPush, RowShard
+from headrace_parameters.core.rows.push import RowPush
+from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
 
 TABLE = TableConfig("users", 2, Uniform(-1, 1), RowWiseAdagrad(0.1))

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -88,9 +87,7 @@ class Tables(RuleBasedStateMachine):
         self.apply(keys, gradients)
 
     def apply(self, keys: list[int], gradients: "np.ndarray[tuple[int, int], np.dtype[np.float32]]") -> None:
-        self.table.apply(
-            np.array(keys, np.uint64), torch.from_numpy(gradients), update=self.updates, step=self.step
-        )
+        self.table.apply(np.array(keys, np.uint64), gradients, update=self.updates, step=self.step)
         self.updates += 1
 
     @rule(keys=KEY_LISTS)
@@ -130,7 +127,7 @@ def pulled(table: RowTable, keys: list[int]) -> "np.ndarray[tuple[int, int], np.
 
 
 def push_ones(table: RowTable, keys: Keys, step: int = 0) -> None:
-    table.apply(keys, torch.ones(keys.size, table.config.dim), update=0, step=step)
+    table.apply(keys, np.ones((keys.size, table.config.dim), np.float32), update=0, step=step)
 
 
 def test_a_row_that_was_evicted_begins_anew_with_its_first_values_and_state() -> None:

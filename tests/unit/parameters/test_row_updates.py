@@ -17,11 +17,19 @@ class Trained:
     def __init__(self, config: RowOptimizer, first: torch.Tensor) -> None:
         self.config = config
         self.values = first.clone()
-        self.state = torch.full((ROWS, state_width(config, DIM)), first_state(config))
+        self.state = np.full((ROWS, state_width(config, DIM)), first_state(config), np.float32)
         self.updates = 0
 
     def step(self, slots: torch.Tensor, gradient: torch.Tensor, factor: float = 1.0) -> None:
-        update_rows(self.config, self.values, self.state, slots, gradient, update=self.updates, factor=factor)
+        update_rows(
+            self.config,
+            self.values.numpy(),
+            self.state,
+            slots.numpy(),
+            gradient.numpy(),
+            update=self.updates,
+            factor=factor,
+        )
         self.updates += 1
 
 
@@ -79,7 +87,7 @@ def test_row_wise_adagrad_has_one_accumulator_per_row_the_sum_of_mean_squares() 
 
     assert trained.state.shape == (ROWS, 1)
     assert np.allclose(trained.values.numpy(), values, rtol=1e-5, atol=1e-6)
-    assert np.allclose(trained.state[:, 0].numpy(), sums, rtol=1e-5)
+    assert np.allclose(trained.state[:, 0], sums, rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", [RowSgd(0.1), RowWiseAdagrad(0.1), RowAdagrad(0.1), RowAdam(0.1)])

@@ -15,7 +15,8 @@ _FIRST_BYTES = 1 << 16
 _MOST_AHEAD_BYTES = (
     1 << 30
 )  # mapped before it is needed: address space alone, pages that nobody has written to are none
-_LARGE_BYTES = 64 << 20  # from here on large pages; below they would be mostly empty
+_LARGE_PAGE = 2 << 20
+_LARGE_BYTES = 4 << 20  # from here on large pages; below they would be mostly empty
 
 
 class Growing:
@@ -51,8 +52,11 @@ class Growing:
         self._view()
 
     def _remap(self, size: int) -> None:
+        # Linux gives large pages to a mapping only if it is a multiple of one.
+        unit = _LARGE_PAGE if size >= _LARGE_BYTES else mmap.PAGESIZE
+        size = -(-size // unit) * unit
         try:
-            self._memory.resize(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._memory.resize(size)
         except OSError as error:
             raise ResourceExhausted(
                 f"the system does not give {size} bytes of memory for a table ({error.strerror or error}); nothing was applied: "

@@ -2,16 +2,19 @@
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from headrace.errors import QuotaExceeded
 from headrace.parameters.keys import Indices, Keys
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.rows.growing import Growing
-from headrace_parameters.core.rows.hash_index import ENTRY_BYTES, MAX_SLOTS, SEGMENT_BYTES
 
 FREE = -1  # when a slot without a row was touched
 LATEST = (1 << 31) - 1  # steps beyond count as this one
+MAX_SLOTS = (1 << 32) - 2  # as many as an entry of the index can tell apart
+SEGMENT_BYTES = 1 << 18  # of the index, which has one at least
+ENTRY_BYTES = (
+    22  # of the index, at most, per key: just after a split, with eight bytes an entry and 3/8 of them in use
+)
 _FACTS_BYTES = 8 + 4  # of a slot: its key, and when it was touched
 _AHEAD = 1024  # slots that are made at a time
 
@@ -58,9 +61,16 @@ class RowMemory:
         return self._values.array  # type: ignore[return-value]  # made with this type
 
     @property
-    def state(self) -> torch.Tensor:
-        """Shape (slots, width)."""
-        return torch.from_numpy(self._state.array) if self._state else torch.empty(0, 0)
+    def state(self) -> Floats:
+        """Shape (slots, width); without slots if width is 0."""
+        if self._state is None:
+            return np.zeros((0, 0), np.float32)
+        return self._state.array  # type: ignore[return-value]  # made with this type
+
+    @property
+    def keys(self) -> Keys:
+        """Key of each slot, shape (slots,)."""
+        return self._keys.array  # type: ignore[return-value]  # made with this type
 
     @property
     def touched(self) -> Steps:
@@ -69,7 +79,7 @@ class RowMemory:
 
     def keys_of(self, slots: Indices) -> Keys:
         """Return the keys of rows."""
-        return self._keys.array.take(slots)  # type: ignore[return-value]  # made with this type
+        return self.keys.take(slots)
 
     def live(self) -> Indices:
         """Return all slots that hold a row, ascending."""

@@ -4,65 +4,20 @@ Each table counts versions and steps by itself: a step has one push to each tabl
 is applied once in each. Not thread-safe: its owner lets one call in at a time.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from headrace.errors import InvalidArgument, NonFiniteValues, ShapeMismatch
-from headrace.parameters.keys import Keys
+from headrace.errors import InvalidArgument, ShapeMismatch
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.exchange import MOST_SAMPLES
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
 from headrace_parameters.core.rows.turns import Turns
-
-
-@dataclass(frozen=True)
-class RowPush:
-    """One worker's gradient for some rows in one step; its memory is the table's from now on.
-
-    Args:
-        keys: Shape (n,), in any order; gradients of a key that is there more than once are summed.
-        gradient: Shape (n, dim): of the mean loss over `samples` samples.
-    Raises:
-        ShapeMismatch: There are not as many gradients as keys.
-        NonFiniteValues: The gradient holds a NaN or an infinity.
-        InvalidArgument: `samples` is no weight.
-    """
-
-    worker: int
-    step: int
-    samples: float
-    keys: Keys
-    gradient: Floats
-    generation: int = 0  # of the members among whom the worker computed it
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
-            raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
-        if self.gradient.ndim != 2 or len(self.gradient) != self.keys.size:
-            raise ShapeMismatch(
-                f"gradients of shape {list(self.gradient.shape)} came with {self.keys.size} keys; send one row for each"
-            )
-        self._check_finite()
-
-    def _check_finite(self) -> None:
-        tensor = torch.from_numpy(self.gradient)
-        # The sum is cheap, and finite only if all values are; large finite ones may overflow it.
-        if math.isfinite(tensor.sum().item()) or torch.isfinite(tensor).all():
-            return
-        row = int(np.argmin(np.isfinite(self.gradient).all(axis=1)))
-        raise NonFiniteValues(
-            f"the gradient of worker {self.worker} for step {self.step} holds a NaN or an infinity in the row of key "
-            f"{self.keys[row]}; nothing was applied: lower the learning rate or skip the batch",
-            metadata={"key": int(self.keys[row])},
-        )
 
 
 class RowShard:
@@ -169,10 +124,10 @@ class RowShard:
         )
 
 
-def _weighted(parts: list[RowPush], total: float) -> torch.Tensor:
+def _weighted(parts: list[RowPush], total: float) -> Floats:
     """Return the gradients of all parts, each times its share of the samples, shape (n, dim); the parts stay as they are."""
     scaled = [
-        gradient if part.samples == total else gradient * (part.samples / total)
-        for part, gradient in ((part, torch.from_numpy(part.gradient)) for part in parts)
+        part.gradient if part.samples == total else part.gradient * np.float32(part.samples / total)
+        for part in parts
     ]
-    return scaled[0] if len(scaled) == 1 else torch.cat(scaled)
+    return scaled[0] if len(scaled) == 1 else np.concatenate(scaled)

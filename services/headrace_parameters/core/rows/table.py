@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from headrace.errors import InvalidArgument, QuotaExceeded
 from headrace.parameters.keys import Indices, Keys
 from headrace.parameters.layout import Floats
 from headrace_optimizers.row_updates import first_state, state_width, update_rows
+from headrace_parameters.core.rows import kernels
 from headrace_parameters.core.rows.config import TableConfig
 from headrace_parameters.core.rows.hash_index import HashIndex
 from headrace_parameters.core.rows.initializer import first_rows
@@ -71,7 +71,7 @@ class RowTable:
         self._max_rows = -(-config.max_rows // shard_count)
         self._reserve = reserve
         self._memory = RowMemory(config.dim, state_width(config.optimizer, config.dim))
-        self._index = HashIndex(self._memory.keys_of)
+        self._index = HashIndex(lambda: self._memory.keys)
         self._checked = -1  # the last step in which rows were looked through for idle ones
 
     @property
@@ -85,17 +85,17 @@ class RowTable:
         return self._needed_bytes(self._memory.used)
 
     def pull(self, keys: Keys, out: Floats) -> None:
-        """Write the rows of `keys` to `out`, shape (n, dim); rows that nobody has pushed to are computed, not created."""
-        slots = self._index.find(keys)
-        np.take(self._memory.values, slots, axis=0, out=out, mode="clip")
-        absent = np.flatnonzero(slots < 0)
-        if absent.size:
-            out[absent] = self._first_rows(keys[absent])
-        self.counts.pulled += keys.size
+        """Write the rows of `keys` to `out`, shape (n, dim); rows that nobody has pushed to are computed, not created.
 
-    def apply(
-        self, keys: Keys, gradient: torch.Tensor, *, update: int, step: int, factor: float = 1.0
-    ) -> None:
+        Any number of threads may do it at once.
+        """
+        slots, absent = self._index.find(keys)
+        kernels.gather(self._memory.values, slots, out)
+        if absent:
+            places = np.flatnonzero(slots < 0)
+            out[places] = self._first_rows(keys[places])
+
+    def apply(self, keys: Keys, gradient: Floats, *, update: int, step: int, factor: float = 1.0) -> None:
         """Do one optimizer step with the rows of `keys`; a key that is there more than once gets the sum of its gradients.
 
         Args:
@@ -108,14 +108,16 @@ class RowTable:
         """
         keys, gradient = summed(keys, gradient)
         now = min(step, LATEST)
-        slots = self._create_absent(keys, self._index.find(keys))
+        slots, absent = self._index.find(keys)
+        if absent:
+            self._create_absent(keys, slots)
         memory = self._memory
         memory.touched[slots] = now
         update_rows(
             self.config.optimizer,
-            torch.from_numpy(memory.values),
+            memory.values,
             memory.state,
-            torch.from_numpy(slots),
+            slots,
             gradient,
             update=update,
             factor=factor,
@@ -133,7 +135,7 @@ class RowTable:
         return Rows(
             keys=keys[order],
             values=self._memory.values[slots],
-            state=state.numpy()[slots] if state.numel() else np.zeros((slots.size, 0), np.float32),
+            state=state[slots] if state.size else np.zeros((slots.size, 0), np.float32),
             touched=self._memory.touched[slots],
         )
 
@@ -159,11 +161,9 @@ class RowTable:
             self._memory.touched[slots] = rows.touched[part]
             self._index.insert(rows.keys[part], slots)
 
-    def _create_absent(self, keys: Keys, slots: Indices) -> Indices:
-        """Return the slots of all keys, those at -1 in `slots` in new rows."""
+    def _create_absent(self, keys: Keys, slots: Indices) -> None:
+        """Make rows for the keys that have none, and write their slots in the place of -1."""
         absent = np.flatnonzero(slots < 0)
-        if not absent.size:
-            return slots
         new = keys[absent]
         evicted = self._chosen_to_make_room(slots[slots >= 0], absent.size)
         rows = self.rows - evicted.size + absent.size
@@ -174,7 +174,6 @@ class RowTable:
         slots[absent] = self._memory.allocate(new, self._first_rows(new), first_state(self.config.optimizer))
         self._index.insert(new, slots[absent])
         self.counts.created += absent.size
-        return slots
 
     def _chosen_to_make_room(self, present: Indices, new: int) -> Indices:
         """Choose the rows that were touched least recently, of these the smallest keys, but none of `present`."""
@@ -231,12 +230,12 @@ class RowTable:
         return first_rows(self.config.initializer, self.config.name, keys, self.config.dim)
 
 
-def summed(keys: Keys, gradient: torch.Tensor) -> tuple[Keys, torch.Tensor]:
+def summed(keys: Keys, gradient: Floats) -> tuple[Keys, Floats]:
     """Return each key once, with the sum of its gradients in the order in which they came; shape (k,) and (k, dim)."""
-    ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():
+    groups, firsts = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
+    count = kernels.group(keys, groups, firsts)
+    if count == keys.size:
         return keys, gradient
-    unique, firsts, places = np.unique(keys, return_index=True, return_inverse=True)
-    total = gradient.index_select(0, torch.from_numpy(firsts))
-    again = np.setdiff1d(np.arange(keys.size), firsts, assume_unique=True)
-    return unique, total.index_add_(0, torch.from_numpy(places[again]), gradient[torch.from_numpy(again)])
+    total = np.zeros((count, gradient.shape[1]), np.float32)
+    kernels.sum_groups(gradient, groups, total)
+    return keys[firsts[:count]], total

@@ -1,0 +1,61 @@
+"""A service of a shard that is called by a lane where there is one."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import grpc
+
+from headrace.errors import SharedMemoryUnavailable, TooManyCalls, Unimplemented
+from headrace.parameters.operation import Operation
+from headrace.parameters.v1 import shared_memory_pb2, shared_memory_pb2_grpc
+from headrace.rpc.lanes.channel import LaneChannel
+
+Stub = TypeVar("Stub")
+
+
+class LaneStub(Generic[Stub]):
+    """The stub of a service whose rpcs are all unary, on a lane that is opened with the first call.
+
+    Args:
+        store: A store of the shard's process, whose callers may open lanes.
+        make: The class of the stub.
+    """
+
+    def __init__(self, channel: grpc.Channel, store: str, make: Callable[[grpc.Channel], Stub]) -> None:
+        self.direct = make(channel)
+        self._opening = shared_memory_pb2_grpc.SharedMemoryStub(channel)
+        self._store = store
+        self._make = make
+        self._lane: LaneChannel | None = None
+        self._by_lane: Stub | None = None
+        self._refused = False
+
+    def for_call(self, operation: Operation) -> Stub:
+        """Return what to call by: the lane, or gRPC where there is none or another thread's call has it.
+
+        Raises:
+            SharedMemoryUnavailable: The process shares no memory, and so has no lanes.
+        """
+        if self._lane and not self._lane.is_open:
+            self.close()
+        if self._lane is None and not self._refused:
+            self._open(operation)
+        if self._by_lane is not None and self._lane and self._lane.is_free:
+            return self._by_lane
+        return self.direct
+
+    def close(self) -> None:
+        """Hang up; the next call opens another lane."""
+        if self._lane:
+            self._lane.close()
+        self._lane = self._by_lane = None
+
+    def _open(self, operation: Operation) -> None:
+        request = shared_memory_pb2.OpenLaneRequest(store=self._store)
+        call = self._opening.OpenLane.future(request, timeout=operation.remaining_s)
+        try:
+            self._lane = LaneChannel(operation.track(call).result().lane)
+        except (SharedMemoryUnavailable, TooManyCalls, Unimplemented):
+            self._refused = True
+            return
+        self._by_lane = self._make(self._lane.for_stubs)
