@@ -17,6 +17,7 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
+from headrace_parameters.gate import Cut, Gate, where
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.lateness import too_late
 from headrace_parameters.live_tables import LiveTables
@@ -61,6 +62,7 @@ class LiveStore:
         self._visible = self._shard.published
         self._changes = self._shown = 0
         self._changing = threading.Lock()
+        self.gate = Gate(self._changing)
         self.news = News()
 
     @property
@@ -147,9 +149,7 @@ class LiveStore:
             before, published = self._shard.members, self._shard.published
             if before.followed_by(generation, workers, 0) is before:
                 return
-            if (
-                self.journal and published
-            ):  # first: or a restart would bring the gradients back that the change drops
+            if self.journal and published:  # first: or a restart would bring back the gradients that it drops
                 self.journal.rebase(self._shard.state().among(generation, workers))
             self._shard.change_members(generation, workers)
             self.tables.change_members(generation, workers)
@@ -183,6 +183,7 @@ class LiveStore:
         """
         sealed = Sealed.of(push) if self.journal else None
         with self._changing:
+            self.gate.enter(push.step, push.worker)
             self.news.check_alive()
             taken = self._shard.takes(push)
             if taken:
@@ -196,6 +197,7 @@ class LiveStore:
         if self.journal and sealed:
             self.journal.append(sealed)  # before: what is applied can always be recovered
         self._shard.push(push)
+        self.gate.moved()
         self._changes += 1
         if self.journal and self.journal.due and self._shard.between_steps:
             self.journal.snapshot(self._shard.state())
@@ -232,9 +234,17 @@ class LiveStore:
         """Return the first step that this worker can compute with these values and whose gradient will be taken."""
         return self._shard.next_step(worker, published)
 
-    def state(self) -> ShardState:
-        """Return a copy of everything, of one moment."""
+    def hold(self) -> Cut:
+        """Take no further push for a while, and say where the shard is, so that `state` finds all shards at one moment."""
         with self._changing:
+            self.news.check_alive()
+            return self.gate.hold(where(self._shard))
+
+    def state(self, cut: Cut | None = None) -> ShardState:
+        """Return a copy of everything, of one moment: as soon as the shard is at `cut`, after `hold`; Aborted if it is not in time."""
+        with self._changing:
+            if cut:
+                self.gate.reach(cut, lambda: where(self._shard))
             self.news.check_alive()
             return replace(self._shard.state(), tables=self.tables.states())
 
@@ -261,8 +271,10 @@ class LiveStore:
         No log has this: stores whose steps need it are in memory alone.
         """
         with self._changing:
+            self.gate.enter(step)
             self.news.check_alive()
             self._shard.finish_step(step, norms, squared_norms)
+            self.gate.moved()
             self._changes += 1
             change, published = self._changes, self._shard.published
         self._show(change, published)
@@ -279,13 +291,10 @@ class LiveStore:
         """Refuse everything from now on with `why`, waiting pulls first."""
         with self._changing:
             self.news.end(why)
+            self.gate.open()
         self.tables.end(why)
 
     def forget_files(self) -> None:
         """Remove what is on the disk, after `end`."""
         if self.journal:
             self.journal.destroy()
-
-    def wake(self) -> None:
-        """Let every waiting call look again."""
-        self.news.wake()

@@ -156,7 +156,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> parameters_pb2.GetStepNormResponse:
         """Return this shard's part of a step's norm."""
         store, norms = self._joint(request)
-        context.add_callback(store.wake)
+        context.add_callback(store.news.wake)
         generation = request.generation if request.HasField("generation") else None
         bound_s = wait_bound_s(context.time_remaining())
         squared = wait_for_norms(store, request.step, norms, bound_s, context.is_active, generation)
@@ -214,7 +214,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     def _wait(
         self, store: LiveStore, need: Need, context: ServicerContext, generation: int | None
     ) -> Published:
-        context.add_callback(store.wake)  # a caller that goes away leaves no thread behind
+        context.add_callback(store.news.wake)  # a caller that goes away leaves no thread behind
         began = time.monotonic()
         bound_s = wait_bound_s(context.time_remaining())
         published = wait_for_values(store, need, bound_s, context.is_active, generation)

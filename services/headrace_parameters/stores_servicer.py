@@ -1,5 +1,7 @@
 """The Stores service on the wire."""
 
+from functools import partial
+
 from google.protobuf import empty_pb2
 from grpc import ServicerContext
 
@@ -69,12 +71,19 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         store.change_members(request.generation, tuple(request.workers))
         return store_to_proto(store)
 
+    def PrepareSnapshot(
+        self, request: stores_pb2.PrepareSnapshotRequest, context: ServicerContext
+    ) -> stores_pb2.PrepareSnapshotResponse:
+        """Let the shards of a store come to one moment."""
+        return stores_pb2.PrepareSnapshotResponse(next_steps=self._fenced(request.name, request.epoch).hold())
+
     def Snapshot(
         self, request: stores_pb2.SnapshotRequest, context: ServicerContext
     ) -> stores_pb2.SnapshotResponse:
         """Save a shard in the registry."""
         store = self._fenced(request.name, request.epoch)
-        artifact, version = self._snapshots.save(store.config.name.project, store.state)
+        state = partial(store.state, dict(request.next_steps))
+        artifact, version = self._snapshots.save(store.config.name.project, state)
         return stores_pb2.SnapshotResponse(artifact=artifact, version=version)
 
     def Restore(self, request: stores_pb2.RestoreRequest, context: ServicerContext) -> stores_pb2.Store:

@@ -53,10 +53,14 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a store was saved: one artifact name per shard, in their order, and the (smallest) version in them."""
+    """Where a store was saved: one artifact name per shard, in their order, and the (smallest) version in them.
+
+    `consistent`: All shards have the same pushes. If not, a worker was gone whose last push had reached some of them alone.
+    """
 
     version: int
     artifacts: tuple[str, ...]
+    consistent: bool = True
 
 
 def summed_up(received: Sequence[Received], values: Floats, map_epoch: int = 0) -> Pulled:

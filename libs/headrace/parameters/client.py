@@ -20,6 +20,7 @@ from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership, Place
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
+from headrace.parameters.saving import save
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
@@ -262,9 +263,8 @@ class ShardedStore:
         self._finisher.finish(step)
 
     def snapshot(self) -> Snapshot:
-        """Save all shards in the registry; under BSP, call it while no worker is in the middle of a step."""
-        saved = self._together.do(lambda operation, index: self._shards[index].snapshot(operation))
-        return Snapshot(min(shard.version for shard in saved), tuple(shard.artifact for shard in saved))
+        """Save all shards in the registry, all of them after the same pushes; pushes wait meanwhile until the shards agree on these."""
+        return save(self._shards, self._together)
 
     def finish_run(self) -> None:
         """End the run for all workers: whatever they do or wait for raises RunFinished."""

