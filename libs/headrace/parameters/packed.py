@@ -86,10 +86,11 @@ def decoder(kind: type[Encoded]) -> Callable[[bytes], Encoded]:
 def _arrays(data: bytes, by_tag: Mapping[int, tuple[str, np.dtype[Any]]]) -> tuple[int, dict[str, Array]]:
     """Find the packed fields, and where the first of them begins; Malformed unless all other fields come before."""
     end, arrays = len(data), {name: np.zeros(0, dtype) for name, dtype in by_tag.values()}
+    numbers = {tag >> 3 for tag in by_tag}
     for tag, start, content, stop in fields_of(data):
         name, dtype = by_tag.get(tag, ("", None))
         if dtype is None:
-            if end < len(data):
+            if end < len(data) or tag >> 3 in numbers:  # one value alone, not packed, is as good in protobuf
                 raise Malformed
             continue
         if arrays[name].size or (stop - content) % dtype.itemsize:
