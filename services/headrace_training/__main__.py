@@ -49,6 +49,9 @@ def _launcher(settings: Settings) -> Launcher:
         "step_timeout_s": settings.step_timeout_s,
         "collective_host": settings.host,
         "tensorboard_dir": settings.tensorboard_dir,
+        "measure_utilization": settings.measure_utilization,
+        "peak_flops": settings.peak_flops,
+        "data_dir": str(settings.data_dir.resolve()),
     }
     return Launcher(CHILD, settings.data_dir, context, kept=settings.kept, limits=settings.task_limits)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.tasks.child import Context, Reporter, run_task
 from headrace.tasks.records import RECORD
-from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2 import Precision, StartTaskRequest
 from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
 from headrace_training.best_values import BestValues
 from headrace_training.core.rank import Rank
 from headrace_training.core.selection import Best
+from headrace_training.peak import peak_flops
 from headrace_training.profiler import StepProfiler
 from headrace_training.recorder import Recorder
 from headrace_training.registration import register
@@ -92,13 +94,23 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         reporter.on_profile(profiler.take)
         observer = ReportingObserver(reporter, steps, best_values, recorder, profiler)
         open_dataset = partial(Dataset.open, storage=context["object_storage"])
-        rank = Rank(program, read_run(request), synchronizer, observer, time.monotonic, open_dataset)
+        run = replace(read_run(request), peak_flops=_peak(request, context))
+        rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         rank.train()
         log.info("training_ended", step=rank.step, metrics=rank.metrics)
         if request.rank != 0:
             return TaskResult(metrics=rank.metrics)
         return _finish(request, rank, best_values, registry, reporter)
+
+
+def _peak(request: StartTaskRequest, context: Context) -> float:
+    """Return the FLOPs per second that this rank could do; 0 if nobody wants to know its utilization."""
+    if not context["measure_utilization"]:
+        return 0.0
+    bf16 = request.options.precision == Precision.PRECISION_BF16
+    given = float(context["peak_flops"])
+    return given or peak_flops(Path(context["data_dir"]), torch.get_num_threads(), bf16=bf16)
 
 
 def _finish(

@@ -34,6 +34,15 @@ class Settings(TaskNodeSettings):
         '"" means the host of the advertised address.',
     )
 
+    measure_utilization: bool = Field(
+        True,
+        description="Whether ranks count the FLOPs of one step and tell which part of the machine's they use: `mfu`.",
+    )
+    peak_flops: float = Field(
+        0,
+        ge=0,
+        description="FLOPs per second that one rank could do at most; 0 means measured, once for each number of threads.",
+    )
     tensorboard_dir: str = Field(
         "",
         description="Folder that rank 0 of each run writes TensorBoard's event files to, as <project>/<job>; "

@@ -17,6 +17,7 @@ from headrace_training.core import examples
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.feed import feed
 from headrace_training.core.flat_model import FlatModel
+from headrace_training.core.flops import FlopMeter
 from headrace_training.core.order import noise_seed
 from headrace_training.core.run import Run
 from headrace_training.core.synchronizer import Synchronizer
@@ -61,7 +62,7 @@ class Rank:
         self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
         torch.manual_seed(run.seed)
         self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
-        self._throughput = Throughput(clock)
+        self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
         self.metrics: dict[str, float] = {}
         self.step = run.start_step  # how many are done
 
@@ -98,9 +99,11 @@ class Rank:
         self.model.clear_gradient()
         if len(mine):
             torch.manual_seed(noise_seed(run.seed, run.rank, step))
-            self.metrics["loss"] = sum(
-                self._backward(step, part, len(part) / len(mine)) for part in divided(mine, run.accumulate)
-            )
+            with self._flops.counting(len(mine)):
+                self.metrics["loss"] = sum(
+                    self._backward(step, part, len(part) / len(mine))
+                    for part in divided(mine, run.accumulate)
+                )
         self._check_gradient(step)
         following = self._synchronizer.step(step, self.model.gradient, len(mine))
         self._throughput.add(len(mine))
@@ -143,6 +146,7 @@ class Rank:
         if self._evaluation and self._run.evaluates_between(before, done):
             self.metrics |= self._evaluation.measure(self.model, done)
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
+        self.metrics |= self._flops.metrics(self._throughput.samples_per_s)
         self._observer.advanced(done, self.metrics)
         if self._run.checkpoints_between(before, done):
             self._observer.checkpointed(done, self._synchronizer.checkpoint())

@@ -25,6 +25,7 @@ class Run:
     bf16: bool = False  # model and loss compute with bfloat16 where that is enough
     selection: Selection | None = None  # None: the last values are what the run is for
     best: Best | None = None  # what earlier attempts found
+    peak_flops: float = 0.0  # FLOPs per second that the rank could do at most; 0: its utilization is not told
 
     def checkpoints_between(self, before: int, done: int) -> bool:
         """Whether this rank takes a checkpoint after `done` steps, the last time it looked being after `before`."""

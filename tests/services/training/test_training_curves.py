@@ -36,6 +36,7 @@ def test_every_step_and_every_evaluation_is_in_the_history(
     assert list(series["accuracy"].steps) == [5, 10, 15, 20]
     assert series["accuracy"].values[-1] == task.progress.metrics["accuracy"]
     assert series["loss"].values[-1] == task.progress.metrics["loss"]
+    assert 0 < task.progress.metrics["mfu"] < 1.5, "of a peak that was measured, not looked up"
 
 
 def test_a_killed_rank_leaves_its_history(running: World, inspection: InspectionStub) -> None:

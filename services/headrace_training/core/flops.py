@@ -1,0 +1,86 @@
+"""How much of the machine's arithmetic a rank uses: model FLOPs utilization.
+
+MFU = samples per second x FLOPs per sample / peak FLOPs per second (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B). The FLOPs are
+those of matrix products, convolutions and attention in one forward and backward pass, 2 for each multiplication with its
+addition, as torch.utils.flop_counter counts them; what a rank computes again to save memory does not count.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+_SIZE = (
+    1024  # of the square matrices: large enough for blocking, small enough for every cache level to be warm
+)
+
+Shape = Sequence[int]
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch does not type it
+
+
+def _attention_backward(
+    _gradient: Shape, query: Shape, key: Shape, value: Shape, *_: object, **__: object
+) -> int:
+    # Four products for the two of the forward pass; that flash attention computes the scores again does not count.
+    return 2 * int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # likewise
+
+
+# torch knows the attention of GPUs; without these, the CPU's would count as nothing.
+_ATTENTION_ON_CPU: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # noqa: SLF001 - an operator, not an attribute
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,  # noqa: SLF001 - likewise
+}
+
+
+class FlopMeter:
+    """Counts in one step, then tells the utilization.
+
+    Args:
+        peak: FLOPs per second that the rank could do at most; 0: nothing is counted or told.
+    """
+
+    def __init__(self, peak: float) -> None:
+        self._peak = peak
+        self.per_sample = 0.0  # until a step was counted
+
+    @contextmanager
+    def counting(self, samples: int) -> Iterator[None]:
+        """Count what is computed for so many samples, >= 1, the first time; then do nothing."""
+        if not self._peak or self.per_sample:
+            yield
+            return
+        with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
+            yield
+        self.per_sample = counter.get_total_flops() / samples
+
+    def metrics(self, samples_per_s: float) -> dict[str, float]:
+        """Return `mfu`, 0 to about 1, at this throughput of the rank; nothing as long as it is not known."""
+        if not self._peak or not self.per_sample or not samples_per_s:
+            return {}
+        return {"mfu": samples_per_s * self.per_sample / self._peak}
+
+
+def measured_peak(seconds: float, clock: Callable[[], float], *, bf16: bool) -> float:
+    """Return the FLOPs per second of the best of several products of square matrices, on the threads that torch now has.
+
+    Args:
+        seconds: How long to try; there is at least one product.
+        clock: Returns seconds.
+        bf16: In bfloat16 instead of float32.
+    """
+    left = torch.ones(_SIZE, _SIZE, dtype=torch.bfloat16 if bf16 else torch.float32)
+    right = torch.ones_like(left)
+    _ = left @ right  # the first one wakes threads and fills caches
+    began, best = clock(), float("inf")
+    while True:
+        before = clock()
+        _ = left @ right
+        after = clock()
+        best = min(best, max(after - before, 1e-9))
+        if after - began >= seconds:
+            return 2 * _SIZE**3 / best

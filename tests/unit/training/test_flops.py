@@ -1,0 +1,66 @@
+"""How much of the machine a rank uses, compared with sums on paper."""
+
+import pytest
+import torch
+
+from headrace.testing import FakeClock
+from headrace_training.core.flops import FlopMeter, measured_peak
+
+SAMPLES, WIDE, OUT = 8, 32, 4
+
+
+def test_the_flops_of_a_linear_layer_are_six_for_each_weight_and_sample() -> None:
+    """Two each forward, for the gradient of the weights, and for that of the input: 6 N, as PaLM has it."""
+    hidden, out = torch.nn.Linear(WIDE, WIDE), torch.nn.Linear(WIDE, OUT)
+    meter = FlopMeter(peak=1e9)
+    with meter.counting(SAMPLES):
+        torch.autograd.backward(out(hidden(torch.ones(SAMPLES, WIDE))).sum())
+    first_has_no_gradient_of_its_input = 2 * WIDE * WIDE
+    assert meter.per_sample == 6 * (WIDE * WIDE + WIDE * OUT) - first_has_no_gradient_of_its_input
+    assert meter.metrics(1000.0) == {"mfu": pytest.approx(1000 * meter.per_sample / 1e9)}
+
+
+def test_micro_batches_are_counted_together_and_only_the_first_step_is() -> None:
+    layer, meter = torch.nn.Linear(WIDE, OUT), FlopMeter(peak=1e9)
+    for _ in range(2):
+        with meter.counting(SAMPLES):
+            for part in torch.split(torch.ones(SAMPLES, WIDE), 2):
+                torch.autograd.backward(layer(part).sum())
+    assert meter.per_sample == 4 * WIDE * OUT
+
+
+def test_convolutions_and_attention_count() -> None:
+    convolution, meter = torch.nn.Conv2d(3, 5, 3), FlopMeter(peak=1e9)
+    with meter.counting(1), torch.no_grad():
+        convolution(torch.ones(1, 3, 6, 6))
+    assert meter.per_sample == 2 * (3 * 3 * 3) * 5 * (4 * 4)
+    attention = FlopMeter(peak=1e9)
+    with attention.counting(1):
+        heads = torch.ones(1, 2, 7, 8, requires_grad=True)
+        torch.autograd.backward(torch.nn.functional.scaled_dot_product_attention(heads, heads, heads).sum())
+    assert attention.per_sample == 3 * 2 * (2 * 7 * 7 * 8) * 2
+
+
+@pytest.mark.parametrize(("peak", "samples_per_s"), [(0.0, 10.0), (1e9, 0.0)])
+def test_what_is_not_known_is_not_told(peak: float, samples_per_s: float) -> None:
+    meter = FlopMeter(peak)
+    with meter.counting(1):
+        torch.nn.Linear(WIDE, OUT)(torch.ones(1, WIDE))
+    assert meter.metrics(samples_per_s) == {}
+
+
+def test_a_model_without_products_has_no_utilization() -> None:
+    meter = FlopMeter(1e9)
+    with meter.counting(1):
+        torch.ones(3).exp()
+    assert meter.metrics(10.0) == {}
+
+
+def test_the_peak_is_that_of_the_quickest_product() -> None:
+    clock = FakeClock()
+    times = iter([0.0, 0.0, 0.5, 0.5, 0.75, 0.75, 1.75])
+
+    def tick() -> float:
+        return next(times, clock.now)
+
+    assert measured_peak(1.0, tick, bf16=False) == 2 * 1024**3 / 0.25
