@@ -49,6 +49,7 @@ def _launcher(settings: Settings) -> Launcher:
         "step_timeout_s": settings.step_timeout_s,
         "collective_host": settings.host,
         "tensorboard_dir": settings.tensorboard_dir,
+        "mlflow_tracking_uri": settings.mlflow_tracking_uri,
         "measure_utilization": settings.measure_utilization,
         "peak_flops": settings.peak_flops,
         "data_dir": str(settings.data_dir.resolve()),

@@ -22,8 +22,8 @@ class Tracker(Protocol):
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take what was measured after `step` steps. Quick: a step waits for it."""
 
-    def close(self) -> None:
-        """Take care that everything has arrived, within seconds."""
+    def close(self, error: BaseException | None) -> None:
+        """Take care that everything has arrived, within seconds; `error` is what ended the task, if it did not succeed."""
 
 
 class Recorder:
@@ -52,7 +52,7 @@ class Recorder:
             self._track(*self._newest)
         self._keep(self._history.flush)
         for tracker in self._trackers:
-            self._keep(tracker.close)
+            self._keep(partial(tracker.close, error))
 
     def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the measures after a step. Those of evaluations among them are older, and left out."""

@@ -40,7 +40,7 @@ def register(
         program=request.program,
         job=request.job,
         metrics=metrics,
-        labels=_labels(request) | {"step": str(step), KEY_LABEL: key},
+        labels=facts_of(request) | {"step": str(step), KEY_LABEL: key},
     )
     try:
         return registry.create_version(request.model, version, request_id=key)
@@ -57,7 +57,8 @@ def run_key(request: StartTaskRequest) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{request.job or request.name} {request.model}"))
 
 
-def _labels(request: StartTaskRequest) -> dict[str, str]:
+def facts_of(request: StartTaskRequest) -> dict[str, str]:
+    """Say in a few words how a run trains."""
     options = request.options
     facts: dict[str, object] = {
         "seed": options.seed,

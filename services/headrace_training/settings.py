@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from headrace.node.settings import reachable
 from headrace.rpc.addresses import split_address
 from headrace.tasks.settings import TaskNodeSettings
-from headrace_training import tensorboard
+from headrace_training import mlflow_tracker, tensorboard
 
 
 class Settings(TaskNodeSettings):
@@ -48,6 +48,19 @@ class Settings(TaskNodeSettings):
         description="Folder that rank 0 of each run writes TensorBoard's event files to, as <project>/<job>; "
         '"" means none. Needs headrace[tensorboard].',
     )
+
+    mlflow_tracking_uri: str = Field(
+        "",
+        description="Where rank 0 of each run logs its measures to MLflow: http://host:port, sqlite:////path/mlflow.db; "
+        '"" means nowhere. Programs can read it: give no password. Needs headrace[mlflow].',
+    )
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _can_be_logged_to(cls, uri: str) -> str:
+        if uri and not mlflow_tracker.is_installed():
+            raise ValueError("mlflow is not installed; pip install 'headrace[mlflow]', or leave it unset")
+        return uri
 
     @field_validator("tensorboard_dir")
     @classmethod

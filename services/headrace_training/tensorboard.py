@@ -32,6 +32,6 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:  # noqa: ARG002 - a curve has no end
         """Write what is still in memory."""
         self._writer.close()

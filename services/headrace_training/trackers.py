@@ -1,13 +1,15 @@
-"""Where a rank's measures go: its history always; TensorBoard's files for rank 0, if the node has a folder for them."""
+"""Where a rank's measures go: its history always; those of rank 0 to TensorBoard's files and to MLflow, if the node is told where."""
 
 from pathlib import Path
 
-from headrace.names import JobName, TaskName
+from headrace.names import JobName, ModelName, TaskName
 from headrace.tasks.child import Context
 from headrace.tasks.history import History
 from headrace.tasks.records import RECORD
 from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace_training.mlflow_tracker import MlflowTracker, TrackedRun
 from headrace_training.recorder import Recorder, Tracker
+from headrace_training.registration import facts_of
 from headrace_training.tensorboard import TensorBoard
 
 
@@ -17,8 +19,17 @@ def recorder_for(request: StartTaskRequest, context: Context) -> Recorder:
 
 
 def _trackers(request: StartTaskRequest, context: Context) -> list[Tracker]:
-    folder = context["tensorboard_dir"]
-    return [TensorBoard(Path(folder, *_run(request)), request.start_step)] if folder else []
+    project, run = _run(request)
+    trackers: list[Tracker] = []
+    if context["tensorboard_dir"]:
+        trackers.append(TensorBoard(Path(context["tensorboard_dir"], project, run), request.start_step))
+    if context["mlflow_tracking_uri"]:
+        model = ModelName.parse(request.model).model if request.model else ""
+        tracked = TrackedRun(
+            "/".join(filter(None, [project, model])), run, f"{project}/{run}", facts_of(request)
+        )
+        trackers.append(MlflowTracker(context["mlflow_tracking_uri"], tracked))
+    return trackers
 
 
 def _run(request: StartTaskRequest) -> tuple[str, str]:

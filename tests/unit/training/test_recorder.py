@@ -21,7 +21,7 @@ class Remembering:
             raise OSError("the disk is full")
         self.points.append((step, dict(metrics)))
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         self.closed = True
 
 
