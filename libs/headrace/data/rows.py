@@ -83,10 +83,14 @@ class StreamedRows:
         """Read rows by their numbers, in the order asked for; at least one."""
         if self._by_row is not None:
             return self._prepared(self._by_row.take(rows))
-        blocks = np.searchsorted(self._ends, rows, side="right")
-        needed = np.unique(blocks).tolist()
-        order = np.concatenate([np.flatnonzero(blocks == block) for block in needed])
-        parts = [self._part(block, rows[blocks == block]) for block in needed]
+        order = np.argsort(rows)  # by blocks, then
+        by_block = rows[order]
+        blocks = np.searchsorted(self._ends, by_block, side="right")
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1))
+        parts = [
+            self._part(block, part)
+            for block, part in zip(blocks[starts].tolist(), np.split(by_block, starts[1:]), strict=True)
+        ]
         return self._prepared(chosen(joined(parts), np.argsort(order)))
 
     def batches(self, size: int) -> Iterator[Examples]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headrace.data.permutation import Int64s, Permutation
+from headrace.data.permutation import Int64s, Permutation, keys_of, permuted, round_keys
 
 Shuffle = Callable[[Int64s], Int64s]  # places of one epoch -> rows
 
@@ -36,7 +36,7 @@ class LaneShuffle:
             lanes: 1 or more.
             key: Integers >= 0 that choose the order: seed and epoch.
         """
-        self._key = key
+        self._keys = round_keys(*key, 1)
         self._blocks = Permutation(len(block_rows), *key, 0)(np.arange(len(block_rows)))
         self._first_rows = np.cumsum(block_rows) - block_rows  # the number of each block's first row
         self._sizes = block_rows
@@ -50,13 +50,10 @@ class LaneShuffle:
         lanes, depths = places % self._lanes, places // self._lanes
         along = lanes * self._lane_rows + np.minimum(lanes, self._long_lanes) + depths
         turns = np.searchsorted(self._ends, along, side="right")
-        rows = np.empty_like(places)
-        for turn in np.unique(turns):
-            block, here = int(self._blocks[turn]), turns == turn
-            size = int(self._sizes[block])
-            inside = Permutation(size, *self._key, 1, block)(along[here] - (self._ends[turn] - size))
-            rows[here] = self._first_rows[block] + inside
-        return rows
+        blocks = self._blocks[turns]
+        sizes = self._sizes[blocks]
+        inside = along - (self._ends[turns] - sizes)
+        return self._first_rows[blocks] + permuted(inside, sizes, keys_of(self._keys, blocks))
 
 
 # Numbers that many others divide: of so many lanes, any usual number of workers has each its own.

@@ -1,5 +1,6 @@
 """Rows of a fixed number of bytes: where each lies is a multiplication, so that any can be read by itself."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,34 +26,24 @@ class FixedRows:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
     def range(self, start: int, end: int) -> Array:
-        """Return the rows from `start` to `end`."""
+        """Return the rows from `start` to `end`, at least one."""
         begin = self.offset + start * self.step_bytes
-        data = self.file.read(begin, begin + self._bytes(end - start))
-        return self._rows(data, end - start)
+        data = self.file.read(begin, begin + (end - start - 1) * self.step_bytes + self.row_bytes)
+        strides = (self.step_bytes, *np.empty(self.shape, self.dtype).strides)
+        return np.ndarray((end - start, *self.shape), self.dtype, data, strides=strides)
 
     def take(self, rows: Int64s) -> Array:
-        """Return rows in the order asked for; neighbours are read together."""
-        order = np.argsort(rows, kind="stable")
-        runs = np.split(rows[order], np.flatnonzero(np.diff(rows[order]) != 1) + 1)
-        starts = [self.offset + int(run[0]) * self.step_bytes for run in runs]
-        ranges = [(start, start + self._bytes(len(run))) for start, run in zip(starts, runs, strict=True)]
-        found = np.empty((len(rows), *self.shape), self.dtype)
-        parts = zip(self.file.read_ranges(ranges), runs, strict=True)
-        found[order] = np.concatenate([self._rows(data, len(run)) for data, run in parts])
-        return found
-
-    def _bytes(self, rows: int) -> int:
-        """Count the bytes of so many neighbours."""
-        row_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
-        return (rows - 1) * self.step_bytes + row_bytes if rows else 0
-
-    def _rows(self, data: bytes, rows: int) -> Array:
-        row_bytes = self._bytes(1)
-        strides = (self.step_bytes, *np.empty(self.shape, self.dtype).strides)
-        if self.step_bytes == row_bytes:
-            return np.frombuffer(data, self.dtype).reshape(rows, *self.shape)
-        return np.ndarray((rows, *self.shape), self.dtype, data, strides=strides)
+        """Return rows in the order asked for."""
+        starts = (self.offset + rows * self.step_bytes).tolist()
+        row_bytes = self.row_bytes
+        data = self.file.read_ranges([(start, start + row_bytes) for start in starts])
+        return np.frombuffer(b"".join(data), self.dtype).reshape(len(rows), *self.shape)
 
 
 class FixedBlocks:
