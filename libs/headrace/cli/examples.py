@@ -8,6 +8,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "up": (
         "headrace up",
         "headrace up --workers 4 --shards 2 --data-dir /var/lib/headrace",
+        "headrace up --tensorboard ./runs",
     ),
     "train": (
         "headrace train my_model.py digits --steps 400 --batch-size 64",

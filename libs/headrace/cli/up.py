@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,13 @@ def up(
     shards: Annotated[int, typer.Option(help="Parameter nodes.", min=1)] = 2,
     optimizers: Annotated[int, typer.Option(help="Optimization nodes.", min=1)] = 1,
     replicas: Annotated[int, typer.Option(help="Inference nodes.", min=1)] = 1,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder that runs write TensorBoard's files to.", file_okay=False)
+    ] = None,
+    mlflow: Annotated[
+        str,
+        typer.Option(metavar="URI", help="Where runs log to MLflow: http://host:port, sqlite:////a/file."),
+    ] = "",
 ) -> None:
     """Start all services on this machine; Ctrl-C stops them.
 
@@ -43,7 +51,8 @@ def up(
     from headrace.local.supervisor import Supervisor
 
     end_on_sigterm()
-    specs = plan(data_dir / "services", Sizes(workers, shards, optimizers, replicas), port=port)
+    sizes = Sizes(workers, shards, optimizers, replicas)
+    specs = plan(data_dir / "services", sizes, port=port, training=tracking(tensorboard, mlflow))
     refuse_taken_ports(specs)
     with suppress(KeyboardInterrupt), claimed(data_dir):
         screen.say(f"starting {len(specs)} processes; their logs are in {data_dir / 'logs'}")
@@ -51,6 +60,21 @@ def up(
             screen.say(_ready(specs))
             supervisor.wait(threading.Event())
     screen.say("stopped")
+
+
+def tracking(tensorboard: Path | None, mlflow: str) -> dict[str, str]:
+    """Return the settings of training nodes that log there; FailedPrecondition if the package for it is missing."""
+    from headrace.errors import FailedPrecondition
+
+    settings: dict[str, str] = {}
+    if tensorboard:
+        settings["TENSORBOARD_DIR"] = str(tensorboard.resolve())
+    if mlflow:
+        settings["MLFLOW_TRACKING_URI"] = mlflow
+    for package, wanted in (("tensorboard", tensorboard), ("mlflow", mlflow)):
+        if wanted and find_spec(package) is None:
+            raise FailedPrecondition(f"{package} is not installed; pip install 'headrace[{package}]'")
+    return settings
 
 
 def refuse_taken_ports(specs: Sequence[ProcessSpec]) -> None:

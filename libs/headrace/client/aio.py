@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from headrace.client import requests
 from headrace.client.address import checked_address
+from headrace.client.aio_inspection import AsyncInspection
 from headrace.client.aio_prediction import AsyncPredictor
 from headrace.client.following import follow_async
 from headrace.client.naming import deployment_name, job_name, node_name
@@ -51,6 +52,7 @@ class AsyncClient:
         self.jobs = JobsStub(self._channel)
         self.deployments = DeploymentsStub(self._channel)
         self.cluster = ClusterStub(self._channel)
+        self.inspection = AsyncInspection(self._channel, self.watch)
         self._predictor = AsyncPredictor(self.deployments, project)
         self._threaded = Client(address, project)
 

@@ -97,7 +97,7 @@ class Inspection:
         attempt = 0
         for current in self._watch(job.name):
             final = is_final(current)
-            if current.attempt > attempt and (current.state in _BEGUN or final):
+            if current.attempt > attempt and begun(current):
                 attempt = current.attempt
                 request = ReadLogRequest(
                     name=task_name(current, attempt, rank), tail_lines=tail_lines, follow=not final
@@ -107,3 +107,8 @@ class Inspection:
                 tail_lines = 0
             if final:
                 return
+
+
+def begun(job: Job) -> bool:
+    """Tell whether the tasks of the job's attempt run, or did."""
+    return job.state in _BEGUN or is_final(job)

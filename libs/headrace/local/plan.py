@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,20 @@ class Sizes:
 
 
 def plan(
-    data_dir: Path, sizes: Sizes, *, port: int = SCHEDULER_PORT, take_port: Callable[[], int] = free_port
+    data_dir: Path,
+    sizes: Sizes,
+    *,
+    port: int = SCHEDULER_PORT,
+    take_port: Callable[[], int] = free_port,
+    training: Mapping[str, str] | None = None,
 ) -> list[ProcessSpec]:
     """Return the processes in the order they are started.
 
     The scheduler, the registry and the first inference node stand on `port`, `port` + 1 and `port` + 2, where people look for
     them; `port` 0 takes free ones. All other processes take free ports, and keep them when they are started again.
+
+    Args:
+        training: Further settings of the training nodes.
     """
     registry, scheduler, inference = (
         join_address(_HOST, port + offset if port else take_port()) for offset in (1, 0, 2)
@@ -42,7 +50,7 @@ def plan(
         planner.service("registry", registry),
         planner.service("scheduler", scheduler, REGISTRY_ADDRESS=registry),
         *planner.nodes("parameters", sizes.shards),
-        *planner.nodes("training", sizes.workers, ALLOW_ARCHIVES="true"),
+        *planner.nodes("training", sizes.workers, ALLOW_ARCHIVES="true", **(training or {})),
         *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true"),
         *planner.nodes("inference", sizes.replicas, first=inference),
     ]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import grpc
 
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.names import TaskName
 from headrace.tasks.frames import PROFILE
 from headrace.tasks.history import read_history
 from headrace.tasks.log import CHUNK_BYTES, read_log, tail_offset
 from headrace.tasks.profiles import MOST_STEPS, USUAL_STEPS, new_order, wait_for_trace
 from headrace.tasks.records import Records
-from headrace.tasks.service import TaskService
+from headrace.tasks.service import RunningTask, TaskService
 from headrace.tasks.stacks import dump_stacks
 from headrace.tasks.v1.inspection_pb2 import (
     CaptureProfileRequest,
@@ -76,7 +76,8 @@ class InspectionServicer(GeneratedServicer):
     def DumpStacks(self, request: DumpStacksRequest, context: grpc.ServicerContext) -> Stacks:  # noqa: ARG002 - gRPC passes it
         """Say where a task is."""
         TaskName.parse(request.name)
-        source, text = dump_stacks(self._tasks.running(request.name).pid, self._folder(request.name, 0))
+        folder = self._folder(request.name, 0)
+        source, text = dump_stacks(self._running(request.name).pid, folder)
         return Stacks(source=source, text=text)
 
     def CaptureProfile(
@@ -89,7 +90,7 @@ class InspectionServicer(GeneratedServicer):
                 f"steps is {request.steps}; at most {MOST_STEPS} are recorded", field="steps"
             )
         order, folder = new_order(request.steps or USUAL_STEPS), self._folder(request.name, 0)
-        self._tasks.running(request.name).order(PROFILE + order.encode())
+        self._running(request.name).order(PROFILE + order.encode())
         trace = wait_for_trace(folder, order, context.is_active, lambda: self._tasks.is_running(request.name))
         if trace is None:
             return
@@ -99,6 +100,13 @@ class InspectionServicer(GeneratedServicer):
 
     def _folder(self, name: str, epoch: int) -> Path:
         return self._records.find(TaskName.parse(name), epoch)
+
+    def _running(self, name: str) -> RunningTask:
+        """Return the process of a task that this node has a record of; FailedPrecondition unless it runs."""
+        try:
+            return self._tasks.running(name)
+        except NotFound:  # it was forgotten as soon as the scheduler knew how it ended
+            raise FailedPrecondition(f"{name} has ended; only a task that runs can be looked into") from None
 
     def _goes_on(self, name: str, folder: Path) -> bool:
         return self._tasks.is_running(name) and folder == self._folder(name, 0)

@@ -76,6 +76,9 @@ def test_a_task_that_has_ended_cannot_be_looked_into(node: TaskNode) -> None:
     node.end(name)
     with pytest.raises(FailedPrecondition, match="is SUCCEEDED; only a task that runs"):
         dump(node, name)
+    node.tasks.forget([name])
+    with pytest.raises(FailedPrecondition, match="has ended; only a task that runs"):
+        dump(node, name)
     with pytest.raises(NotFound):
         dump(node, f"{PROJECT}/nobody")
 

@@ -54,3 +54,10 @@ def test_every_node_knows_where_scheduler_and_registry_are(tmp_path: Path, ports
         prefix = spec.module.upper()
         assert spec.environment[f"{prefix}_SCHEDULER_ADDRESS"] == specs[1].address
         assert spec.environment[f"{prefix}_REGISTRY_ADDRESS"] == specs[0].address
+
+
+def test_settings_of_training_nodes_reach_them_alone(tmp_path: Path) -> None:
+    ports = count(20_000)
+    specs = plan(tmp_path, Sizes(), take_port=lambda: next(ports), training={"TENSORBOARD_DIR": "/runs"})
+    told = {spec.name for spec in specs if "/runs" in spec.environment.values()}
+    assert told == {"training-0", "training-1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.cli.views.table import Table
@@ -79,9 +79,22 @@ def _drawing(name: str, curve: Curve, width: int) -> list[str]:
 def _cells(points: Sequence[tuple[int, float]], low: float, high: float, columns: int) -> list[list[str]]:
     dots = [[0] * columns for _ in range(HEIGHT)]
     first, steps = points[0][0], max(points[-1][0] - points[0][0], 1)
-    for step, value in points:
-        x = round((step - first) / steps * (2 * columns - 1))
-        part = (high - value) / (high - low) if high > low else 0.5
-        y = round(part * (4 * HEIGHT - 1))
-        dots[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
+    places = [
+        (
+            round((step - first) / steps * (2 * columns - 1)),
+            round(((high - value) / (high - low) if high > low else 0.5) * (4 * HEIGHT - 1)),
+        )
+        for step, value in points
+    ]
+    for begin, end in zip(places, [*places[1:], places[-1]], strict=True):
+        for x, y in _line(begin, end):
+            dots[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
     return [[chr(_BRAILLE + dot) if dot else " " for dot in row] for row in dots]
+
+
+def _line(begin: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield the places of a straight line, without a gap."""
+    (x0, y0), (x1, y1) = begin, end
+    count = max(abs(x1 - x0), abs(y1 - y0), 1)
+    for index in range(count + 1):
+        yield x0 + round((x1 - x0) * index / count), y0 + round((y1 - y0) * index / count)
