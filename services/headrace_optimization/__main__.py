@@ -52,7 +52,14 @@ def _launcher(settings: Settings) -> Launcher:
         "object_storage": settings.object_storage,
         "threads": settings.threads,
     }
-    return Launcher(CHILD, settings.data_dir, context, kept=settings.kept, limits=settings.task_limits)
+    return Launcher(
+        CHILD,
+        settings.data_dir,
+        context,
+        kept=settings.kept,
+        limits=settings.task_limits,
+        frozen_s=settings.frozen_s,
+    )
 
 
 def _join(process: Process, settings: Settings, tasks: TaskService, address: str) -> None:

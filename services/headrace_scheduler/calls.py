@@ -8,7 +8,7 @@ import grpc
 from headrace.errors import FailedPrecondition
 from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
-from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.context import PROJECT_METADATA
 from headrace.scheduler.v1.jobs_pb2 import Job
@@ -20,6 +20,7 @@ from headrace_scheduler.core.commands import (
     DeleteStore,
     LoadModel,
     ResolveVersion,
+    SetMembers,
     StartTask,
     StopTask,
     UnloadModel,
@@ -42,6 +43,11 @@ def perform(command: Command, channel: grpc.Channel) -> str:
     match command:
         case CreateStore():
             stores_pb2_grpc.StoresStub(channel).CreateStore(create_store_request(command), timeout=TRANSFER_S)
+        case SetMembers():
+            members = members_pb2.SetMembersRequest(
+                name=command.store, epoch=command.epoch, generation=command.generation, workers=command.ranks
+            )
+            stores_pb2_grpc.StoresStub(channel).SetMembers(members, timeout=TRANSFER_S)
         case DeleteStore():
             delete = stores_pb2.DeleteStoreRequest(name=command.store, epoch=command.epoch)
             stores_pb2_grpc.StoresStub(channel).DeleteStore(delete, timeout=SHORT_S)
@@ -121,6 +127,7 @@ def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
         optimizer=train.optimizer if storeless else None,
         snapshot=command.snapshot,
         lead=lead if storeless else None,
+        elastic=train.min_workers > 0,
         best=best_message(command.best) if command.best else None,
     )
 

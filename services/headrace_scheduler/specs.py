@@ -29,6 +29,7 @@ from headrace_scheduler.updates import check_updates
 DEFAULT_ATTEMPTS = 5
 MAX_ATTEMPTS = 100
 MAX_GANG = 1024  # workers, or shards
+MAX_FACTOR = 1000.0
 MAX_JOB_ID = 40  # leaves room for attempt, kind and rank in the names of tasks
 DEFAULT_LEARNING_RATE = 1e-3  # of AdamW: what most of the literature starts from
 MAX_SPEC_BYTES = 1 << 20  # a program's `config` is the only part that can be long
@@ -53,6 +54,10 @@ def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
         pool=str(PoolName.parse(wished.pool or DEFAULT_POOL, field="job.pool")),
         workers=spec.train.workers if train else 1,
         shards=spec.train.shards if train else 0,
+        min_workers=spec.train.min_workers,
+        straggler_factor=spec.train.straggler_factor,
+        # A worker that comes to lead does not know which values another one found best.
+        hands_over=not spec.train.options.HasField("selection"),
         max_attempts=_within(wished.max_attempts or DEFAULT_ATTEMPTS, MAX_ATTEMPTS, "job.max_attempts"),
         create_time=now,
     )
@@ -96,6 +101,7 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
         train.optimizer.adamw.learning_rate = DEFAULT_LEARNING_RATE
     check_updates(train)
     _complete_strategy(train)
+    _check_elastic(train)
     with _in_field("job.train"):
         check_options(train.options, train.workers, train.strategy)
 
@@ -129,6 +135,20 @@ def _complete_strategy(train: jobs_pb2.TrainSpec) -> None:
     if norm and train.strategy == Strategy.STRATEGY_LOCAL_SGD:
         rule = "with STRATEGY_LOCAL_SGD no step has a gradient of all workers to clip; leave it out"
         raise _bad("job.train.optimizer.maximum_gradient_norm", norm, rule)
+
+
+def _check_elastic(train: jobs_pb2.TrainSpec) -> None:
+    field, least = "job.train.min_workers", train.min_workers
+    factor = train.straggler_factor
+    if factor and not (least and 2 <= factor <= MAX_FACTOR):  # a NaN is within nothing
+        raise _bad("job.train.straggler_factor", factor, f"0, or with min_workers 2 to {MAX_FACTOR:g}")
+    if least > train.workers:
+        raise _bad(field, least, f"at most the {train.workers} workers, or 0: all of them are needed")
+    if least and train.strategy != Strategy.STRATEGY_PARAMETER_SERVER:
+        rule = "only with STRATEGY_PARAMETER_SERVER can a run go on without a worker; leave it out"
+        raise _bad(field, least, rule)
+    if least and train.backup_workers >= least:
+        raise _bad("job.train.backup_workers", train.backup_workers, f"fewer than the min_workers, {least}")
 
 
 def _check_program(program: Program, project: str) -> None:

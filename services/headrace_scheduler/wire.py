@@ -77,7 +77,7 @@ def _failure_message(failure: jobs.Failure) -> task_pb2.Failure:
 
 
 def _result_message(result: jobs.Result) -> task_pb2.TaskResult:
-    return task_pb2.TaskResult(version=result.version, metrics=result.metrics)
+    return task_pb2.TaskResult(version=result.version, metrics=result.metrics, led=result.led)
 
 
 def condition_message(condition: Condition) -> jobs_pb2.Condition:
@@ -218,7 +218,8 @@ def _read_task(task: task_pb2.Task) -> events.TaskReport:
         failure=jobs.Failure(failure.reason, failure.message, failure.detail)
         if task.HasField("failure")
         else None,
-        result=jobs.Result(task.result.version, dict(task.result.metrics))
+        result=jobs.Result(task.result.version, dict(task.result.metrics), task.result.led)
         if task.HasField("result")
         else None,
+        ready=task.ready,
     )

@@ -54,7 +54,14 @@ def _launcher(settings: Settings) -> Launcher:
         "peak_flops": settings.peak_flops,
         "data_dir": str(settings.data_dir.resolve()),
     }
-    return Launcher(CHILD, settings.data_dir, context, kept=settings.kept, limits=settings.task_limits)
+    return Launcher(
+        CHILD,
+        settings.data_dir,
+        context,
+        kept=settings.kept,
+        limits=settings.task_limits,
+        frozen_s=settings.frozen_s,
+    )
 
 
 def _join(process: Process, settings: Settings, tasks: TaskService, address: str) -> None:

@@ -97,9 +97,10 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         run = replace(read_run(request), peak_flops=_peak(request, context))
         rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
+        reporter.send(Task(ready=True))
         rank.train()
         log.info("training_ended", step=rank.step, metrics=rank.metrics)
-        if request.rank != 0:
+        if not rank.leads:
             return TaskResult(metrics=rank.metrics)
         return _finish(request, rank, best_values, registry, reporter)
 
@@ -126,10 +127,10 @@ def _finish(
     test_metrics = rank.evaluate_test()
     metrics = rank.metrics | test_metrics
     if not request.model:
-        return TaskResult(metrics=metrics)
+        return TaskResult(metrics=metrics, led=True)
     assert registry is not None, "StartTask refuses a model without a registry"
     version = register(registry, request, rank.model.state(), test_metrics, step)
-    return TaskResult(version=version.name, metrics=metrics)
+    return TaskResult(version=version.name, metrics=metrics, led=True)
 
 
 def _registry(address: str, stack: ExitStack) -> RegistryClient | None:

@@ -31,7 +31,7 @@ def synchronizer_for(
         timeout_s=timeout_s,
     )
     reporter.on_stop(store.close)
-    return ParameterServer(store)
+    return ParameterServer(store, elastic=request.elastic)
 
 
 def _all_reduce(

@@ -33,7 +33,12 @@ def check_request(request: StartTaskRequest) -> None:
     _check_least(1, epoch=request.epoch, world_size=request.world_size)
     if request.world_size > MAX_WORLD_SIZE:
         raise InvalidArgument(f"world_size {request.world_size} exceeds {MAX_WORLD_SIZE}", field="world_size")
-    if request.rank >= request.world_size:
+    if request.elastic and not uses_store(request.strategy):
+        strategy = Strategy.Name(request.strategy)
+        raise InvalidArgument(
+            f"elastic is for STRATEGY_PARAMETER_SERVER; leave it out with {strategy}", field="elastic"
+        )
+    if request.rank >= request.world_size and not request.elastic:
         raise InvalidArgument(
             f"rank {request.rank} is none of 0 to {request.world_size - 1}; ranks count from 0", field="rank"
         )

@@ -34,6 +34,19 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)],
     batch_size: Annotated[int, typer.Option(help="Examples per step, over all workers.", min=1)],
     workers: Annotated[int, typer.Option(help="Training processes.", min=1)] = 1,
+    min_workers: Annotated[
+        int,
+        typer.Option(
+            help="Workers it begins with, and goes on with when others are lost; 0: all of them.", min=0
+        ),
+    ] = 0,
+    straggler_factor: Annotated[
+        float,
+        typer.Option(
+            help="Replace a worker that takes so many times as long as the others, with --min-workers; 0: none.",
+            min=0,
+        ),
+    ] = 0.0,
     strategy: Annotated[
         Literal["parameter-server", "all-reduce", "local-sgd"],
         typer.Option(
@@ -159,6 +172,8 @@ def train(
             steps=steps,
             batch_size=batch_size,
             workers=workers,
+            min_workers=min_workers,
+            straggler_factor=straggler_factor,
             strategy=_STRATEGIES[strategy],
             average_every_steps=average_every,
             shards=shards,

@@ -57,6 +57,10 @@ class TrainOptions(UpdateOptions, SelectionOptions, CompressionOptions, total=Fa
     steps: Required[int]  # optimizer steps in all
     batch_size: Required[int]  # examples per step over all workers
     workers: int  # 1; training processes
+    straggler_factor: (
+        float  # 0: none; with min_workers: one that takes so many times as long as the others is replaced
+    )
+    min_workers: int  # 0, all of them; the run begins, and goes on when others are lost, with so many
     strategy: (
         StrategyKind  # "parameter_server"; "all_reduce" and "local_sgd": the workers agree among themselves
     )
@@ -114,6 +118,8 @@ def train_job(
     steps: int,
     batch_size: int,
     workers: int = 1,
+    min_workers: int = 0,
+    straggler_factor: float = 0.0,
     strategy: StrategyKind = "parameter_server",
     shards: int | None = None,
     average_every_steps: int = 0,
@@ -183,6 +189,8 @@ def train_job(
         program=program,
         model=model_name(project, model),
         workers=_whole("workers", workers, least=1),
+        min_workers=_whole("min_workers", min_workers),
+        straggler_factor=straggler_factor,
         strategy=choose("strategy", strategy, _STRATEGIES),
         shards=0 if shards is None else _whole("shards", shards, least=1),
         consistency=store_consistency(consistency, staleness_bound, backup_workers, workers),

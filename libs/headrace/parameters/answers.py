@@ -52,6 +52,24 @@ class Pulled:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One of `count` places of a generation, counted from 0.
+
+    `step` is the one to compute with the values that came with the place; 0 where the store leaves that to the worker (SSP, ASYNC).
+    """
+
+    index: int = 0
+    count: int = 1
+    generation: int = 0
+    step: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first: one worker does what is to be done once."""
+        return self.index == 0
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Where a store was saved: one artifact name per shard, in their order, and the (smallest) version in them.
 

@@ -12,12 +12,12 @@ from typing import Self
 
 import grpc
 
-from headrace.parameters.answers import Mark, Pulled, Snapshot, summed_up
+from headrace.parameters.answers import Mark, Place, Pulled, Snapshot, summed_up
 from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.finishing import Finisher
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
-from headrace.parameters.membership import Membership, Place
+from headrace.parameters.membership import Membership
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
 from headrace.parameters.saving import save

@@ -2,33 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from headrace.errors import Aborted, DeadlineExceeded, MembersChanged, OutOfRange, StaleEpoch
+from headrace.parameters.answers import Place
 from headrace.parameters.shard import ShardClient
 from headrace.parameters.together import Together
 from headrace.parameters.v1.stores_pb2 import CONSISTENCY_BSP, Store
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
-
-
-@dataclass(frozen=True)
-class Place:
-    """One of `count` places of a generation, counted from 0.
-
-    `step` is the one to compute with the values that came with the place; 0 where the store leaves that to the worker (SSP, ASYNC).
-    """
-
-    index: int = 0
-    count: int = 1
-    generation: int = 0
-    step: int = 0
-
-    @property
-    def leads(self) -> bool:
-        """Whether it is the first: one worker does what is to be done once."""
-        return self.index == 0
 
 
 class Membership:

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import DtypeMismatch, NotFound, ShapeMismatch
-from headrace.parameters.answers import Pulled, summed_up
+from headrace.parameters.answers import Place, Pulled, summed_up
 from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
 from headrace.parameters.layout import Floats
-from headrace.parameters.membership import Place
 from headrace.parameters.operation import Operation
 from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
 from headrace.parameters.row_shard import AskedRows, RowAnswer, RowGradient, RowShardClient, place

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from headrace.names import TaskName
 from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.frozen import FROZEN, FROZEN_S, end_frozen
 from headrace.tasks.limits import Limits
 from headrace.tasks.log import CHUNK_BYTES, LogWriter
 from headrace.tasks.records import RECORD, Kept, Records
@@ -64,6 +65,7 @@ class Launcher:
         limits: Limits | None = None,
         stop_grace_s: float = STOP_GRACE_S,
         kill_grace_s: float = KILL_GRACE_S,
+        frozen_s: float = FROZEN_S,
     ) -> None:
         """Make the folders, and remove what a killed service left in them.
 
@@ -73,11 +75,12 @@ class Launcher:
             context: What every task of the service is told beside its request; anything JSON can say.
             kept: How much is kept of the tasks.
             limits: What a task may use of the machine.
+            frozen_s: How long a task may be stopped by a signal before it is killed.
         """
         self._module = module
         self._limits = limits or Limits()
         self._context = dict(context or {})
-        self._graces = (stop_grace_s, kill_grace_s)
+        self._graces, self._frozen_s = (stop_grace_s, kill_grace_s), frozen_s
         self._work_dir = data_dir.resolve() / "work"
         self.records = Records(data_dir.resolve() / "records", kept)
         shutil.rmtree(self._work_dir, ignore_errors=True)
@@ -120,6 +123,7 @@ class Launcher:
             limits=self._limits,
             frames=frames,
             graces=self._graces,
+            frozen_s=self._frozen_s,
             on_event=on_event,
             on_exit=on_exit,
         )
@@ -137,10 +141,12 @@ class TaskProcess:
         limits: Limits,
         frames: tuple[bytes, ...],
         graces: tuple[float, float],
+        frozen_s: float,
         on_event: OnEvent,
         on_exit: OnExit,
     ) -> None:
         self._work_dir, self._log = work_dir, log
+        self._frozen, self._frozen_s = False, frozen_s
         self._graces, self._on_event, self._on_exit = graces, on_event, on_exit
         self._lock = threading.Lock()
         self._told = threading.Event()  # the request has been sent: STOP must not come before it
@@ -194,12 +200,13 @@ class TaskProcess:
             last_words = log.tail(_DETAIL_LINES)
         shutil.rmtree(self._work_dir, ignore_errors=True)
         # The message is the same for the same end, so that the scheduler can tell a crash that repeats itself.
-        self._on_exit(Failure(reason=TASK_CRASHED, message=_say(status), detail=last_words))
+        self._on_exit(
+            Failure(reason=TASK_CRASHED, message=FROZEN if self._frozen else _say(status), detail=last_words)
+        )
 
     def _wait(self) -> int:
         """Wait for the subprocess, end the rest of its group and who left it, and return its status."""
-        # Not reaped yet, so its id cannot belong to a stranger while the group is signalled.
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self._frozen = end_frozen(self.pid, self._frozen_s)
         self._signal(signal.SIGKILL)
         end_marked(self._mark)
         with self._lock:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from headrace.node.settings import NodeSettings
+from headrace.tasks.frozen import FROZEN_S
 from headrace.tasks.limits import Limits, can_limit
 from headrace.tasks.records import KEPT_TASKS, MAX_LOG_BYTES, Kept
 
@@ -17,6 +18,12 @@ class TaskNodeSettings(NodeSettings):
     allowed_programs: list[str] = Field(
         ["headrace_examples"],
         description="Modules and packages whose programs may run, separated by commas; a package stands for all below it.",
+    )
+    frozen_s: float = Field(
+        FROZEN_S,
+        gt=0,
+        le=86400,
+        description="How long a task's process may be stopped by a signal (SIGSTOP) before it is killed.",
     )
     allow_archives: bool = Field(
         False,

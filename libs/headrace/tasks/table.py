@@ -66,7 +66,7 @@ class TaskTable:
         return self._changed(task), True
 
     def apply(self, name: str, event: Task) -> None:
-        """Take what the process reports: `progress`, `checkpoint`, `best`, `rendezvous`, `result` or `failure`; an empty event says that work began."""
+        """Take what the process reports: `progress`, `checkpoint`, `best`, `rendezvous`, `ready`, `result` or `failure`; an empty event says that work began."""
         entry = self._entry(name)
         task = entry.task
         if task.state in FINAL:
@@ -82,6 +82,7 @@ class TaskTable:
             task.best.CopyFrom(event.best)
         if event.rendezvous:
             task.rendezvous = event.rendezvous
+        task.ready |= event.ready
         if event.HasField("result") or event.HasField("failure"):
             entry.outcome.CopyFrom(event)
         self._changed(task)

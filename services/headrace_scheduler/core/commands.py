@@ -29,6 +29,19 @@ class CreateStore:
 
 
 @dataclass(frozen=True)
+class SetMembers:
+    """Stores.SetMembers: whose gradients this shard takes from now on."""
+
+    target: Target
+    job: str
+    store: str
+    epoch: int
+    index: int
+    generation: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class DeleteStore:
     """Stores.DeleteStore, of this epoch or an older one."""
 
@@ -100,7 +113,9 @@ class UnloadModel:
     model: str
 
 
-Command = CreateStore | DeleteStore | StartTask | StopTask | ResolveVersion | LoadModel | UnloadModel
+Command = (
+    CreateStore | SetMembers | DeleteStore | StartTask | StopTask | ResolveVersion | LoadModel | UnloadModel
+)
 
 
 @dataclass(frozen=True)

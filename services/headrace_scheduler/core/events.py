@@ -87,6 +87,7 @@ class TaskReport:
     best: Best | None = None
     failure: Failure | None = None
     result: Result | None = None
+    ready: bool = False
 
 
 @dataclass(frozen=True)

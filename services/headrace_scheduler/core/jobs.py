@@ -79,6 +79,8 @@ class Member:
     state: MemberState = MemberState.PLACED
     since: float = 0.0
     leaving: bool = False  # its process ends in good order: what that does to the attempt is nobody's failure
+    joined: bool = True  # a task: it is a member of the run; one that is added is not before it is ready
+    generation: int = 0  # a store: of the members that it has been told
 
     def to(self, state: MemberState, now: float) -> "Member":
         """Return it in another state."""
@@ -128,6 +130,7 @@ class Result:
 
     version: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    led: bool = False  # as TaskResult.led
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,27 @@ class Job:
     shards: int  # 0: it needs no stores
     max_attempts: int
     create_time: float
+    min_workers: int = 0  # it goes on with so many, and begins with them; 0: with all of them, or not at all
+    straggler_factor: float = (
+        0.0  # a worker that takes so many times as long as the others is replaced; 0: none is
+    )
+    hands_over: bool = True  # another worker can take the place of the one that leads
     sequence: int = 0  # place in the queue
     state: JobState = JobState.QUEUED
     attempt: int = 0
     excused: int = 0  # attempts that ended because a node left in good order
     crash: str = ""  # how the last attempt crashed, if it did before its first step
     members: tuple[Member, ...] = ()
-    remnants: tuple[Member, ...] = ()  # what former attempts may still have on nodes
+    remnants: tuple[
+        Member, ...
+    ] = ()  # what former attempts, and workers that are gone, may still have on nodes
+    # Of this attempt:
+    first_workers: int = 0  # it began with
+    next_rank: int = 0  # of a worker that is added
+    generation: int = 0  # of the members of the run: grows when a worker joins or is gone
+    lost_workers: int = 0
+    straggler: int = -1  # rank of the worker that was last told to be much slower than the others
+    avoided_nodes: tuple[str, ...] = ()  # on which a worker was too slow
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
     checkpoint: Checkpoint | None = None  # the newest
     # Where this attempt began: fixed, so that a repeated StartTask says the same.
@@ -185,6 +202,11 @@ class Job:
     def tasks(self) -> tuple[Member, ...]:
         """The tasks of this attempt, by rank."""
         return tuple(member for member in self.members if member.task)
+
+    @property
+    def joined_tasks(self) -> tuple[Member, ...]:
+        """The tasks that are members of the run, by rank."""
+        return tuple(task for task in self.tasks if task.joined)
 
     @property
     def stores(self) -> tuple[Member, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from headrace_scheduler.core import elastic, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
     Checkpoint,
@@ -51,6 +52,12 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         state=JobState.STARTING,
         attempt=job.attempt + 1,
         members=members,
+        first_workers=sum(member.task for member in members),
+        next_rank=sum(member.task for member in members),
+        generation=0,
+        lost_workers=0,
+        straggler=-1,
+        avoided_nodes=(),
         start_time=job.start_time or now,
         resume=_resume(job),
         resume_best=job.best,
@@ -80,6 +87,13 @@ def failed(job: Job, failure: Failure, now: float) -> Job:
     if job.crash and _crash(job, failure) == job.crash:
         return _given_up(job, replace(failure, message=f"{failure.message}, {CRASHES_ALWAYS}"), now)
     return _queued_again(job, failure, failure.message, now)
+
+
+def member_failed(job: Job, member: Member, failure: Failure, now: float) -> Job:
+    """Go on without one of the workers, if that can be; else end the attempt, or the job."""
+    if failure.reason in COSTS_AN_ATTEMPT and elastic.goes_on_without(job, member):
+        return elastic.without(job, member, failure, now)
+    return failed(job, failure, now)
 
 
 def _given_up(job: Job, failure: Failure, now: float) -> Job:
@@ -130,7 +144,7 @@ def settled(job: Job, now: float) -> Job:
     if lead.state is MemberState.SUCCEEDED and not any(member.state.active for member in job.tasks):
         return _final(job, Verdict(JobState.SUCCEEDED, "succeeded"), now)
     begun = (MemberState.RUNNING, MemberState.SUCCEEDED, MemberState.LOST, MemberState.GONE)
-    if job.state is JobState.STARTING and all(member.state in begun for member in job.tasks):
+    if job.state is JobState.STARTING and all(member.state in begun for member in job.joined_tasks):
         return replace(job, state=JobState.RUNNING, message=f"attempt {job.attempt} runs")
     return job
 
@@ -161,7 +175,7 @@ def member_lost(job: Job, member: Member, state: MemberState, failure: Failure, 
     if not current or not was_active:
         return job
     if job.state.placed and not _result_is_safe(job):
-        return failed(job, failure, now)
+        return settled(member_failed(job, member, failure, now), now)
     return settled(job, now)
 
 
@@ -174,6 +188,9 @@ def store_recovered(job: Job, member: Member, moved: Member, where: str, now: fl
         where: What to tell people.
     """
     current = member in job.members
+    moved = replace(
+        moved, generation=0
+    )  # before it had values nothing was written of its members: tell it again
     if moved.state is MemberState.LOST:
         moved = moved.to(MemberState.HELD, now)
     job = job.with_member(moved)
@@ -185,7 +202,7 @@ def store_recovered(job: Job, member: Member, moved: Member, where: str, now: fl
 
 
 def _result_is_safe(job: Job) -> bool:
-    """Tell whether rank 0 has registered the result: then no loss of another member can spoil it."""
+    """Tell whether the result is registered: then no loss of another member can spoil it."""
     return job.tasks[0].state is MemberState.SUCCEEDED
 
 
@@ -194,10 +211,12 @@ def reported(job: Job, member: Member, task: TaskReport, now: float) -> Job:
     if member.state.settled:
         return job
     job = _with_progress(job, member.index, task)
+    if task.ready and not member.joined and job.state.placed:
+        job, member = elastic.joined(job, member), replace(member, joined=True)
     if task.state in (TaskState.STARTING, TaskState.STOPPING):
         return _forward(job, member, MemberState.HELD, now)
     if task.state is TaskState.RUNNING:
-        return settled(_forward(job, member, MemberState.RUNNING, now), now)
+        return stragglers.noted(settled(_forward(job, member, MemberState.RUNNING, now), now), now)
     return _ended(job, member, task, now)
 
 
@@ -216,9 +235,13 @@ def held(job: Job, member: Member, now: float) -> Job:
 
 def _ended(job: Job, member: Member, task: TaskReport, now: float) -> Job:
     if task.state is TaskState.SUCCEEDED:
-        if member.index == 0:
-            job = replace(job, result=task.result)
-        return settled(job.with_member(member.to(MemberState.SUCCEEDED, now)), now)
+        job = job.with_member(member.to(MemberState.SUCCEEDED, now))
+        if member.index != job.tasks[0].index:
+            return settled(job, now)
+        if job.min_workers and job.state.placed and not (task.result and task.result.led):
+            why = f"worker {member.index} was done before it heard that it was to lead"
+            return failed(job, Failure("NODE_LOST", f"the worker that led is gone, and {why}"), now)
+        return settled(replace(job, result=task.result), now)
     if task.state is TaskState.FAILED:
         failure = task.failure or Failure("UNKNOWN", f"{task.name} failed and its node does not say why")
         job = job.with_member(member.to(MemberState.FAILED, now))
@@ -227,26 +250,27 @@ def _ended(job: Job, member: Member, task: TaskReport, now: float) -> Job:
         job = job.with_member(member.to(MemberState.GONE, now))
     if failure.reason in COSTS_AN_ATTEMPT and job.state.placed and _result_is_safe(job):
         return settled(job, now)
-    return settled(failed(job, failure, now), now)
+    return settled(member_failed(job, member, failure, now), now)
 
 
 def _with_progress(job: Job, rank: int, task: TaskReport) -> Job:
+    lead = job.tasks[0].index
     if task.progress is not None:
         ranks = {**job.rank_progress, rank: task.progress}
-        job = replace(job, rank_progress=ranks, progress=_fold(ranks) or job.progress)
+        job = replace(job, rank_progress=ranks, progress=_fold(ranks, lead) or job.progress)
     newer = job.checkpoint is None or (
         task.checkpoint is not None and task.checkpoint.step > job.checkpoint.step
     )
-    if rank == 0 and task.checkpoint is not None and newer:
+    if rank == lead and task.checkpoint is not None and newer:
         job = replace(job, checkpoint=task.checkpoint)
-    if rank == 0 and task.best is not None:
+    if rank == lead and task.best is not None:
         job = replace(job, best=task.best)
     return job
 
 
-def _fold(ranks: dict[int, Progress]) -> Progress | None:
-    """Rank 0 tells how far the job is; the throughput is that of all ranks together."""
-    lead = ranks.get(0)
+def _fold(ranks: dict[int, Progress], leading: int) -> Progress | None:
+    """The rank that leads tells how far the job is; the throughput is that of all ranks together."""
+    lead = ranks.get(leading)
     if lead is None:
         return None
     rates = [

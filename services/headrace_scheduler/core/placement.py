@@ -5,9 +5,10 @@ is placed first, and the younger ones wait behind it, so a wide gang is never st
 others pass: one that pauses after a failed attempt, and one that would not fit even if all its nodes were idle.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from headrace_scheduler.core.elastic import wants_more
 from headrace_scheduler.core.jobs import Job, JobKind, JobState, Member, store_name, task_name
 from headrace_scheduler.core.nodes import Node, NodeKind
 from headrace_scheduler.core.tables import Tables
@@ -15,11 +16,12 @@ from headrace_scheduler.core.tables import Tables
 
 @dataclass(frozen=True)
 class Demand:
-    """How many slots a job needs on nodes of one kind; shards of a store must be on different nodes."""
+    """How many slots a job needs on nodes of one kind, and how many it would take; shards of a store must be on different nodes."""
 
     kind: NodeKind
     count: int
     distinct: bool
+    most: int
 
     def capacity(self, slots: int) -> int:
         """Return how many of the parts a node with `slots` slots can take."""
@@ -28,10 +30,10 @@ class Demand:
 
 def demands(job: Job) -> tuple[Demand, ...]:
     """List what a job needs, in the order it is checked."""
-    tasks = Demand(job.kind.task_node, job.workers, distinct=False)
+    tasks = Demand(job.kind.task_node, job.min_workers or job.workers, distinct=False, most=job.workers)
     if not job.shards:
         return (tasks,)
-    return (Demand(NodeKind.PARAMETERS, job.shards, distinct=True), tasks)
+    return (Demand(NodeKind.PARAMETERS, job.shards, distinct=True, most=job.shards), tasks)
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,35 @@ def _occupant(member: Member) -> str:
 
 
 def place(tables: Tables, job: Job, now: float, lease_s: float) -> tuple[Member, ...] | None:
-    """Choose a node for every store and task of the job's next attempt; None if it cannot have all of them now."""
+    """Choose a node for every store and task of the job's next attempt; None if it cannot have all that it needs now."""
     usage = Usage.of(tables)
     chosen = [_choose(tables, job, demand, usage, now, lease_s) for demand in demands(job)]
     if any(nodes is None for nodes in chosen):
         return None
     return tuple(
-        _member(job, demand.kind is not NodeKind.PARAMETERS, index, node, now)
+        _member(job, job.attempt + 1, demand.kind is not NodeKind.PARAMETERS, index, node, now)
         for demand, nodes in zip(demands(job), chosen, strict=True)
         for index, node in enumerate(nodes or ())
     )
 
 
 def _choose(
-    tables: Tables, job: Job, demand: Demand, usage: Usage, now: float, lease_s: float
+    tables: Tables,
+    job: Job,
+    demand: Demand,
+    usage: Usage,
+    now: float,
+    lease_s: float,
+    avoided: Sequence[str] = (),
 ) -> list[Node] | None:
     """Take the freest node again and again."""
-    nodes = [node for node in in_pool(tables, job, demand) if not node.refusal(now, lease_s)]
+    there = (node for node in in_pool(tables, job, demand) if node.name not in avoided)
+    nodes = [node for node in there if not node.refusal(now, lease_s)]
     left = {node.name: demand.capacity(usage.free(node)) for node in nodes}
     if sum(left.values()) < demand.count:
         return None
     chosen = []
-    for _ in range(demand.count):
+    for _ in range(min(demand.most, sum(left.values()))):
         node = min(nodes, key=lambda node: (-left[node.name], -usage.free(node), node.name))
         left[node.name] -= 1
         chosen.append(node)
@@ -101,8 +110,7 @@ def in_pool(tables: Tables, job: Job, demand: Demand) -> list[Node]:
     return [node for node in tables.nodes.values() if node.kind is demand.kind and node.pool == job.pool]
 
 
-def _member(job: Job, task: bool, index: int, node: Node, now: float) -> Member:
-    epoch = job.attempt + 1
+def _member(job: Job, epoch: int, task: bool, index: int, node: Node, now: float) -> Member:
     resource = task_name(job.name, epoch, job.kind, index) if task else store_name(job.name)
     return Member(resource, task, index, epoch, node.name, node.incarnation, node.address, since=now)
 
@@ -141,3 +149,20 @@ def next_jobs(tables: Tables, now: float, lease_s: float) -> Iterator[tuple[Job,
             if members is None:
                 break
             yield job, members
+
+
+def growing_jobs(tables: Tables, now: float, lease_s: float) -> Iterator[tuple[Job, Member]]:
+    """Find the jobs that run with fewer workers than they would take, each with a worker more; the caller stores each before the next.
+
+    Jobs that wait come first: one that could be placed once there is room is not held up by one that runs.
+    """
+    for job in list(tables.jobs.values()):
+        if not wants_more(job, now):
+            continue
+        waiting = queue(tables, job.pool, job.kind)
+        if any(now >= other.not_before and could_ever_fit(tables, other, now, lease_s) for other in waiting):
+            continue
+        demand = Demand(job.kind.task_node, 1, distinct=False, most=1)
+        nodes = _choose(tables, job, demand, Usage.of(tables), now, lease_s, job.avoided_nodes)
+        if nodes:
+            yield job, replace(_member(job, job.attempt, True, job.next_rank, nodes[0], now), joined=False)

@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from headrace_scheduler.core import elastic
 from headrace_scheduler.core.commands import (
     Command,
     CreateStore,
     DeleteStore,
     ResolveVersion,
+    SetMembers,
     StartTask,
     StopTask,
     Target,
 )
 from headrace_scheduler.core.jobs import Failure, Job, JobKind, JobState, Member, MemberState, Verdict
-from headrace_scheduler.core.lifecycle import ending, failed, held, settled
+from headrace_scheduler.core.lifecycle import ending, failed, held, member_failed, settled
 from headrace_scheduler.core.tables import Tables
 
 # After these nobody knows whether the node has done it, so that it must be undone. Any other answer is a clear no: there is
@@ -25,6 +27,8 @@ def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
     """List what the job needs now."""
     if job.state is JobState.STARTING:
         yield from _start(job)
+    if job.state.placed:
+        yield from _change(job)
     if job.state is JobState.CANCELLING or job.state.final:
         yield from _end(tables, job, job.members)
     elif job.state.placed and job.tasks[0].state is MemberState.SUCCEEDED:
@@ -45,6 +49,17 @@ def _start(job: Job) -> Iterator[Command]:
         yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
 
 
+def _change(job: Job) -> Iterator[Command]:
+    """Tell the shards who the members are, and start workers that are added."""
+    ranks = tuple(task.index for task in job.joined_tasks)
+    for store in job.stores:
+        if store.state is MemberState.HELD and store.generation < job.generation:
+            target, name = _target(store), store.resource
+            yield SetMembers(target, job.name, name, store.epoch, store.index, job.generation, ranks)
+    if job.state is JobState.RUNNING:
+        yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
+
+
 def _create_store(job: Job, store: Member) -> CreateStore:
     return CreateStore(
         target=_target(store),
@@ -53,7 +68,7 @@ def _create_store(job: Job, store: Member) -> CreateStore:
         epoch=store.epoch,
         index=store.index,
         shards=job.shards,
-        workers=job.workers,
+        workers=job.first_workers,
         snapshot=job.resume.snapshots[store.index] if job.resume else "",
         spec=job.spec,
     )
@@ -67,14 +82,15 @@ def _start_task(job: Job, task: Member) -> StartTask:
         task=task.resource,
         epoch=task.epoch,
         rank=task.index,
-        workers=job.workers,
+        workers=job.first_workers,
         store=job.stores[0].resource if job.stores else "",
         shards=tuple(store.address for store in job.stores),
         start_step=job.resume.step if job.resume else 0,
         snapshot=job.resume.snapshots[0] if job.resume and not job.stores else "",
         best=job.resume_best,
-        lead=_target(job.tasks[0]),
-        lead_task=job.tasks[0].resource,
+        # Those that meet by themselves; the others' lead may change.
+        lead=Target() if job.stores else _target(job.tasks[0]),
+        lead_task="" if job.stores else job.tasks[0].resource,
         version=job.version,
         spec=job.spec,
     )
@@ -104,6 +120,8 @@ def answered(job: Job, command: Command, failure: Failure | None, version: str, 
     member = _member_of(job, command)
     if member is None:
         return job  # the attempt is over and what the command was about is settled
+    if isinstance(command, SetMembers):
+        return elastic.store_knows(job, member, command.generation) if failure is None else job
     if isinstance(command, CreateStore | StartTask):
         return _started(job, member, failure, now)
     ended = {"NOT_FOUND"} if isinstance(command, StopTask) else {"NOT_FOUND", "STALE_EPOCH"}
@@ -131,12 +149,12 @@ def _started(job: Job, member: Member, failure: Failure | None, now: float) -> J
     if failure.reason not in MAY_HAVE_WORKED:
         job = job.with_member(member.to(MemberState.GONE, now))
     where = f"{member.node} did not take {member.resource}: {failure.message}"
-    return settled(failed(job, replace(failure, message=where), now), now)
+    return settled(member_failed(job, member, replace(failure, message=where), now), now)
 
 
 def _member_of(job: Job, command: Command) -> Member | None:
     for member in (*job.members, *job.remnants):
-        if isinstance(command, CreateStore | DeleteStore):
+        if isinstance(command, CreateStore | SetMembers | DeleteStore):
             found = (member.resource, member.epoch, member.index) == (
                 command.store,
                 command.epoch,

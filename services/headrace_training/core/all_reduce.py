@@ -25,6 +25,7 @@ from headrace.errors import (
     Unavailable,
     error_class,
 )
+from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Optimizer
@@ -114,7 +115,7 @@ class AllReduce:
         """Return memory of this process alone; what travels is another vector."""
         return np.zeros(size, np.float32)
 
-    def begin(self, layout: FlatLayout, values: Floats) -> None:
+    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
         """Take rank 0's values, or the checkpoint's, on every rank.
 
         Raises:
@@ -133,6 +134,11 @@ class AllReduce:
             self._vector[: layout.size] = self._values
         self._sum()
         self._values.copy_(self._vector[: layout.size])
+        return None
+
+    def rejoin(self) -> Place:
+        """Do not: a collective ends with the first rank that is lost, and the next attempt goes on from the checkpoint."""
+        raise AssertionError("the ranks of a collective are always the same")
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Sum the gradients, and apply their mean as every other rank does: the values stay the same on all."""

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from headrace.errors import NonFiniteValues
+from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 
 
@@ -41,6 +42,9 @@ class ParameterStore(Protocol):
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
         """Send a gradient with its weight, and write the values that hold it to `out`."""
 
+    def take_place(self, out: Floats) -> Place:
+        """Wait to be a member, and write the values that the members' step begins with to `out`."""
+
     def snapshot(self) -> Snapshot:
         """Save the store."""
 
@@ -52,10 +56,14 @@ class ParameterStore(Protocol):
 
 
 class ParameterServer:
-    """A `Synchronizer` over a parameter store, which is closed with it. The store's consistency decides who waits for whom."""
+    """A `Synchronizer` over a parameter store, which is closed with it. The store's consistency decides who waits for whom.
 
-    def __init__(self, store: ParameterStore) -> None:
-        self._store = store
+    Args:
+        elastic: Ranks may join and leave while the run goes on.
+    """
+
+    def __init__(self, store: ParameterStore, *, elastic: bool = False) -> None:
+        self._store, self._elastic = store, elastic
         self._values: Floats = np.empty(0, np.float32)
 
     def __enter__(self) -> Self:
@@ -70,11 +78,18 @@ class ParameterServer:
         """Return what the store lends: shards of this machine read gradients where they were computed."""
         return self._store.gradient_memory(size)
 
-    def begin(self, layout: FlatLayout, values: Floats) -> None:
+    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
         """Take the store's values; the rank that comes first gives it its own."""
         self._values = values
         self._store.initialize(layout, values)
+        if self._elastic:
+            return self.rejoin()
         self._store.pull(out=values, exact=True)
+        return None
+
+    def rejoin(self) -> Place:
+        """Wait until this rank is a member of the store."""
+        return self._store.take_place(self._values)
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Trade the gradient for new values."""

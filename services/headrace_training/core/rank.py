@@ -11,7 +11,8 @@ import torch
 
 from headrace.data.dataset import Dataset
 from headrace.data.rows import divided
-from headrace.errors import NonFiniteValues, ProgramFailed, RunFinished
+from headrace.errors import MembersChanged, NonFiniteValues, ProgramFailed, RunFinished
+from headrace.parameters.answers import Place
 from headrace.program import Examples, Program
 from headrace_training.core import examples
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
@@ -21,7 +22,7 @@ from headrace_training.core.flops import FlopMeter
 from headrace_training.core.order import noise_seed
 from headrace_training.core.run import Run
 from headrace_training.core.synchronizer import Synchronizer
-from headrace_training.core.throughput import Throughput
+from headrace_training.core.throughput import OwnTime, Throughput
 
 
 class Observer(EvaluationObserver, Protocol):
@@ -59,10 +60,13 @@ class Rank:
         self._synchronizer = synchronizer
         self._open_dataset = open_dataset
         self._feed = feed(examples.load(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
+        # Who leads has one.
         self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
+        self._place = Place(run.rank, run.world_size)
         torch.manual_seed(run.seed)
         self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
         self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
+        self._clock, self._own_time = clock, OwnTime()
         self.metrics: dict[str, float] = {}
         self.step = run.start_step  # how many are done
 
@@ -78,33 +82,55 @@ class Rank:
         model, run = self.model, self._run
         model.module.train()
         with suppress(RunFinished):
-            self._synchronizer.begin(model.layout, model.values)
+            self._take(self._synchronizer.begin(model.layout, model.values) or self._place)
+            began = self.step = max(self.step, self._place.step)
             while self.step < run.steps:
                 self._observer.raise_if_stopped()
-                before, following = self.step, self._step(self.step)
-                self.step = min(max(before + 1, following), run.steps)
-                self._finish_steps(before)
-                self._finish_run_if_best_is_past()
-            self._finish()
+                before, self.step = self.step, self._advance(self.step)
+                if self.step > before:
+                    self._finish_steps(before)
+                    self._finish_run_if_best_is_past()
+            self._finish(began)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank does what is to be done once: evaluates, checkpoints, registers."""
+        return self._evaluation is not None
 
     def evaluate_test(self) -> dict[str, float]:
         """Measure the model's values on the test split."""
         test = examples.load(self._program, "test", self._open_dataset)
         return examples.evaluate(self._program, self.model.module, test)
 
+    def _take(self, place: Place) -> None:
+        """Compute the share of this place from now on; who is first leads."""
+        self._place = place
+        if place.leads and self._evaluation is None:
+            self._evaluation = Evaluation(self._program, self._run, self._observer, self._open_dataset)
+
+    def _advance(self, step: int) -> int:
+        """Do one step and return the next; the same one if ranks have joined or left before it was done."""
+        try:
+            following = max(step + 1, self._step(step))
+        except MembersChanged:
+            self._take(self._synchronizer.rejoin())
+            following = max(step, self._place.step)
+        return min(following, self._run.steps)
+
     def _step(self, step: int) -> int:
         """Do one step and return the next."""
-        run = self._run
-        mine = self._feed(step, run.rank, run.world_size)
+        run, place, began = self._run, self._place, self._clock()
+        mine = self._feed(step, place.index, place.count)
         self.model.clear_gradient()
         if len(mine):
-            torch.manual_seed(noise_seed(run.seed, run.rank, step))
+            torch.manual_seed(noise_seed(run.seed, place.index, step))
             with self._flops.counting(len(mine)):
                 self.metrics["loss"] = sum(
                     self._backward(step, part, len(part) / len(mine))
                     for part in divided(mine, run.accumulate)
                 )
         self._check_gradient(step)
+        self._own_time.add(self._clock() - began)
         following = self._synchronizer.step(step, self.model.gradient, len(mine))
         self._throughput.add(len(mine))
         return following
@@ -147,8 +173,10 @@ class Rank:
             self.metrics |= self._evaluation.measure(self.model, done)
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
         self.metrics |= self._flops.metrics(self._throughput.samples_per_s)
+        if self._own_time.seconds:
+            self.metrics["own_step_s"] = self._own_time.seconds
         self._observer.advanced(done, self.metrics)
-        if self._run.checkpoints_between(before, done):
+        if self.leads and self._run.checkpoints_between(before, done):
             self._observer.checkpointed(done, self._synchronizer.checkpoint())
 
     def _finish_run_if_best_is_past(self) -> None:
@@ -157,10 +185,14 @@ class Rank:
             self._synchronizer.finish_run()
             raise RunFinished(f"no better values came up to step {self.step}")
 
-    def _finish(self) -> None:
-        """Bring the values after the last step, also those of other ranks, to rank 0."""
+    def _finish(self, began: int) -> None:
+        """Bring the values after the last step, also those of other ranks, to the one that leads.
+
+        Args:
+            began: Steps that were done when this rank began.
+        """
         if self._evaluation:
-            if self._run.start_step == self._run.steps:
+            if began == self._run.steps:
                 self.metrics |= self._evaluation.measure(self.model, self.step)
             self._synchronizer.final()
 

@@ -28,13 +28,11 @@ class Run:
     peak_flops: float = 0.0  # FLOPs per second that the rank could do at most; 0: its utilization is not told
 
     def checkpoints_between(self, before: int, done: int) -> bool:
-        """Whether this rank takes a checkpoint after `done` steps, the last time it looked being after `before`."""
-        return self.rank == 0 and _passes_multiple(before, done, self.checkpoint_every)
+        """Whether a checkpoint is due after `done` steps, the last look having been after `before`."""
+        return _passes_multiple(before, done, self.checkpoint_every)
 
     def evaluates_between(self, before: int, done: int) -> bool:
-        """Whether this rank evaluates after `done` steps, the last time it looked being after `before`."""
-        if self.rank != 0:
-            return False
+        """Whether an evaluation is due after `done` steps, the last look having been after `before`."""
         return done == self.steps or _passes_multiple(before, done, self.evaluate_every)
 
 

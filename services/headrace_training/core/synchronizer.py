@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 
 
@@ -24,11 +25,20 @@ class Synchronizer(Protocol):
     def gradient_memory(self, size: int) -> Floats:
         """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
 
-    def begin(self, layout: FlatLayout, values: Floats) -> None:
+    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
         """Agree on the values to begin with.
 
         Args:
             values: The model's own memory, shape (N,): what the ranks agree on is written to it, now and in each step.
+        Returns:
+            The rank's place among those that take part, and the step they are in; None: as the run says.
+        """
+
+    def rejoin(self) -> Place:
+        """Take a place anew, after `MembersChanged`, and the values that its step begins with.
+
+        Raises:
+            StaleEpoch: The others go on without this rank.
         """
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
@@ -40,6 +50,7 @@ class Synchronizer(Protocol):
         Returns:
             The step to compute with the new values; more than one on if the run went on without this rank.
         Raises:
+            MembersChanged: Ranks have joined or left: `rejoin`, and compute the step again with the new place's share.
             RunFinished: Rank 0 has ended the run; the values are of no more use.
         """
 

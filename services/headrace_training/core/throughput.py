@@ -1,6 +1,29 @@
-"""How many samples a rank gets through in a second."""
+"""How many samples a rank gets through in a second, and how long its own part of a step takes it."""
 
 from collections.abc import Callable
+
+_WARM_UP = 3  # steps whose time says nothing of the next: memory is taken, code is loaded
+_SMOOTHING = 0.2  # weight of a step in the mean: the last ten make nine tenths of it
+
+
+class OwnTime:
+    """How long a rank takes for its own part of a step, without what it waits for: a mean that forgets."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._mean_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Note a step."""
+        self._steps += 1
+        if self._steps > _WARM_UP:
+            weight = max(_SMOOTHING, 1 / (self._steps - _WARM_UP))
+            self._mean_s += weight * (seconds - self._mean_s)
+
+    @property
+    def seconds(self) -> float:
+        """The mean; 0 before there is one."""
+        return self._mean_s
 
 
 class Throughput:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from headrace.errors import ServerDraining
 from headrace.tasks.descendants import MARK
+from headrace.tasks.frozen import FROZEN
 from headrace.tasks.process import Launcher
 from headrace.tasks.service import TaskService
 from headrace.tasks.table import FINAL, TaskTable
@@ -149,6 +151,39 @@ def test_a_task_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
     name = tasks.start("projects/default/tasks/ignore", 1, request).name
     until_progress(tasks, name)
     tasks.stop(name)
+    tasks.stop(name)
+    assert final(tasks, name).state == TaskState.TASK_STATE_STOPPED
+
+
+def test_a_task_that_somebody_freezes_and_forgets_is_killed(tmp_path: Path) -> None:
+    tasks = TaskService(TaskTable(1), Launcher("task_program", tmp_path, frozen_s=0.3), time.time)
+    request = Struct()
+    request["do"] = "listen"
+    name = tasks.start("projects/default/tasks/listen", 1, request).name
+    metrics = until_progress(tasks, name).progress.metrics
+    os.kill(int(metrics["pid"]), signal.SIGSTOP)
+    task = final(tasks, name)
+    assert task.state == TaskState.TASK_STATE_FAILED
+    assert (task.failure.reason, task.failure.message) == ("TASK_CRASHED", FROZEN)
+    wait_until_gone(int(metrics["pid"]), int(metrics["child_pid"]))
+
+
+def test_a_task_that_dies_while_it_is_frozen_has_crashed(tasks: TaskService, start: Start) -> None:
+    name = start("listen")
+    pid = int(until_progress(tasks, name).progress.metrics["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        threading.Event().wait(0.01)
+    os.kill(pid, signal.SIGKILL)
+    assert "SIGKILL" in final(tasks, name).failure.message
+
+
+def test_a_task_that_is_frozen_for_a_moment_goes_on(tasks: TaskService, start: Start) -> None:
+    name = start("listen")
+    pid = int(until_progress(tasks, name).progress.metrics["pid"])
+    for _ in range(2):
+        os.kill(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGCONT)
     tasks.stop(name)
     assert final(tasks, name).state == TaskState.TASK_STATE_STOPPED
 

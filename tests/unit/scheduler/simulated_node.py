@@ -7,6 +7,7 @@ from headrace_scheduler.core.commands import (
     CreateStore,
     DeleteStore,
     LoadModel,
+    SetMembers,
     StartTask,
     StopTask,
     UnloadModel,
@@ -29,6 +30,7 @@ class SimulatedNode:
     shards: dict[str, int] = field(default_factory=dict)  # which shard it is, by name of the store
     recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
+    members: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     frozen: bool = False
     port: int = 1
     started: list[str] = field(default_factory=list)
@@ -41,6 +43,8 @@ class SimulatedNode:
         match command:
             case CreateStore() | DeleteStore():
                 return self._change_store(command)
+            case SetMembers():
+                return self._set_members(command)
             case StartTask() | StopTask():
                 return self._change_task(command)
             case LoadModel(model=model, version=version, file=file):
@@ -65,6 +69,15 @@ class SimulatedNode:
         if held > command.epoch:
             return Failure("STALE_EPOCH", "a newer attempt owns the store")
         del self.stores[command.store]
+        return None
+
+    def _set_members(self, command: SetMembers) -> Failure | None:
+        if self.stores.get(command.store) != command.epoch:
+            return Failure("NOT_FOUND", "it is not held")
+        told = self.members.get((command.store, command.epoch), (0, ()))
+        new = command.generation, command.ranks
+        assert new == told or command.generation > told[0], "an older generation, or other members in one"
+        self.members[command.store, command.epoch] = command.generation, command.ranks
         return None
 
     def _change_task(self, command: StartTask | StopTask) -> Failure | None:

@@ -30,11 +30,11 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.finals: dict[str, JobState] = {}
         self.submitted = 0
 
-    @rule(target=jobs, workers=st.integers(1, 4), shards=st.integers(1, 2))
-    def submit(self, workers: int, shards: int) -> str:
+    @rule(target=jobs, workers=st.integers(1, 4), shards=st.integers(1, 2), least=st.integers(0, 2))
+    def submit(self, workers: int, shards: int, least: int) -> str:
         self.submitted += 1
         job_id = f"job{self.submitted}"
-        self.world.submit(job_id, workers, shards, attempts=3)
+        self.world.submit(job_id, workers, shards, attempts=3, min_workers=min(least, workers))
         return job_id
 
     @rule(job_id=consumes(jobs))
@@ -64,6 +64,12 @@ class SchedulerHistory(RuleBasedStateMachine):
             self.world.checkpoint(
                 active[pick % len(active)].removeprefix(f"{PROJECT}/tasks/"), step, shards=2
             )
+
+    @rule(pick=st.integers(0, 100))
+    def be_ready(self, pick: int) -> None:
+        active = self._active_tasks()
+        if active:
+            self.world.be_ready(active[pick % len(active)].removeprefix(f"{PROJECT}/tasks/"))
 
     @rule(pick=st.integers(0, 4), recovers=st.booleans(), port=st.integers(1, 2))
     def restart_node(self, pick: int, recovers: bool, port: int) -> None:
@@ -108,7 +114,12 @@ class SchedulerHistory(RuleBasedStateMachine):
     def a_gang_is_whole_or_absent(self) -> None:
         for job in self.world.machine.tables.jobs.values():
             if job.state.placed:
-                assert len(job.tasks) == job.workers
+                joined = len(job.joined_tasks)
+                assert (job.min_workers or job.workers) <= joined <= len(job.tasks) <= job.workers
+                assert job.min_workers or joined == job.workers
+                ranks = [task.index for task in job.tasks]
+                assert ranks == sorted(set(ranks))
+                assert not ranks or ranks[-1] < job.next_rank
                 assert len({store.node for store in job.stores}) == job.shards
             if job.state is JobState.QUEUED:
                 assert job.members == ()

@@ -115,17 +115,11 @@ class World:
         *,
         pool: str = "pools/default",
         attempts: int = 5,
+        min_workers: int = 0,
     ) -> Job:
-        job = Job(
-            f"{PROJECT}/jobs/{job_id}",
-            b"spec",
-            JobKind.TRAIN,
-            pool,
-            workers,
-            shards,
-            attempts,
-            create_time=self.now,
-        )
+        name, kind = f"{PROJECT}/jobs/{job_id}", JobKind.TRAIN
+        made = Job(name, b"spec", kind, pool, workers, shards, attempts, create_time=self.now)
+        job = replace(made, min_workers=min_workers)
         self.handle(JobSubmitted(job))
         return self.job(job_id)
 
@@ -217,8 +211,12 @@ class World:
         node.tasks[name] = replace(node.tasks[name], **change)
         self.report(node.name)
 
-    def succeed(self, task: str, version: str = "") -> None:
-        self.change(task, state=TaskState.SUCCEEDED, result=Result(version, {"accuracy": 0.98}))
+    def succeed(self, task: str, version: str = "", *, led: bool = True) -> None:
+        self.change(task, state=TaskState.SUCCEEDED, result=Result(version, {"accuracy": 0.98}, led))
+
+    def be_ready(self, task: str) -> None:
+        """Let a task say that it is about to take its place among the others."""
+        self.change(task, state=TaskState.RUNNING, ready=True)
 
     def fail(self, task: str, reason: str) -> None:
         self.change(task, state=TaskState.FAILED, failure=Failure(reason, f"{reason} happened"))
@@ -276,9 +274,9 @@ class World:
         else:
             self.report(node.name)
 
-    def running(self, job_id: str, workers: int = 1, shards: int = 1) -> Job:
+    def running(self, job_id: str, workers: int = 1, shards: int = 1, *, min_workers: int = 0) -> Job:
         """Submit a job and bring all its tasks to run."""
-        self.submit(job_id, workers, shards)
+        self.submit(job_id, workers, shards, min_workers=min_workers)
         self.deliver()
         for rank in range(workers):
             self.run(f"{job_id}-1-train-{rank}")

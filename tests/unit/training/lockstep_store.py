@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from headrace.errors import NonFiniteValues, RunFinished
+from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 
 MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -66,6 +67,9 @@ class LockstepStore:
             if self._finished:
                 raise RunFinished("the run has ended")
         return self.pull(out=out)
+
+    def take_place(self, out: Floats) -> Place:
+        raise AssertionError("the ranks of this store do not change")
 
     def snapshot(self) -> Snapshot:
         with self._changed:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.testing import FakeClock
 from headrace_training.core.parameter_server import ParameterServer
@@ -36,6 +37,9 @@ class StoreThatGoesOn:
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
         self.pushed.append(step)
         return Pulled(next_step=step + self.ahead)
+
+    def take_place(self, out: Floats) -> Place:
+        return Place()
 
     def snapshot(self) -> Snapshot:
         return Snapshot(("snapshot",))

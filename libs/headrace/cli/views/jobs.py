@@ -84,6 +84,7 @@ def job_facts(job: Job) -> Table:
         ("program", _program(job)),
         ("strategy", _strategy(job)),
         ("state", state(job)),
+        ("workers", _workers(job)),
         ("attempt", f"{job.attempt} of {(job.max_attempts or 5) + job.excused_attempts}"),
         ("progress", progress(job)),
         ("outcome", outcome(job)),
@@ -97,6 +98,14 @@ def job_facts(job: Job) -> Table:
         *(("log", line) for line in job.failure.detail.splitlines()),
     ]
     return Table(["", ""], [fact for fact in facts if fact[1]])
+
+
+def _workers(job: Job) -> str:
+    """Return how many workers an elastic job has, of how many it would take: "3 of 4, at least 2"."""
+    if not job.train.min_workers:
+        return ""
+    present = sum("/tasks/" in place.resource for place in job.placements)
+    return f"{present} of {job.train.workers}, at least {job.train.min_workers}"
 
 
 def _program(job: Job) -> str:

@@ -208,6 +208,8 @@ class TrainSpec(_message.Message):
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    MIN_WORKERS_FIELD_NUMBER: _builtins.int
+    STRAGGLER_FACTOR_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: where the result becomes a version."""
     workers: _builtins.int
@@ -225,6 +227,15 @@ class TrainSpec(_message.Message):
     durability: _stores_pb2.Durability.ValueType
     """What an acknowledged push survives; unspecified means MEMORY. Above it, a parameter process that is killed and comes back within
     its lease, at the same address, costs neither a step nor an attempt. Other strategies than PARAMETER_SERVER take no other.
+    """
+    min_workers: _builtins.int
+    """PARAMETER_SERVER alone, at most `workers`: the run begins with so many workers, goes on with them when others are lost, and takes
+    more, up to `workers`, when slots are free. A worker that is lost costs no attempt as long as so many are left; the attempt
+    goes on. 0: all are needed, and one that is lost ends the attempt. Above `backup_workers`.
+    """
+    straggler_factor: _builtins.float
+    """With `min_workers`: a worker that takes more than so many times as long for its own part of a step as the median of the others is
+    left out and replaced on another node, as long as `min_workers` are left. 2 to 1000; 0: none is.
     """
     @_builtins.property
     def program(self) -> _program_pb2.Program:
@@ -257,10 +268,12 @@ class TrainSpec(_message.Message):
         backup_workers: _builtins.int = ...,
         durability: _stores_pb2.Durability.ValueType = ...,
         compression: _compression_pb2.Compression | None = ...,
+        min_workers: _builtins.int = ...,
+        straggler_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "min_workers", b"min_workers", "model", b"model", "optimizer", b"optimizer", "options", b"options", "program", b"program", "shards", b"shards", "staleness_bound", b"staleness_bound", "straggler_factor", b"straggler_factor", "strategy", b"strategy", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,6 +127,7 @@ class StartTaskRequest(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LEAD_FIELD_NUMBER: _builtins.int
+    ELASTIC_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller; it is the idempotency key."""
@@ -148,6 +149,11 @@ class StartTaskRequest(_message.Message):
     """Unspecified means PARAMETER_SERVER."""
     snapshot: _builtins.str
     """Without a parameter server: artifact name of the checkpoint to go on from, which every rank reads. Empty at step 0."""
+    elastic: _builtins.bool
+    """With a parameter server: ranks may join and leave while the run goes on, as Stores.SetMembers says. `rank` is then this worker's
+    number, unique in the attempt and any; its place among the members decides what it computes, and who is first leads. The rank
+    waits until it is a member. `world_size` says how many there were at first.
+    """
     @_builtins.property
     def program(self) -> _program_pb2.Program:
         """The user's model code."""
@@ -190,11 +196,12 @@ class StartTaskRequest(_message.Message):
         optimizer: _stores_pb2.Optimizer | None = ...,
         snapshot: _builtins.str = ...,
         lead: Global___Lead | None = ...,
+        elastic: _builtins.bool = ...,
         best: _task_pb2.Best | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "lead", b"lead", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "elastic", b"elastic", "epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

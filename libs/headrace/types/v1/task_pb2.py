@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/types/v1/task.proto\x12\x11headrace.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x03\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.headrace.types.v1.TaskState\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08progress\x18\x06 \x01(\x0b\x32\x1b.headrace.types.v1.Progress\x12\x31\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1d.headrace.types.v1.Checkpoint\x12+\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x1a.headrace.types.v1.Failure\x12-\n\x06result\x18\t \x01(\x0b\x32\x1d.headrace.types.v1.TaskResult\x12\x10\n\x08revision\x18\n \x01(\x04\x12\x12\n\nrendezvous\x18\x0b \x01(\t\x12%\n\x04\x62\x65st\x18\x0c \x01(\x0b\x32\x17.headrace.types.v1.Best\"\xa7\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x39\n\x07metrics\x18\x04 \x03(\x0b\x32(.headrace.types.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"-\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\tsnapshots\x18\x02 \x03(\t\"E\n\x04\x42\x65st\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\":\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x8a\x01\n\nTaskResult\x12\x0f\n\x07version\x18\x01 \x01(\t\x12;\n\x07metrics\x18\x02 \x03(\x0b\x32*.headrace.types.v1.TaskResult.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x11ListTasksResponse\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.headrace.types.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x10WatchTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\":\n\x11WatchTaskResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x17.headrace.types.v1.Task\"\x1f\n\x0fStopTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xba\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATE_STARTING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x17\n\x13TASK_STATE_STOPPING\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x16\n\x12TASK_STATE_STOPPED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/types/v1/task.proto\x12\x11headrace.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x03\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.headrace.types.v1.TaskState\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08progress\x18\x06 \x01(\x0b\x32\x1b.headrace.types.v1.Progress\x12\x31\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1d.headrace.types.v1.Checkpoint\x12+\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x1a.headrace.types.v1.Failure\x12-\n\x06result\x18\t \x01(\x0b\x32\x1d.headrace.types.v1.TaskResult\x12\x10\n\x08revision\x18\n \x01(\x04\x12\x12\n\nrendezvous\x18\x0b \x01(\t\x12\r\n\x05ready\x18\x14 \x01(\x08\x12%\n\x04\x62\x65st\x18\x0c \x01(\x0b\x32\x17.headrace.types.v1.Best\"\xa7\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x39\n\x07metrics\x18\x04 \x03(\x0b\x32(.headrace.types.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"-\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\tsnapshots\x18\x02 \x03(\t\"E\n\x04\x42\x65st\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\":\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x97\x01\n\nTaskResult\x12\x0f\n\x07version\x18\x01 \x01(\t\x12;\n\x07metrics\x18\x02 \x03(\x0b\x32*.headrace.types.v1.TaskResult.MetricsEntry\x12\x0b\n\x03led\x18\x03 \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x11ListTasksResponse\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.headrace.types.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x10WatchTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\":\n\x11WatchTaskResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x17.headrace.types.v1.Task\"\x1f\n\x0fStopTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xba\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATE_STARTING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x17\n\x13TASK_STATE_STOPPING\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x16\n\x12TASK_STATE_STOPPED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_TASKRESULT_METRICSENTRY']._loaded_options = None
   _globals['_TASKRESULT_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTATE']._serialized_start=1363
-  _globals['_TASKSTATE']._serialized_end=1549
+  _globals['_TASKSTATE']._serialized_start=1391
+  _globals['_TASKSTATE']._serialized_end=1577
   _globals['_TASK']._serialized_start=85
-  _globals['_TASK']._serialized_end=527
-  _globals['_PROGRESS']._serialized_start=530
-  _globals['_PROGRESS']._serialized_end=697
-  _globals['_PROGRESS_METRICSENTRY']._serialized_start=651
-  _globals['_PROGRESS_METRICSENTRY']._serialized_end=697
-  _globals['_CHECKPOINT']._serialized_start=699
-  _globals['_CHECKPOINT']._serialized_end=744
-  _globals['_BEST']._serialized_start=746
-  _globals['_BEST']._serialized_end=815
-  _globals['_FAILURE']._serialized_start=817
-  _globals['_FAILURE']._serialized_end=875
-  _globals['_TASKRESULT']._serialized_start=878
-  _globals['_TASKRESULT']._serialized_end=1016
-  _globals['_TASKRESULT_METRICSENTRY']._serialized_start=651
-  _globals['_TASKRESULT_METRICSENTRY']._serialized_end=697
-  _globals['_GETTASKREQUEST']._serialized_start=1018
-  _globals['_GETTASKREQUEST']._serialized_end=1048
-  _globals['_LISTTASKSREQUEST']._serialized_start=1050
-  _globals['_LISTTASKSREQUEST']._serialized_end=1123
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1125
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1209
-  _globals['_WATCHTASKREQUEST']._serialized_start=1211
-  _globals['_WATCHTASKREQUEST']._serialized_end=1267
-  _globals['_WATCHTASKRESPONSE']._serialized_start=1269
-  _globals['_WATCHTASKRESPONSE']._serialized_end=1327
-  _globals['_STOPTASKREQUEST']._serialized_start=1329
-  _globals['_STOPTASKREQUEST']._serialized_end=1360
+  _globals['_TASK']._serialized_end=542
+  _globals['_PROGRESS']._serialized_start=545
+  _globals['_PROGRESS']._serialized_end=712
+  _globals['_PROGRESS_METRICSENTRY']._serialized_start=666
+  _globals['_PROGRESS_METRICSENTRY']._serialized_end=712
+  _globals['_CHECKPOINT']._serialized_start=714
+  _globals['_CHECKPOINT']._serialized_end=759
+  _globals['_BEST']._serialized_start=761
+  _globals['_BEST']._serialized_end=830
+  _globals['_FAILURE']._serialized_start=832
+  _globals['_FAILURE']._serialized_end=890
+  _globals['_TASKRESULT']._serialized_start=893
+  _globals['_TASKRESULT']._serialized_end=1044
+  _globals['_TASKRESULT_METRICSENTRY']._serialized_start=666
+  _globals['_TASKRESULT_METRICSENTRY']._serialized_end=712
+  _globals['_GETTASKREQUEST']._serialized_start=1046
+  _globals['_GETTASKREQUEST']._serialized_end=1076
+  _globals['_LISTTASKSREQUEST']._serialized_start=1078
+  _globals['_LISTTASKSREQUEST']._serialized_end=1151
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1153
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1237
+  _globals['_WATCHTASKREQUEST']._serialized_start=1239
+  _globals['_WATCHTASKREQUEST']._serialized_end=1295
+  _globals['_WATCHTASKRESPONSE']._serialized_start=1297
+  _globals['_WATCHTASKRESPONSE']._serialized_end=1355
+  _globals['_STOPTASKREQUEST']._serialized_start=1357
+  _globals['_STOPTASKREQUEST']._serialized_end=1388
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,7 @@ class Task(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RENDEZVOUS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/tasks/{task}`, chosen by the caller of StartTask."""
@@ -90,6 +91,8 @@ class Task(_message.Message):
     """Output only. Grows by at least one with each change of the task."""
     rendezvous: _builtins.str
     """Output only. host:port where the ranks of an all-reduce run meet, told by rank 0; empty otherwise."""
+    ready: _builtins.bool
+    """Output only. The rank has loaded all it needs and is about to take its place among the others of its run."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When StartTask was accepted."""
@@ -132,11 +135,12 @@ class Task(_message.Message):
         result: Global___TaskResult | None = ...,
         revision: _builtins.int = ...,
         rendezvous: _builtins.str = ...,
+        ready: _builtins.bool = ...,
         best: Global___Best | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "rendezvous", b"rendezvous", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "name", b"name", "progress", b"progress", "ready", b"ready", "rendezvous", b"rendezvous", "result", b"result", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,8 +322,11 @@ class TaskResult(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    LED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The model version that was created, `projects/{project}/models/{model}/versions/{version}`; empty if none."""
+    led: _builtins.bool
+    """Training: this rank led the others at the end, so this is the result of the run."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Final measures."""
@@ -329,10 +336,11 @@ class TaskResult(_message.Message):
         *,
         version: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        led: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["led", b"led", "metrics", b"metrics", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,100 @@
+"""Workers of a run are killed, frozen and thawed on a whole cluster: the run goes on in its first attempt, and learns what it should."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+import headrace
+from headrace.client.sync import Client
+from headrace.local.plan import Sizes, plan
+from headrace.local.supervisor import Supervisor
+from headrace.scheduler.v1.jobs_pb2 import Job, JobState
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+PROGRAM = "headrace_examples.tabular:BreastCancer"
+STEPS = 3000
+
+
+@pytest.fixture
+def supervisor(folder: Path) -> Iterator[Supervisor]:
+    with Supervisor(
+        plan(folder / "services", Sizes(workers=3, shards=2), port=0), folder / "logs"
+    ) as running:
+        yield running
+
+
+@dataclass
+class Meddler:
+    """Does something to a node once the run has begun, and another thing once the run has taken note."""
+
+    first: Callable[[str], object]
+    then: Callable[[str], object] = lambda node: None
+    victim: str = ""
+    said: list[str] = field(default_factory=list)
+
+    def on_job(self, job: Job) -> None:
+        if not self.said or self.said[-1] != job.message:
+            self.said.append(job.message)
+        if not self.victim and job.progress.step >= 20:
+            self.victim = job.placements[-1].node.removeprefix("nodes/")
+            self.first(self.victim)
+        elif self.victim and "is gone" in job.message:
+            self.then(self.victim)
+
+
+def train(supervisor: Supervisor, meddler: Meddler) -> Job:
+    address = next(spec.address for spec in supervisor.specs if spec.name == "scheduler")
+    with headrace.connect(address) as client:
+        job = submitted(client)
+        return client.wait(job, on_change=meddler.on_job, timeout_s=180)
+
+
+def submitted(client: Client) -> Job:
+    return client.train(
+        PROGRAM, "cancer", workers=3, min_workers=2, shards=2, steps=STEPS, batch_size=60, job_id="run"
+    )
+
+
+def ranks_of(supervisor: Supervisor, node: str) -> list[psutil.Process]:
+    return psutil.Process(supervisor.pid(node)).children(recursive=True)
+
+
+def assert_good(done: Job) -> None:
+    assert done.state == JobState.JOB_STATE_SUCCEEDED, done.failure
+    assert done.attempt == 1
+    assert done.result.metrics["accuracy"] >= 0.9
+
+
+def test_a_rank_that_is_killed_is_replaced_in_the_same_attempt(supervisor: Supervisor) -> None:
+    def kill(node: str) -> None:
+        for process in ranks_of(supervisor, node):
+            process.kill()
+
+    meddler = Meddler(kill)
+    done = train(supervisor, meddler)
+    assert_good(done)
+    assert any("worker 2 is gone" in said for said in meddler.said), meddler.said
+    assert any("worker 3 on" in said for said in meddler.said), meddler.said
+
+
+def test_a_node_that_freezes_and_thaws_finds_that_the_run_went_on_without_it(supervisor: Supervisor) -> None:
+    frozen: list[psutil.Process] = []
+
+    def freeze(node: str) -> None:
+        frozen.extend([psutil.Process(supervisor.pid(node)), *ranks_of(supervisor, node)])
+        for process in frozen:
+            process.suspend()
+
+    def thaw(node: str) -> None:
+        while frozen:
+            frozen.pop().resume()
+
+    meddler = Meddler(freeze, thaw)
+    done = train(supervisor, meddler)
+    assert_good(done)
+    assert not frozen
+    assert any("worker 2 is gone: node" in said for said in meddler.said), meddler.said
