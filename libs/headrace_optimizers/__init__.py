@@ -7,4 +7,6 @@ clipping.py   the factor that bounds a gradient's norm
 fused.py      the updates, by torch's fused kernels
 wire.py       settings to and from `headrace.parameters.v1.Optimizer`
 row_*.py      the same for the rows of a table
+compiled.py   loops that numba compiles
+embedding.py  a table as a layer of a model
 """

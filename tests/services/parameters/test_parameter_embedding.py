@@ -1,0 +1,112 @@
+"""A small factorisation model whose rows live in tables, trained by two workers, against torch in one process."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from headrace.parameters.tables import ShardedTables
+from headrace.parameters.v1 import stores_pb2, tables_pb2
+from headrace_optimizers.embedding import EmbeddingTable
+from headrace_parameters.core.rows.initializer import Normal, first_rows
+from tests.services.parameters.parameter_server import NAME, ParameterServer
+from tests.services.parameters.parameter_tables import Tables, store_with_tables
+
+PEOPLE, THINGS, DIM, RATE, STEPS = 30, 20, 4, 0.5, 60
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def table(name: str) -> tables_pb2.Table:
+    return tables_pb2.Table(
+        name=name,
+        dim=DIM,
+        initializer=tables_pb2.RowInitializer(normal=tables_pb2.NormalRows(deviation=0.5, seed=1)),
+        optimizer=tables_pb2.RowOptimizer(adagrad=tables_pb2.RowAdagrad(learning_rate=RATE, epsilon=1e-6)),
+    )
+
+
+def batches() -> list[Batch]:
+    """Ratings of a matrix of rank 2, 32 of them in each step."""
+    generator = np.random.default_rng(0)
+    ratings = generator.normal(size=(PEOPLE, 2)) @ generator.normal(size=(2, THINGS))
+    drawn = []
+    for _ in range(STEPS):
+        people, things = generator.integers(0, PEOPLE, 32), generator.integers(0, THINGS, 32)
+        values = torch.tensor(ratings[people, things], dtype=torch.float32)
+        drawn.append((torch.from_numpy(people), torch.from_numpy(things), values))
+    return drawn
+
+
+def loss_of(people: torch.Tensor, things: torch.Tensor, ratings: torch.Tensor) -> torch.Tensor:
+    return ((people * things).sum(dim=1) - ratings).square().mean()
+
+
+def work(tables: ShardedTables, part: slice) -> list[float]:
+    """Train with a part of each batch; return the losses."""
+    people, things = EmbeddingTable(tables, "people"), EmbeddingTable(tables, "things")
+    losses = []
+    for chosen, others, ratings in batches():
+        loss = loss_of(people(chosen[part]), things(others[part]), ratings[part])
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        people.push(samples=len(ratings[part]))
+        things.push(samples=len(ratings[part]))
+        losses.append(loss.item())
+    return losses
+
+
+def trained_by_torch() -> tuple[torch.Tensor, torch.Tensor]:
+    first = Normal(0, 0.5, seed=1)
+    rows = [
+        torch.nn.Parameter(torch.from_numpy(first_rows(first, name, np.arange(count, dtype=np.uint64), DIM)))
+        for name, count in (("people", PEOPLE), ("things", THINGS))
+    ]
+    optimizer = torch.optim.Adagrad(rows, lr=RATE, eps=1e-6)
+    for chosen, others, ratings in batches():
+        optimizer.zero_grad()
+        loss_of(rows[0][chosen], rows[1][others], ratings).backward()  # type: ignore[no-untyped-call]  # as above
+        optimizer.step()
+    return rows[0].detach(), rows[1].detach()
+
+
+def test_two_workers_with_tables_on_two_shards_learn_what_one_process_learns(
+    servers: list[ParameterServer], open_tables: Tables
+) -> None:
+    for index, server in enumerate(servers):
+        request = store_with_tables(
+            table("people"), table("things"), worker_count=2, shard_index=index, shard_count=2
+        )
+        server.stores.create(request)
+    first, second = open_tables(*servers, worker=0), open_tables(*servers, worker=1)
+
+    with ThreadPoolExecutor() as threads:
+        losses, _ = threads.map(work, (first, second), (slice(0, 20), slice(20, 32)))
+
+    for name, rows in zip(("people", "things"), trained_by_torch(), strict=True):
+        ours = first.pull_rows(name, range(len(rows))).values
+        assert np.allclose(ours, rows.numpy(), rtol=1e-4, atol=1e-4)
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 10
+
+
+def test_micro_batches_make_one_step_and_a_key_in_several_of_them_gets_the_sum(
+    server: ParameterServer, open_tables: Tables
+) -> None:
+    server.stores.create(store_with_tables(consistency=stores_pb2.CONSISTENCY_BSP))
+    layer = EmbeddingTable(open_tables(server), "items")
+
+    rows = layer(torch.tensor([[3, 4], [3, 3]]))
+    assert rows.shape == (2, 2, 2)
+    (rows.sum() + layer(torch.tensor([4])).sum()).backward()  # type: ignore[no-untyped-call]  # as above
+    assert layer.push(samples=1) == 1
+
+    assert layer(torch.tensor([3, 4])).tolist() == [[-3, -3], [-2, -2]]
+
+
+def test_rows_that_are_only_looked_at_are_not_pushed(server: ParameterServer, open_tables: Tables) -> None:
+    server.stores.create(store_with_tables())
+    layer = EmbeddingTable(open_tables(server), "items")
+
+    with torch.no_grad():
+        assert layer(torch.tensor([3])).tolist() == [[0, 0]]
+    layer.push(samples=1)
+
+    assert server.stores.get(NAME).tables[1].rows == 0
