@@ -40,7 +40,8 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
     ) -> shared_rows_pb2.PushRowsSharedResponse:
         """Take a gradient."""
         table = self._rows.find(request.store, request.table, request.header.epoch)
-        return shared_rows_pb2.PushRowsSharedResponse(response=self._push(table, request))
+        pushed = self._push(self._store(request.store), table, request)
+        return shared_rows_pb2.PushRowsSharedResponse(response=pushed)
 
     def PullRowsShared(
         self, request: shared_rows_pb2.PullRowsSharedRequest, context: ServicerContext
@@ -48,11 +49,10 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         """Say where rows lie."""
         table = self._rows.find(request.store, request.table, request.epoch)
         table.store.fence(request.epoch)
-        keys = self._segments.keys(self._store(request.store), request.worker, request.keys)
+        store = self._store(request.store)
+        keys = self._segments.keys(store, request.worker, request.keys)
         step = request.step if request.HasField("step") else None
-        progress, where = self._pull(
-            request.store, request.worker, table, keys, step, request.min_version, context
-        )
+        progress, where = self._pull(store, request.worker, table, keys, step, request.min_version, context)
         response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
         return shared_rows_pb2.PullRowsSharedResponse(response=response, values=where)
 
@@ -60,15 +60,13 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self, request: shared_rows_pb2.PushPullRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PushPullRowsSharedResponse:
         """Take a gradient, then say where rows lie that hold it."""
-        table, worker = (
-            self._rows.find(request.store, request.table, request.header.epoch),
-            request.header.worker,
-        )
-        keys = self._segments.keys(self._store(request.store), worker, request.pull_keys)
-        pushed = self._push(table, request)
+        table = self._rows.find(request.store, request.table, request.header.epoch)
+        store, worker = self._store(request.store), request.header.worker
+        keys = self._segments.keys(store, worker, request.pull_keys)
+        pushed = self._push(store, table, request)
         step = request.header.step + 1
         generation = request.header.generation
-        progress, where = self._pull(request.store, worker, table, keys, step, 0, context, generation)
+        progress, where = self._pull(store, worker, table, keys, step, 0, context, generation)
         response = answered(table, pushed, progress, request.header)
         return shared_rows_pb2.PushPullRowsSharedResponse(response=response, values=where)
 
@@ -81,10 +79,11 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
 
     def _push(
         self,
+        store: LiveStore,
         table: "LiveTable",
         request: shared_rows_pb2.PushRowsSharedRequest | shared_rows_pb2.PushPullRowsSharedRequest,
     ) -> rows_pb2.PushRowsResponse:
-        segments, store, worker = self._segments, self._store(request.store), request.header.worker
+        segments, worker = self._segments, request.header.worker
 
         def gradient() -> tuple[Keys, Floats]:
             keys = segments.keys(store, worker, request.keys)
@@ -94,7 +93,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
 
     def _pull(
         self,
-        store: str,
+        store: LiveStore,
         worker: int,
         table: "LiveTable",
         keys: Keys,
@@ -105,7 +104,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
     ) -> tuple[Progress, SharedValues]:
         """Write rows to the worker's segment of answers; return how far the table is, and where they are."""
         shape = keys.size, table.config.dim
-        with self._segments.answer(self._store(store), worker, keys.size * table.config.dim) as answer:
+        with self._segments.answer(store, worker, keys.size * table.config.dim) as answer:
             progress = self._rows.pull(
                 table, keys, step, min_version, context, lambda: answer.memory().reshape(shape), generation
             )

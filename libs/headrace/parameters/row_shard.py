@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
-import numpy as np
 
 from headrace.errors import HeadraceError, Internal, SharedMemoryUnavailable, Unavailable, Unimplemented
 from headrace.parameters.answers import Received
-from headrace.parameters.keys import Keys
+from headrace.parameters.keys import Indices, Keys
 from headrace.parameters.lane_stub import LaneStub
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
@@ -49,18 +48,25 @@ class RowGradient:
 
 @dataclass(frozen=True)
 class AskedRows:
-    """What of a pull belongs to one shard, and where the keys lie in shared memory."""
+    """What of a pull belongs to one shard, where the keys lie in shared memory, and where the rows belong.
+
+    Args:
+        keys: Shape (n,).
+        out: The rows of the whole pull.
+        positions: Which of them are these.
+    """
 
     keys: Keys
     lent_keys: SharedValues | None
+    out: Floats
+    positions: slice | Indices
 
-
-@dataclass(frozen=True)
-class RowAnswer:
-    """Rows of a shard, shape (n * dim,), and what it says of them."""
-
-    received: Received
-    values: Floats
+    def take(self, values: Floats) -> None:
+        """Write the shard's rows, shape (n * dim,), to where they belong."""
+        shape = self.keys.size, self.out.shape[1]
+        if values.size != shape[0] * shape[1]:
+            raise Internal(f"the shard answered {values.size} values where {list(shape)} were asked for")
+        self.out[self.positions] = values.reshape(shape)
 
 
 class RowShardClient:
@@ -113,7 +119,7 @@ class RowShardClient:
 
     def pull(
         self, operation: Operation, table: str, min_version: int, step: int | None, asked: AskedRows
-    ) -> RowAnswer:
+    ) -> Received:
         """Receive the shard's part of some rows: of at least this version, and ones that `step` may be computed with."""
         if self._shared and asked.lent_keys:
             request = shared_rows_pb2.PullRowsSharedRequest(
@@ -129,12 +135,12 @@ class RowShardClient:
                 stub = self._shared.for_call(operation)
                 call = stub.PullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
-                copied = self._copy(answer.values)
+                copied = self._copy(answer.values, asked)
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
-                if copied is not None:
-                    return RowAnswer(Received(answer.response.version, answer.response.staleness), copied)
+                if copied:
+                    return Received(answer.response.version, answer.response.staleness)
         message = packed(
             rows_pb2.PullRowsRequest(
                 store=self._store, table=table, epoch=self._epoch, min_version=min_version, step=step
@@ -143,7 +149,8 @@ class RowShardClient:
         )
         call_rows = self._rows.PullRows.future(message, timeout=operation.remaining_s)
         response = operation.track(call_rows).result()
-        return RowAnswer(Received(response.version, response.staleness), array_of(response, "values"))
+        asked.take(array_of(response, "values"))
+        return Received(response.version, response.staleness)
 
     def push_pull(
         self,
@@ -153,7 +160,7 @@ class RowShardClient:
         samples: float,
         gradient: RowGradient,
         asked: AskedRows,
-    ) -> RowAnswer:
+    ) -> Received:
         """Send the shard's part of a gradient, receive that of some rows for the next step."""
         header = self._header(step, samples)
         if self._shared and gradient.lent_keys and asked.lent_keys:
@@ -169,12 +176,12 @@ class RowShardClient:
                 stub = self._shared.for_call(operation)
                 call = stub.PushPullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
-                copied = self._copy(answer.values)
+                copied = self._copy(answer.values, asked)
             except SharedMemoryUnavailable as why:
                 self._refused(why)
             else:
-                if copied is not None:
-                    return RowAnswer(_received(answer.response), copied)
+                if copied:
+                    return _received(answer.response)
         # A second time, if the rows were lost: a duplicate then.
         message = packed(
             rows_pb2.PushPullRowsRequest(store=self._store, table=table, header=header),
@@ -184,7 +191,8 @@ class RowShardClient:
         )
         call_rows = self._rows.PushPullRows.future(message, timeout=operation.remaining_s)
         response = operation.track(call_rows).result()
-        return RowAnswer(_received(response), array_of(response, "values"))
+        asked.take(array_of(response, "values"))
+        return _received(response)
 
     def release(self, nonce: bytes) -> None:
         """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
@@ -214,12 +222,12 @@ class RowShardClient:
         self.shares_memory = True
         return answer
 
-    def _copy(self, where: SharedValues) -> Floats | None:
-        """Copy an answer; None if it was overwritten meanwhile, by a call of ours that was given up."""
+    def _copy(self, where: SharedValues, asked: AskedRows) -> bool:
+        """Copy an answer; return False if it was overwritten meanwhile, by a call of ours that was given up."""
         if self._mapped is None or self._mapped.nonce != where.segment.nonce:
             self._mapped = MappedSegment(where.segment)
-        values = self._mapped.part(where).copy()
-        return values if self._mapped.is_current(where) else None
+        asked.take(self._mapped.part(where))
+        return self._mapped.is_current(where)
 
     def _refused(self, why: SharedMemoryUnavailable) -> None:
         """Use messages from now on."""
@@ -238,13 +246,3 @@ def _taken(response: rows_pb2.PushRowsResponse) -> Received:
 
 def _received(response: rows_pb2.PushPullRowsResponse) -> Received:
     return Received(response.version, response.staleness, response.next_step)
-
-
-def place(
-    answer: RowAnswer, out: Floats, positions: "slice | np.ndarray[tuple[int], np.dtype[np.int64]]"
-) -> None:
-    """Write rows of a shard to where they belong in `out`, shape (n, dim)."""
-    rows = out[positions]
-    if answer.values.size != rows.size:
-        raise Internal(f"the shard answered {answer.values.size} values where {rows.size} were asked for")
-    out[positions] = answer.values.reshape(rows.shape)

@@ -18,7 +18,7 @@ from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
-from headrace.parameters.row_shard import AskedRows, RowAnswer, RowGradient, RowShardClient, place
+from headrace.parameters.row_shard import AskedRows, RowGradient, RowShardClient
 from headrace.parameters.together import Together
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
 from headrace.rpc.channel import open_channel
@@ -137,13 +137,13 @@ class ShardedTables:
         values = _output((asked.size, self._dim(table)), out)
         positions = self._positions(asked)
         with self._lender.lending(self._values_of(asked)) as loan:
-            parts = [_asked(asked, each, loan) for each in positions]
-            answers = self._together.do(
+            parts = [_asked(asked, each, loan, values) for each in positions]
+            received = self._together.do(
                 lambda operation, index: self._shards[index].pull(
                     operation, table, min_version, step, parts[index]
                 )
             )
-        return _pulled(answers, positions, values)
+        return summed_up(received, values)
 
     def push_rows(
         self, table: str, step: int, keys: npt.ArrayLike, gradients: Floats, samples: float
@@ -189,13 +189,13 @@ class ShardedTables:
         pushed_to, asked_of = self._positions(pushed), self._positions(asked)
         with self._lender.lending(self._values_of(pushed, rows) + self._values_of(asked)) as loan:
             sent = [_gradient(pushed, rows, each, loan) for each in pushed_to]
-            wanted = [_asked(asked, each, loan) for each in asked_of]
-            answers = self._together.do(
+            wanted = [_asked(asked, each, loan, values) for each in asked_of]
+            received = self._together.do(
                 lambda operation, index: self._shards[index].push_pull(
                     operation, table, step, samples, sent[index], wanted[index]
                 )
             )
-        return _pulled(answers, asked_of, values)
+        return summed_up(received, values)
 
     def _dim(self, table: str) -> int:
         dim = self.dims.get(table)
@@ -229,9 +229,9 @@ class ShardedTables:
         return KEY_VALUES * keys.size + (rows.size if rows is not None else 0) + padding
 
 
-def _asked(keys: Keys, positions: Positions, loan: RowLoan | None) -> AskedRows:
+def _asked(keys: Keys, positions: Positions, loan: RowLoan | None, out: Floats) -> AskedRows:
     mine = keys[positions]
-    return AskedRows(mine, loan.put_keys(mine) if loan else None)
+    return AskedRows(mine, loan.put_keys(mine) if loan else None, out, positions)
 
 
 def _gradient(keys: Keys, rows: Floats, positions: Positions, loan: RowLoan | None) -> RowGradient:
@@ -239,12 +239,6 @@ def _gradient(keys: Keys, rows: Floats, positions: Positions, loan: RowLoan | No
     if loan is None:
         return RowGradient(mine, gradients, None, None)
     return RowGradient(mine, gradients, loan.put_keys(mine), loan.put(gradients))
-
-
-def _pulled(answers: Sequence[RowAnswer], positions: Sequence[Positions], out: Floats) -> Pulled:
-    for answer, each in zip(answers, positions, strict=True):
-        place(answer, out, each)
-    return summed_up([answer.received for answer in answers], out)
 
 
 def _output(shape: tuple[int, int], out: Floats | None) -> Floats:

@@ -63,7 +63,8 @@ def trained_by_torch() -> tuple[torch.Tensor, torch.Tensor]:
     optimizer = torch.optim.Adagrad(rows, lr=RATE, eps=1e-6)
     for chosen, others, ratings in batches():
         optimizer.zero_grad()
-        loss_of(rows[0][chosen], rows[1][others], ratings).backward()  # type: ignore[no-untyped-call]  # as above
+        loss = loss_of(rows[0][chosen], rows[1][others], ratings)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         optimizer.step()
     return rows[0].detach(), rows[1].detach()
 
@@ -95,7 +96,7 @@ def test_micro_batches_make_one_step_and_a_key_in_several_of_them_gets_the_sum(
 
     rows = layer(torch.tensor([[3, 4], [3, 3]]))
     assert rows.shape == (2, 2, 2)
-    (rows.sum() + layer(torch.tensor([4])).sum()).backward()  # type: ignore[no-untyped-call]  # as above
+    (rows.sum() + layer(torch.tensor([4])).sum()).backward()
     assert layer.push(samples=1) == 1
 
     assert layer(torch.tensor([3, 4])).tolist() == [[-3, -3], [-2, -2]]
