@@ -6,11 +6,11 @@
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition            StaleEpoch  UploadOffsetMismatch  ProgramFailed  SharedMemoryUnavailable  RunFinished
-    │                                 DataUnreadable  DataChanged
+    │                                 DataUnreadable  DataChanged  StaleTerm  NotPrimary
     ├── Aborted                       EtagMismatch  ShardMapChanged  MembersChanged
     ├── OutOfRange
     ├── ResourceExhausted             QuotaExceeded  TooManyCalls  StorageFull
-    ├── Unavailable                   ServerDraining  NodeLost
+    ├── Unavailable                   ServerDraining  NodeLost  ReplicaUnreachable
     ├── DeadlineExceeded
     ├── Cancelled
     ├── PermissionDenied              ProgramNotAllowed
@@ -160,6 +160,21 @@ class RunFinished(FailedPrecondition):
     reason = "RUN_FINISHED"
 
 
+class StaleTerm(FailedPrecondition):
+    """The caller acts for a term of a replicated store that a greater one has replaced; `metadata["term"]` is that one."""
+
+    reason = "STALE_TERM"
+
+
+class NotPrimary(FailedPrecondition):
+    """This process does not serve the store, another one does; `metadata["primary"]` is its address, if it is known here.
+
+    No `Unavailable`: gRPC would repeat the call here, where the answer stays the same.
+    """
+
+    reason = "NOT_PRIMARY"
+
+
 class ProgramFailed(FailedPrecondition):
     """The user's program raised, or is not a program."""
 
@@ -252,6 +267,12 @@ class NodeLost(Unavailable):
     """The node that held this work is gone."""
 
     reason = "NODE_LOST"
+
+
+class ReplicaUnreachable(Unavailable):
+    """The replica has not confirmed a change, which may be there or not; repeat it, here or at the replica."""
+
+    reason = "REPLICA_UNREACHABLE"
 
 
 class DeadlineExceeded(HeadraceError):

@@ -3,16 +3,14 @@
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from headrace.errors import DeadlineExceeded, HeadraceError, ShardMapChanged
+from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.layout import FlatLayout, Floats
-from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.exchange import of_version
 from headrace_parameters.core.joint import Measured
-from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
@@ -24,9 +22,19 @@ from headrace_parameters.live_tables import LiveTables
 from headrace_parameters.news import News
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
+from headrace_parameters.shard_view import ShardView
 
 
-class LiveStore:
+@dataclass(frozen=True)
+class Made:
+    """What a change led to, and how far everything must follow before anyone may know."""
+
+    change: int
+    published: Published | None
+    positions: tuple[int, ...]
+
+
+class LiveStore(ShardView):
     """One shard of a store in this process.
 
     Updates are computed under one lock, and readers wait under another: a pull never waits for an update to be computed, it
@@ -51,11 +59,10 @@ class LiveStore:
         memory: PublishedMemory | None = None,
         reserve_rows: Callable[[str, int], None] = lambda _table, _size: None,
     ) -> None:
-        self.config = config
         self.create_time = create_time
         self.journal = journal
         self.memory = memory or PublishedMemory()
-        self._shard = shard or Shard(config, self.memory.allocate)
+        super().__init__(config, shard or Shard(config, self.memory.allocate))
         self.tables = LiveTables(config, reserve_rows)
         self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
         self._received = Recycled(PrivateMemory)
@@ -66,76 +73,22 @@ class LiveStore:
         self.news = News()
 
     @property
-    def layout(self) -> FlatLayout | None:
-        """The tensors of the whole model; None before there are values."""
-        return self._shard.layout
-
-    @property
     def published(self) -> Published | None:
         """The newest values that are as safe as they must be; None before there are any."""
         return self._visible
 
-    @property
-    def members(self) -> Members:
-        """Whose gradients count."""
-        return self._shard.members
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory of values and optimizer state, without tables."""
-        return self._shard.size_bytes
-
-    def needed_bytes(self, layout: FlatLayout) -> int:
-        """Return the memory that values and optimizer state of such a model need here."""
-        return self._shard.needed_bytes(layout)
-
-    @property
-    def map(self) -> ShardMap | None:
-        """Which shard holds which values; None before there are values."""
-        return self._shard.map
-
-    @property
-    def shard_count(self) -> int:
-        """How many shards the store has."""
-        return self._shard.config.shard_count
-
-    @property
-    def joint_norms(self) -> Sequence[Norms]:
-        """Norms of the whole model that a complete step waits for."""
-        return self._shard.config.joint_norms
-
-    def held(self, layout: FlatLayout) -> tuple[range, ...]:
-        """Say which values of the flat vector are held here."""
-        return self._shard.held(layout)
-
-    def check_map(self, epoch: int) -> None:
-        """Let only callers pass who go by the store's own shard map; 0: the first one.
-
-        Raises:
-            ShardMapChanged: The store has another one.
-        """
-        now = self.map
-        if now and now.epoch != (epoch or 1):
-            raise ShardMapChanged(
-                f"{self.config.name} has shard map {now.epoch}, the caller {epoch or 1}; nothing was applied: "
-                "get the store, then repeat the call with its shard map",
-                metadata={"map_epoch": now.epoch},
-            )
-
-    def check_layout(self, layout: FlatLayout) -> None:
-        """Raise ShapeMismatch if there are values of another model."""
-        self._shard.check_layout(layout)
-
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (values held here,), unless there are some."""
         with self._changing:
-            self.news.check_alive()
+            self.check_serves()
             if self._shard.published:
                 self._shard.check_layout(layout)
-                return
-            first = Shard(self.config, self.memory.allocate, self.members)
-            first.initialize(layout, values)
-            self._become(first)
+            else:
+                first = Shard(self.config, self.memory.allocate, self.members)
+                first.initialize(layout, values)
+                self._become(first)
+            made = self._made()
+        self._tell(made)
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; it is used again and again."""
@@ -145,34 +98,36 @@ class LiveStore:
     def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
         """Let these workers' gradients count from now on; calls of an older generation that wait end with MembersChanged."""
         with self._changing:
-            self.news.check_alive()
+            self.check_serves()
             before, published = self._shard.members, self._shard.published
             if before.followed_by(generation, workers, 0) is before:
                 return
-            if self.journal and published:  # first: or a restart would bring back the gradients that it drops
-                self.journal.rebase(self._shard.state().among(generation, workers))
+            if published:  # first: or a restart would bring back the gradients that it drops
+                self._rebase(self._shard.state().among(generation, workers))
             self._shard.change_members(generation, workers)
             self.tables.change_members(generation, workers)
             self._changes += 1
-            self._show(self._changes, self._shard.published)
+            made = self._made()
+        self._tell(made)
 
     def exactly(self, version: int, generation: int) -> Published:
         """Return the values of this very version to a member; it raises what `Members.check_generation` and `of_version` do."""
         with self._changing:
-            self.news.check_alive()
+            self.check_serves()
             self._shard.members.check_generation(generation)
             published = of_version(version, self._shard.published, self._shard.former)
-            position = self._position()
-        self._wait_until_safe(position)
+            made = self._made()
+        self._tell(made)
         return published
 
     def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell early what `push` will find, once that is as safe as an answer must be; it raises what `push` would."""
         with self._changing:
+            self.check_serves()
             duplicate = self._shard.is_duplicate(worker, step, generation)
-            position = self._position()
+            made = self._made()
         if duplicate:
-            self._wait_until_safe(position)
+            self._tell(made)
         return duplicate
 
     def push(self, push: Push) -> bool:
@@ -181,63 +136,74 @@ class LiveStore:
         Raises:
             StorageFull, DataLoss: It could not be written, and was not applied.
         """
-        sealed = Sealed.of(push) if self.journal else None
+        sealed = self._seal(push)
         with self._changing:
             self.gate.enter(push.step, push.worker)
-            self.news.check_alive()
+            self.check_serves()
             taken = self._shard.takes(push)
             if taken:
-                self._apply(push, sealed)
-            change, published, position = self._changes, self._shard.published, self._position()
-        self._wait_until_safe(position)
-        self._show(change, published)
+                self._write(sealed)  # before: what is applied can always be recovered
+                self._apply(push)
+            made = self._made()
+        self._tell(made)
         return taken
 
-    def _apply(self, push: Push, sealed: Sealed | None) -> None:
+    def _seal(self, push: Push) -> Sealed | None:
+        """Prepare the record of a push; None if nobody keeps one."""
+        return Sealed.of(push) if self.journal else None
+
+    def _write(self, sealed: Sealed | None) -> None:
         if self.journal and sealed:
-            self.journal.append(sealed)  # before: what is applied can always be recovered
-        self._shard.push(push)
+            self.journal.append(sealed)
+
+    def _apply(self, push: Push) -> None:
+        taken = self._shard.push(push)
+        assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self._changes += 1
         if self.journal and self.journal.due and self._shard.between_steps:
             self.journal.snapshot(self._shard.state())
 
-    def _become(self, shard: Shard) -> None:
-        """Put another shard in the place of this one, once it is safe."""
+    def _rebase(self, state: ShardState) -> None:
+        """Write what no push leads to."""
         if self.journal:
-            self.journal.rebase(shard.state())
+            self.journal.rebase(state)
+
+    def _become(self, shard: Shard) -> None:
+        """Put another shard in the place of this one, once it is written."""
+        self._rebase(shard.state())
         self._shard, self.incarnation = shard, secrets.randbits(64) | 1
         self._changes += 1
-        self._show(self._changes, shard.published)
 
-    def _position(self) -> int:
-        return self.journal.position if self.journal else 0
+    def _made(self) -> Made:
+        return Made(self._changes, self._shard.published, self._positions())
 
-    def _wait_until_safe(self, position: int) -> None:
+    def _tell(self, made: Made) -> None:
+        """Return when others may know what was made, and let pulls see it."""
+        self._wait_until_safe(made.positions)
+        self._show(made)
+
+    def _positions(self) -> tuple[int, ...]:
+        """Say how far everything is that must follow; for `_wait_until_safe`."""
+        return (self.journal.position if self.journal else 0,)
+
+    def _wait_until_safe(self, positions: tuple[int, ...]) -> None:
         if self.journal:
-            self.journal.wait(position)
+            self.journal.wait(positions[0])
 
-    def _show(self, change: int, published: Published | None) -> None:
+    def _show(self, made: Made) -> None:
         """Let pulls see what a change led to, unless they see a later one already."""
 
         def show() -> None:
-            if change > self._shown:
-                self._shown, self._visible = change, published
+            if made.change > self._shown:
+                self._shown, self._visible = made.change, made.published
 
         self.news.tell(show)
-
-    def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
-        """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`."""
-        return self._shard.need_for(step, pushed_step)
-
-    def next_step(self, worker: int, published: Published) -> int:
-        """Return the first step that this worker can compute with these values and whose gradient will be taken."""
-        return self._shard.next_step(worker, published)
 
     def hold(self) -> Cut:
         """Take no further push for a while, and say where the shard is, so that `state` finds all shards at one moment."""
         with self._changing:
-            self.news.check_alive()
+            self.check_serves()
             return self.gate.hold(where(self._shard))
 
     def state(self, cut: Cut | None = None) -> ShardState:
@@ -245,19 +211,31 @@ class LiveStore:
         with self._changing:
             if cut:
                 self.gate.reach(cut, lambda: where(self._shard))
-            self.news.check_alive()
-            return replace(self._shard.state(), tables=self.tables.states())
+            self.check_serves()
+            state, made = replace(self._shard.state(), tables=self.tables.states()), self._made()
+        self._tell(made)
+        return state
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says."""
         with self._changing:
-            self.news.check_alive()
-            self._shard.check_layout(state.layout)
-            restored = Shard(self.config, self.memory.allocate, self.members)
-            restored.restore(state)
-            tables = self.tables.restored(state.tables)
-            self._become(restored)
-            self.tables.become(tables)
+            self.check_serves()
+            self._restore(state)
+            made = self._made()
+        self._tell(made)
+
+    def begin(self, state: ShardState) -> None:
+        """Become what `state` says, before anyone else has the store."""
+        self._restore(state)
+        self._show(self._made())
+
+    def _restore(self, state: ShardState) -> None:
+        self._shard.check_layout(state.layout)
+        restored = Shard(self.config, self.memory.allocate, self.members)
+        restored.restore(state)
+        tables = self.tables.restored(state.tables)
+        self._become(restored)
+        self.tables.become(tables)
 
     def keep(self, journal: Journal) -> None:
         """Write what there is, and from now on every change, to a journal; before anyone else has the store."""
@@ -272,12 +250,12 @@ class LiveStore:
         """
         with self._changing:
             self.gate.enter(step)
-            self.news.check_alive()
+            self.check_serves()
             self._shard.finish_step(step, norms, squared_norms)
             self.gate.moved()
             self._changes += 1
-            change, published = self._changes, self._shard.published
-        self._show(change, published)
+            made = self._made()
+        self._show(made)
 
     def measured(self, norms: Norms) -> Measured | None:
         """Return the norms of the last step that came so far."""
@@ -286,6 +264,18 @@ class LiveStore:
     def too_late(self, need: Need) -> DeadlineExceeded:
         """Say who keeps the store from having what is needed."""
         return too_late(self._shard, self.published, need)
+
+    @property
+    def term(self) -> int:
+        """Of the primary that answers; 0: there is one process alone."""
+        return 0
+
+    def open(self) -> None:
+        """Begin to act, now that others may have the store."""
+
+    def check_serves(self) -> None:
+        """Raise why nobody can use the store here any more, if that is so."""
+        self.news.check_alive()
 
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`, waiting pulls first."""

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from headrace_parameters.journal.journal import Observers
 from headrace_parameters.live import LiveStore
+from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.table_metrics import HeldTables
 
 _WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -81,6 +82,16 @@ class _HeldStores(Collector):
             "Bytes of the log that are not known to survive the machine.",
             labels=["store"],
         )
+        synced = GaugeMetricFamily(
+            "headrace_parameters_replica_synced",
+            "1 if the replica of a primary has all that was acknowledged.",
+            labels=["store"],
+        )
+        behind = GaugeMetricFamily(
+            "headrace_parameters_replica_lag_records",
+            "Records that a primary's replica is not known to hold.",
+            labels=["store"],
+        )
         for store in self._stores():
             label = [str(store.config.name)]
             size.add_metric(label, store.size_bytes)
@@ -88,7 +99,10 @@ class _HeldStores(Collector):
             if store.journal:
                 log_bytes.add_metric(label, store.journal.log_bytes)
                 lag.add_metric(label, store.journal.lag_bytes)
-        yield from (size, version, log_bytes, lag)
+            if isinstance(store, ReplicatedStore) and store.replicated.tenure.replica:
+                synced.add_metric(label, store.replicated.tenure.synced)
+                behind.add_metric(label, store.replicated.lag_records)
+        yield from (size, version, log_bytes, lag, synced, behind)
 
 
 def journal_observers(registry: CollectorRegistry) -> Observers:

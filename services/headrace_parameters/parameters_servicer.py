@@ -49,6 +49,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         first = _first(request_iterator)
         store = self._table.get(StoreName.parse(first.store, field="store"))
         store.config.fence(first.epoch)
+        store.check_serves()
         layout = layout_from_proto(first.tensors)
         store.check_layout(layout)
         if store.published is None:
@@ -65,7 +66,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         first = _first(request_iterator)
         store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
         taken = self._take(store, first, request_iterator)
-        return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store))
+        return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store), term=store.term)
 
     def Pull(
         self, request: parameters_pb2.PullRequest, context: ServicerContext
@@ -96,6 +97,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store = self._table.get(StoreName.parse(request.store, field="store"))
         if request.epoch:  # 0: a reader outside the run
             store.config.fence(request.epoch)
+        store.check_serves()
         store.check_map(request.map_epoch)
         step = request.step if request.HasField("step") else None
         before = store.incarnation
@@ -106,6 +108,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             staleness=published.staleness(step),
             not_modified=request.HasField("known") and _is_known(request.known, published, incarnation),
             incarnation=incarnation,
+            term=store.term,
         )
         if response.not_modified:
             self._metrics.not_modified.inc()
@@ -142,6 +145,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             staleness=published.staleness(step),
             next_step=store.next_step(first.header.worker, published),
             incarnation=_unless_replaced(store, before),
+            term=store.term,
         )
         return response, store, published
 
@@ -191,6 +195,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     def _fenced(self, name: str, epoch: int, map_epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))
         store.config.fence(epoch)
+        store.check_serves()
         store.check_map(map_epoch)
         return store
 

@@ -29,7 +29,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
 
         def begin_with_snapshot(store: LiveStore) -> None:
             if request.snapshot:
-                store.restore(self._snapshots.load(request.snapshot))
+                store.begin(self._snapshots.load(request.snapshot))
 
         return store_to_proto(self._table.create(config_from_proto(request), request, begin_with_snapshot))
 

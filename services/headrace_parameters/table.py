@@ -10,9 +10,11 @@ from headrace.errors import AlreadyExists, NotFound, QuotaExceeded, ServerDraini
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import stores_pb2
-from headrace_parameters.core.config import Durability, StoreConfig
-from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.journal.shelf import Found, Shelf
+from headrace_parameters.journal.tenure_file import read_tenure
 from headrace_parameters.live import LiveStore
+from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.row_bytes import RowBytes
 
 RETRY_AFTER_S = 1.0
@@ -107,10 +109,11 @@ class StoreTable:
         held = self.find_same(config)
         if held:
             return held
-        store = LiveStore(config, self._now(), reserve_rows=partial(self._reserve_rows, config.name))
+        kind = ReplicatedStore if config.durability.replicated else LiveStore
+        store = kind(config, self._now(), reserve_rows=partial(self._reserve_rows, config.name))
         prepare(store)
         with ExitStack() as unless_placed:
-            if config.durability is not Durability.MEMORY:
+            if config.durability.logged:
                 journal = self._shelf.create(config, request, store.create_time)
                 unless_placed.callback(journal.destroy)
                 store.keep(journal)
@@ -121,6 +124,7 @@ class StoreTable:
                 old = self._put(store)
             unless_placed.pop_all()
         self._retire(old, config)
+        store.open()
         return store
 
     def _retire(self, old: LiveStore | None, config: StoreConfig) -> None:
@@ -138,7 +142,7 @@ class StoreTable:
     def recover(self) -> list[LiveStore]:
         """Hold again what a former process of this folder held; return it."""
         for found in self._shelf.recover():
-            store = LiveStore(found.config, found.create_time, found.shard, found.journal, found.memory)
+            store = _recovered(found)
             with self._lock:
                 self._stores[found.config.name] = store
                 self._reserved[found.config.name] = store.size_bytes
@@ -236,3 +240,10 @@ class StoreTable:
             if store.journal:
                 store.journal.close()
         self._shelf.close()
+
+
+def _recovered(found: Found) -> LiveStore:
+    parts = found.config, found.create_time, found.shard, found.journal, found.memory
+    if found.config.durability.replicated:
+        return ReplicatedStore(*parts, tenure=read_tenure(found.journal).restarted())
+    return LiveStore(*parts)

@@ -3,12 +3,14 @@
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.encoded import compression_from_proto, compression_to_proto
-from headrace.parameters.v1 import parameters_pb2, stores_pb2
+from headrace.parameters.v1 import assignment_pb2, parameters_pb2, stores_pb2
 from headrace.parameters.wire import layout_to_proto, map_to_proto
 from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
+from headrace_parameters.core.tenure import Assignment, Role
 from headrace_parameters.live import LiveStore
+from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.table_wire import tables_from_proto, tables_to_proto
 
 _CONSISTENCY = {
@@ -21,7 +23,15 @@ _DURABILITY = {
     stores_pb2.DURABILITY_MEMORY: Durability.MEMORY,
     stores_pb2.DURABILITY_PROCESS: Durability.PROCESS,
     stores_pb2.DURABILITY_DISK: Durability.DISK,
+    stores_pb2.DURABILITY_REPLICA: Durability.REPLICA,
+    stores_pb2.DURABILITY_REPLICA_DISK: Durability.REPLICA_DISK,
 }
+_ROLE = {
+    assignment_pb2.STORE_ROLE_PRIMARY: Role.PRIMARY,
+    assignment_pb2.STORE_ROLE_REPLICA: Role.REPLICA,
+    assignment_pb2.STORE_ROLE_STANDBY: Role.STANDBY,
+}
+_ROLE_OF = {ours: theirs for theirs, ours in _ROLE.items()}
 _DURABILITY_OF = {ours: theirs for theirs, ours in _DURABILITY.items()}
 _NORMS = {
     parameters_pb2.NORMS_UNSPECIFIED: Norms.GRADIENT,
@@ -43,7 +53,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
     durability = _DURABILITY.get(request.durability)
     if durability is None:
         raise InvalidArgument(
-            f"durability is {request.durability}; use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+            f"durability is {request.durability}; use DURABILITY_MEMORY, _PROCESS, _DISK, _REPLICA or _REPLICA_DISK",
             field="durability",
         )
     if request.snapshot:
@@ -64,6 +74,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         durability=durability,
         compression=compression_from_proto(request.compression),
         tables=tables_from_proto(request.tables),
+        assignment=assignment_from_proto(request.assignment) if request.HasField("assignment") else None,
     )
 
 
@@ -73,6 +84,17 @@ def norms_from_proto(norms: parameters_pb2.Norms.ValueType) -> Norms:
     if found is None:
         raise InvalidArgument(f"norms is {norms}; use NORMS_GRADIENT or NORMS_TENSORS", field="norms")
     return found
+
+
+def assignment_from_proto(message: assignment_pb2.Assignment) -> Assignment:
+    """Read an assignment; InvalidArgument names the field that cannot be."""
+    role = _ROLE.get(message.role)
+    if role is None:
+        raise InvalidArgument(
+            f"assignment.role is {message.role}; use STORE_ROLE_PRIMARY or STORE_ROLE_REPLICA",
+            field="assignment.role",
+        )
+    return Assignment(message.term, role, message.replica)
 
 
 def check_snapshot(artifact: str, store: StoreName, field: str) -> None:
@@ -104,6 +126,12 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         generation=members.generation,
         workers=members.workers,
     )
+    if isinstance(store, ReplicatedStore):
+        tenure = store.replicated.tenure
+        message.assignment.MergeFrom(
+            assignment_pb2.Assignment(term=tenure.term, role=_ROLE_OF[tenure.role], replica=tenure.replica)
+        )
+        message.replica_synced = tenure.synced
     message.create_time.FromDatetime(store.create_time)
     published, layout, shard_map = store.published, store.layout, store.map
     if published and layout and shard_map:

@@ -1,6 +1,6 @@
 """The generated stubs and handlers of services whose messages are large, with codecs of our own in the place of the generated one.
 
-Parameters has chunks (`headrace.parameters.codec`), Rows packed numbers (`headrace.parameters.packed`); what has neither is not recoded.
+Parameters and Replication have chunks (`headrace.parameters.codec`), Rows packed numbers (`headrace.parameters.packed`); what has neither is not recoded.
 The bytes on the wire, and all that a caller or an interceptor sees, stay as they are.
 """
 
@@ -13,11 +13,16 @@ from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from headrace.parameters import codec, packed
-from headrace.parameters.v1 import parameters_pb2, rows_pb2
+from headrace.parameters.v1 import parameters_pb2, replication_pb2, rows_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import (
     ParametersServicer,
     ParametersStub,
     add_ParametersServicer_to_server,
+)
+from headrace.parameters.v1.replication_pb2_grpc import (
+    ReplicationServicer,
+    ReplicationStub,
+    add_ReplicationServicer_to_server,
 )
 from headrace.parameters.v1.rows_pb2_grpc import RowsServicer, RowsStub, add_RowsServicer_to_server
 
@@ -37,11 +42,15 @@ class _Codec:
         return self.decoder(GetMessageClass(message)) if self.recodes(message) else deserialize
 
 
+def _has_chunk(message: Descriptor) -> bool:
+    return "chunk" in message.fields_by_name
+
+
 _PARAMETERS = _Codec(
-    parameters_pb2.DESCRIPTOR.services_by_name["Parameters"],
-    codec.encode,
-    codec.decoder,
-    lambda message: "chunk" in message.fields_by_name,
+    parameters_pb2.DESCRIPTOR.services_by_name["Parameters"], codec.encode, codec.decoder, _has_chunk
+)
+_REPLICATION = _Codec(
+    replication_pb2.DESCRIPTOR.services_by_name["Replication"], codec.encode, codec.decoder, _has_chunk
 )
 _ROWS = _Codec(rows_pb2.DESCRIPTOR.services_by_name["Rows"], packed.encode, packed.decoder, packed.has_packed)
 
@@ -52,6 +61,11 @@ def parameters_stub(channel: grpc.Channel) -> ParametersStub:
     return ParametersStub(cast("grpc.Channel", _RecodedChannel(channel, _PARAMETERS)))
 
 
+def replication_stub(channel: grpc.Channel) -> ReplicationStub:
+    """Return the stub of a channel."""
+    return ReplicationStub(cast("grpc.Channel", _RecodedChannel(channel, _REPLICATION)))
+
+
 def rows_stub(channel: grpc.Channel) -> RowsStub:
     """Return the stub of a channel."""
     return RowsStub(cast("grpc.Channel", _RecodedChannel(channel, _ROWS)))
@@ -60,6 +74,11 @@ def rows_stub(channel: grpc.Channel) -> RowsStub:
 def add_parameters_servicer(servicer: ParametersServicer, server: grpc.Server) -> None:
     """Serve the service."""
     add_ParametersServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _PARAMETERS)))
+
+
+def add_replication_servicer(servicer: ReplicationServicer, server: grpc.Server) -> None:
+    """Serve the service."""
+    add_ReplicationServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _REPLICATION)))
 
 
 def add_rows_servicer(servicer: RowsServicer, server: grpc.Server) -> None:

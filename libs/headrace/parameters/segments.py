@@ -88,13 +88,15 @@ class OwnSegment:
 class MappedSegment:
     """A segment of another process, to read.
 
+    Args:
+        writable: What is written to `values` stays in this process (copy on write), for callees that ask for writable memory.
     Raises:
         SharedMemoryUnavailable: It cannot be reached, or it is not the one that was meant; the message says why.
     """
 
-    def __init__(self, segment: shared_memory_pb2.Segment) -> None:
+    def __init__(self, segment: shared_memory_pb2.Segment, *, writable: bool = False) -> None:
         self.nonce = segment.nonce
-        self._memory = _map(segment)
+        self._memory = _map(segment, writable=writable)
         found = self._memory[:_NONCE]
         if not hmac.compare_digest(found, segment.nonce):
             raise SharedMemoryUnavailable(
@@ -147,7 +149,7 @@ def _create(size: int) -> tuple[mmap.mmap, int]:
     return memory, fd
 
 
-def _map(segment: shared_memory_pb2.Segment) -> mmap.mmap:
+def _map(segment: shared_memory_pb2.Segment, *, writable: bool) -> mmap.mmap:
     path, size = Path(f"/proc/{segment.pid}/fd/{segment.fd}"), _HEADER + segment.capacity * _VALUE.itemsize
     try:
         # Looked at before it is opened: to open a pipe or a device of that process could do something.
@@ -161,6 +163,8 @@ def _map(segment: shared_memory_pb2.Segment) -> mmap.mmap:
     try:
         if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK or os.fstat(fd).st_size != size:
             raise SharedMemoryUnavailable(f"{path} is not sealed with {size} bytes")
+        if writable:
+            return mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
         return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
     except (OSError, OverflowError) as error:
         raise SharedMemoryUnavailable(f"cannot map {path}: {error}") from error

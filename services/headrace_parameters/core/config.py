@@ -10,6 +10,7 @@ from headrace_optimizers.bounds import check
 from headrace_optimizers.config import Lamb, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_parameters.core.rows.config import TableConfig, check_tables
+from headrace_parameters.core.tenure import Assignment, Role
 
 
 class Consistency(Enum):
@@ -21,11 +22,28 @@ class Consistency(Enum):
 
 
 class Durability(Enum):
-    """What an acknowledged push survives: nothing, the death of the process, or that of the machine."""
+    """What an acknowledged push survives: nothing, the death of the process, that of the machine; with a replica, that of one of two."""
 
     MEMORY = "memory"
     PROCESS = "process"
     DISK = "disk"
+    REPLICA = "replica"
+    REPLICA_DISK = "replica+disk"
+
+    @property
+    def logged(self) -> bool:
+        """Whether every change is written to a log before it is made."""
+        return self in (Durability.PROCESS, Durability.DISK, Durability.REPLICA_DISK)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the log is forced to the disk before an answer."""
+        return self in (Durability.DISK, Durability.REPLICA_DISK)
+
+    @property
+    def replicated(self) -> bool:
+        """Whether another process holds every change before an answer."""
+        return self in (Durability.REPLICA, Durability.REPLICA_DISK)
 
 
 class Norms(Enum):
@@ -50,6 +68,7 @@ class StoreConfig:
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
         compression: What is done to gradients and values that travel by streams.
         maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
+        assignment: What this process is to a replicated store when it is made.
     """
 
     name: StoreName
@@ -67,6 +86,7 @@ class StoreConfig:
     durability: Durability = Durability.MEMORY
     compression: Compression = NONE
     tables: tuple[TableConfig, ...] = ()
+    assignment: Assignment | None = None
 
     def __post_init__(self) -> None:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)
@@ -75,7 +95,19 @@ class StoreConfig:
         in_range = 0 <= self.shard_index < self.shard_count
         check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
         self._check_consistency()
+        self._check_assignment()
         self._check_tables()
+
+    def _check_assignment(self) -> None:
+        if (self.assignment is not None) is not self.durability.replicated:
+            raise InvalidArgument(
+                f"durability is {self.durability.value}; set assignment with replica and replica+disk, and only there",
+                field="assignment",
+            )
+        if self.snapshot and self.assignment and self.assignment.role is Role.REPLICA:
+            raise InvalidArgument(
+                "a replica begins with what its primary has; leave snapshot out", field="snapshot"
+            )
 
     def _check_tables(self) -> None:
         check_tables(self.tables)

@@ -59,10 +59,25 @@ class Sealed:
     payload_crc: int
 
     @classmethod
-    def of(cls, push: Push) -> "Sealed":
-        """Sum up a gradient; `payload` shares its memory."""
+    def of(cls, push: Push, *, summed: bool = True) -> "Sealed":
+        """Sum up a gradient; `payload` shares its memory.
+
+        Args:
+            summed: False for a record that is never on a disk: no checksum is made.
+        """
         payload = np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
-        return cls(push, payload, checksum(payload))
+        return cls(push, payload, checksum(payload) if summed else 0)
+
+    @classmethod
+    def received(cls, header: bytes, payload: memoryview, generation: int, *, summed: bool) -> "Sealed":
+        """Read what `encode` gave somewhere else; the gradient shares the memory of `payload`, which must be writable.
+
+        Args:
+            generation: Of the members among whom it was pushed; records do not say, but a base comes between two generations.
+        Raises:
+            BadRecord: It is cut off or, if it is summed, damaged.
+        """
+        return _sealed(_facts(memoryview(header)), payload, generation, summed=summed)
 
     def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
         """Return the header and the payload."""
@@ -77,14 +92,22 @@ def decode(data: memoryview) -> Entry:
     Raises:
         BadRecord: It is cut off or damaged.
     """
-    checksum_found, worker, sequence, epoch, step, length, samples = _facts(data)
-    payload = data[HEADER_BYTES : HEADER_BYTES + length]
-    if payload.nbytes < length or length % 4:
+    facts = _facts(data)
+    _, _, sequence, epoch, _, length, _ = facts
+    sealed = _sealed(facts, data[HEADER_BYTES : HEADER_BYTES + length], 0, summed=True)
+    return Entry(sequence, epoch, sealed.push, HEADER_BYTES + length)
+
+
+def _sealed(
+    facts: tuple[int, int, int, int, int, int, float], payload: memoryview, generation: int, *, summed: bool
+) -> Sealed:
+    crc, worker, sequence, _, step, length, samples = facts
+    if payload.nbytes != length or length % 4:
         raise BadRecord(f"record {sequence} is cut off: {payload.nbytes} of {length} bytes are there")
-    if checksum(payload) != checksum_found:
+    if summed and checksum(payload) != crc:
         raise BadRecord(f"record {sequence} is damaged: its checksum does not match")
     gradient: Floats = np.frombuffer(payload, "<f4").astype(np.float32, copy=False)
-    return Entry(sequence, epoch, Push(worker, step, samples, gradient), HEADER_BYTES + length)
+    return Sealed(Push(worker, step, samples, gradient, generation), payload, crc)
 
 
 def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from headrace_parameters.core.config import Durability, StoreConfig
+from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
@@ -81,13 +81,18 @@ class Journal:
         self._observers = observers
         self._sequence = sequence
         tail = tail or segment_path(folder, sequence)
-        forced = config.durability is Durability.DISK
+        forced = config.durability.forced
         self._log = Log(tail, forced=forced, observe=observers.force, force=force)
         # Where the last snapshot was begun. After a recovery: as if just now, less what is in the log.
         self._base = (sequence, -tail.stat().st_size)
         self._writing: threading.Thread | None = None
         snapshots = find_snapshots(folder)
         self._snapshot_bytes = snapshots[0].path.stat().st_size if snapshots else 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._folder
 
     @property
     def position(self) -> int:

@@ -14,8 +14,14 @@ from prometheus_client import CollectorRegistry
 from headrace.errors import NotFound
 from headrace.parameters.client import StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace.parameters.recoding import add_parameters_servicer, add_rows_servicer
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.recoding import (
+    add_parameters_servicer,
+    add_replication_servicer,
+    add_rows_servicer,
+    replication_stub,
+)
+from headrace.parameters.v1 import assignment_pb2, stores_pb2
+from headrace.parameters.v1.replication_pb2 import AssignRequest
 from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
 from headrace.parameters.v1.shared_rows_pb2_grpc import add_SharedRowsServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
@@ -26,6 +32,7 @@ from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.replication_servicer import ReplicationServicer
 from headrace_parameters.row_segments import RowSegments
 from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
@@ -54,6 +61,7 @@ def create_request(
     staleness_bound: int = 0,
     backup_workers: int = 0,
     durability: stores_pb2.Durability.ValueType = stores_pb2.DURABILITY_MEMORY,
+    assignment: assignment_pb2.Assignment | None = None,
 ) -> stores_pb2.CreateStoreRequest:
     return stores_pb2.CreateStoreRequest(
         name=name,
@@ -67,6 +75,7 @@ def create_request(
         staleness_bound=staleness_bound,
         backup_workers=backup_workers,
         durability=durability,
+        assignment=assignment,
     )
 
 
@@ -110,6 +119,11 @@ class ParameterServer:
         self.table = table
         self.metrics = metrics
         self.stores = StoresClient(channel, timeout_s=10)
+        self._replication = replication_stub(channel)
+
+    def assign(self, assignment: assignment_pb2.Assignment, epoch: int = 1) -> stores_pb2.Store:
+        request = AssignRequest(store=NAME, epoch=epoch, assignment=assignment)
+        return self._replication.Assign(request, timeout=10)
 
     def counted(self, metric: str) -> float:
         return self.metrics.get_sample_value(f"headrace_parameters_{metric}") or 0.0
@@ -135,6 +149,7 @@ def parameter_server(
     stores = StoresServicer(table, Snapshots(artifacts))
     gradients = GradientSegments(table.get) if shared_memory else None
     row_segments = RowSegments(table.get) if shared_memory else None
+    replication = ReplicationServicer(table, share=shared_memory)
     with serve(
         lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
@@ -145,6 +160,7 @@ def parameter_server(
         lambda server: add_SharedRowsServicer_to_server(
             SharedRowsServicer(rows, table.get, row_segments), server
         ),
+        lambda server: add_replication_servicer(replication, server),
     ) as channel:
         try:
             server = ParameterServer(channel, table, metrics, gradients, row_segments)

@@ -234,19 +234,23 @@ class PushResponse(_message.Message):
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """True if the gradient had no effect: this (worker, step) was taken before or, with backup workers, the step was complete."""
     version: _builtins.int
     """The store's version now."""
+    term: _builtins.int
+    """The term of the primary that answers; 0 unless the store is replicated. When it has grown, ask GetStore where the replica is."""
     def __init__(
         self,
         *,
         duplicate: _builtins.bool = ...,
         version: _builtins.int = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,6 +374,7 @@ class PullResponse(_message.Message):
     STALENESS_FIELD_NUMBER: _builtins.int
     NOT_MODIFIED_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
     staleness: _builtins.int
@@ -383,6 +388,10 @@ class PullResponse(_message.Message):
     """True if the caller's values are the newest; no chunk follows then."""
     incarnation: _builtins.int
     """As KnownValues.incarnation; 0 if the values were just replaced. First message only."""
+    term: _builtins.int
+    """The term of the primary that answers; 0 unless the store is replicated. When it has grown, ask GetStore where the replica is.
+    First message only.
+    """
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the values."""
@@ -395,10 +404,11 @@ class PullResponse(_message.Message):
         staleness: _builtins.int = ...,
         not_modified: _builtins.bool = ...,
         incarnation: _builtins.int = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "incarnation", b"incarnation", "not_modified", b"not_modified", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "incarnation", b"incarnation", "not_modified", b"not_modified", "staleness", b"staleness", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +460,7 @@ class PushPullResponse(_message.Message):
     STALENESS_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of all the values of this stream. First message only."""
     duplicate: _builtins.bool
@@ -461,6 +472,8 @@ class PushPullResponse(_message.Message):
     with backup workers) or the worker repeats steps it pushed before. First message only.
     """
     incarnation: _builtins.int
+    """As in PullResponse. First message only."""
+    term: _builtins.int
     """As in PullResponse. First message only."""
     @_builtins.property
     def chunk(self) -> Global___Chunk:
@@ -475,10 +488,11 @@ class PushPullResponse(_message.Message):
         staleness: _builtins.int = ...,
         next_step: _builtins.int = ...,
         incarnation: _builtins.int = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "incarnation", b"incarnation", "next_step", b"next_step", "staleness", b"staleness", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "duplicate", b"duplicate", "incarnation", b"incarnation", "next_step", b"next_step", "staleness", b"staleness", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

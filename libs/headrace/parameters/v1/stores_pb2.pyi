@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.parameters.v1 import assignment_pb2 as _assignment_pb2
 from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import schedule_pb2 as _schedule_pb2
 from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
@@ -74,6 +75,12 @@ class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability
     """The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
     DURABILITY_DISK: _Durability.ValueType  # 3
     """The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+    DURABILITY_REPLICA: _Durability.ValueType  # 4
+    """The death of one of two processes, and of its machine, disk included, if they are on different ones: a replica held it, in memory,
+    before the answer.
+    """
+    DURABILITY_REPLICA_DISK: _Durability.ValueType  # 5
+    """As REPLICA, and the death of both: both had forced it to their disks before the answer."""
 
 class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
     """What an acknowledged push survives. Values are visible to pulls only once what made them has reached its level."""
@@ -86,6 +93,12 @@ DURABILITY_PROCESS: Durability.ValueType  # 2
 """The death of the process, by `kill -9` too: it was written to a log file before the answer, which the operating system keeps."""
 DURABILITY_DISK: Durability.ValueType  # 3
 """The death of the machine: the log was forced to the disk before the answer. Pushes that come at once share one such wait."""
+DURABILITY_REPLICA: Durability.ValueType  # 4
+"""The death of one of two processes, and of its machine, disk included, if they are on different ones: a replica held it, in memory,
+before the answer.
+"""
+DURABILITY_REPLICA_DISK: Durability.ValueType  # 5
+"""As REPLICA, and the death of both: both had forced it to their disks before the answer."""
 Global___Durability: _TypeAlias = Durability  # noqa: Y015
 
 @_typing.final
@@ -395,6 +408,8 @@ class Store(_message.Message):
     TABLES_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    REPLICA_SYNCED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -423,6 +438,10 @@ class Store(_message.Message):
     """What an acknowledged push survives."""
     generation: _builtins.int
     """Output only. Grows with each change of the members; 0: those that it was made for."""
+    replica_synced: _builtins.bool
+    """Output only. Of a primary: its replica has all that was ever acknowledged, and nothing is acknowledged without it. Of a replica: the
+    primary said so.
+    """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -451,6 +470,10 @@ class Store(_message.Message):
     def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Output only. Numbers of the workers whose gradients count, ascending."""
 
+    @_builtins.property
+    def assignment(self) -> _assignment_pb2.Assignment:
+        """Output only. What this process is to the store, if its durability is REPLICA or REPLICA_DISK."""
+
     def __init__(
         self,
         *,
@@ -475,10 +498,12 @@ class Store(_message.Message):
         tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
         generation: _builtins.int = ...,
         workers: _abc.Iterable[_builtins.int] | None = ...,
+        assignment: _assignment_pb2.Assignment | None = ...,
+        replica_synced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "replica_synced", b"replica_synced", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,6 +528,7 @@ class CreateStoreRequest(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     TABLES_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -543,6 +569,12 @@ class CreateStoreRequest(_message.Message):
         and the optimizer's maximum_gradient_norm 0: the gradients of rows are in no norm.
         """
 
+    @_builtins.property
+    def assignment(self) -> _assignment_pb2.Assignment:
+        """For REPLICA and REPLICA_DISK, and only there: what this process is to be. A primary with a replica acknowledges nothing before that
+        one holds it, from the first values on. See Replication.Assign for what comes later.
+        """
+
     def __init__(
         self,
         *,
@@ -559,10 +591,11 @@ class CreateStoreRequest(_message.Message):
         durability: Global___Durability.ValueType = ...,
         compression: _compression_pb2.Compression | None = ...,
         tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
+        assignment: _assignment_pb2.Assignment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

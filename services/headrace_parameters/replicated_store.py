@@ -1,0 +1,180 @@
+"""A store that two processes hold, seen from either of them: every change goes to the replica before anyone is told."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
+from headrace.parameters.layout import Floats
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.shard import Push, Shard
+from headrace_parameters.core.state import ShardState
+from headrace_parameters.core.tenure import Assignment, Role, Tenure
+from headrace_parameters.journal.journal import Journal
+from headrace_parameters.journal.tenure_file import write_tenure
+from headrace_parameters.live import LiveStore
+from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.replication.feed import Feed
+from headrace_parameters.replication.replicated import Replicated
+
+
+class ReplicatedStore(LiveStore):
+    """As `LiveStore`; a process that is not the primary refuses with NotPrimary whatever callers of a store want.
+
+    Args:
+        tenure: What this process is; None: what its config says.
+    """
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        create_time: datetime,
+        shard: Shard | None = None,
+        journal: Journal | None = None,
+        memory: PublishedMemory | None = None,
+        reserve_rows: Callable[[str, int], None] = lambda _table, _size: None,
+        *,
+        tenure: Tenure | None = None,
+    ) -> None:
+        super().__init__(config, create_time, shard, journal, memory, reserve_rows)
+        assert config.assignment is not None
+        self.replicated = Replicated(str(config.name), tenure or Tenure.first(config.assignment))
+        if journal:
+            self.replicated.keep_by(partial(write_tenure, journal))
+        self._lent = PublishedMemory()  # gradients, which a replica on this machine reads where they are
+        self._feed: Feed | None = None
+
+    @property
+    def term(self) -> int:
+        """The greatest term this process has seen."""
+        return self.replicated.tenure.term
+
+    def keep(self, journal: Journal) -> None:
+        """Write what there is, and from now on every change and every tenure, to a journal."""
+        super().keep(journal)
+        self.replicated.keep_by(partial(write_tenure, journal))
+
+    def open(self) -> None:
+        """Begin to send to the replica, if there is one, now that others may have the store."""
+        with self._changing:
+            self._feed_replica()
+
+    def _feed_replica(self) -> None:
+        if self._feed:
+            self._feed.end()
+        tenure = self.replicated.tenure
+        self._feed = Feed(self, self.replicated, tenure, self._lent) if tenure.replica else None
+
+    def assign(self, order: Assignment) -> None:
+        """Be what the authority says.
+
+        Raises:
+            StaleTerm, FailedPrecondition: As `Tenure.assigned`.
+        """
+        with self._changing:  # no record of another term comes in between
+            if not self.replicated.assign(order):
+                return
+            self._feed_replica()
+            made = self._made()
+        self._tell(made)  # at once: a primary in a new term may always acknowledge what it has
+
+    def end(self, why: HeadraceError) -> None:
+        """Refuse everything from now on with `why`."""
+        super().end(why)
+        if self._feed:
+            self._feed.end()
+
+    def new_gradient(self) -> Floats:
+        """Return memory for a gradient that a replica can read, with anything in it."""
+        assert self.published is not None
+        return self._lent.allocate(self.published.values.size)
+
+    # The primary's side of a change
+
+    def _seal(self, push: Push) -> Sealed | None:
+        return Sealed.of(push, summed=self.config.durability.logged)
+
+    def _write(self, sealed: Sealed | None) -> None:
+        super()._write(sealed)
+        if sealed and self.replicated.tenure.role is Role.PRIMARY:
+            # Before it is applied: meanwhile it is on its way.
+            self.replicated.add(*sealed.encode(self.replicated.position + 1, self.config.epoch))
+
+    def _apply(self, push: Push) -> None:
+        super()._apply(push)
+        self._begin_replica()
+
+    def _rebase(self, state: ShardState) -> None:
+        super()._rebase(state)
+        if self.replicated.tenure.role is Role.PRIMARY:
+            self.replicated.become(state)
+
+    def offer_base(self) -> None:
+        """Give the replica the whole store if it waits for it, and no step is half done."""
+        with self._changing:
+            self._begin_replica()
+
+    def _begin_replica(self) -> None:
+        if self.replicated.base_wanted and self._shard.between_steps:
+            self.replicated.begin(self._shard.state() if self._shard.published else None)
+
+    def _positions(self) -> tuple[int, ...]:
+        return (*super()._positions(), self.replicated.position)
+
+    def _wait_until_safe(self, positions: tuple[int, ...]) -> None:
+        self.replicated.wait(positions[-1])
+        super()._wait_until_safe(positions)
+
+    def check_serves(self) -> None:
+        """Raise why nobody can use the store here: it ended, or another process is its primary."""
+        self.news.check_alive()
+        self.replicated.check_serves()
+
+    def stop_serving(self) -> None:
+        """Make every call end with NotPrimary, those that wait first, once that is so."""
+        try:
+            self.replicated.check_serves()
+        except NotPrimary as why:
+            self.news.end(why)
+
+    # The replica's side
+
+    def follow(self, term: int, number: int, sealed: Sealed) -> None:
+        """Make a change that the primary has made; do nothing if it was made before.
+
+        Raises:
+            StaleTerm, FailedPrecondition: As `Replicated.follows`.
+            StorageFull, DataLoss: It could not be written.
+        """
+        with self._changing:
+            self.news.check_alive()
+            if not self.replicated.follows(term, number, base=False):
+                return
+            if not self._shard.takes(sealed.push):
+                raise FailedPrecondition(
+                    f"record {number} of {self.config.name} does not fit what is here; make the replica anew"
+                )
+            self._write(sealed)
+            self.replicated.hold(number)  # the primary is told while it is applied
+            self._apply(sealed.push)
+            made = self._made()
+        self._show(made)
+
+    def follow_base(self, term: int, number: int, state: ShardState | None) -> None:
+        """Become what the primary is after record `number`; None: it has no values yet."""
+        with self._changing:
+            self.news.check_alive()
+            self.replicated.follows(term, number, base=True)
+            if state:
+                following = Shard(self.config, self.memory.allocate, self.members)
+                following.restore(state)
+                self._become(following)
+            self.replicated.hold(number)
+            made = self._made()
+        self._show(made)
+
+    def wait_until_logged(self) -> None:
+        """Return when everything that is held is in the log, at the store's level."""
+        if self.journal:
+            self.journal.wait(self.journal.position)

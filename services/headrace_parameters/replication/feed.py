@@ -1,0 +1,202 @@
+"""The connection from a primary to its replica, in one term: a thread that begins it again whenever it breaks."""
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+import numpy as np
+import structlog
+
+from headrace.errors import HeadraceError, SharedMemoryUnavailable, StaleTerm
+from headrace.parameters import codec
+from headrace.parameters.recoding import replication_stub
+from headrace.parameters.v1 import replication_pb2
+from headrace.parameters.v1.replication_pb2 import ReplicateRequest
+from headrace.parameters.v1.shared_memory_pb2 import Segment
+from headrace.rpc.channel import open_channel
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.outbox import Base, Item
+from headrace_parameters.core.tenure import Tenure
+from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.replication.bases import encode_base
+from headrace_parameters.replication.replicated import Replicated
+
+PAUSE_S = 0.2  # between two tries to reach the replica
+CHUNK_BYTES = 1 << 20  # as values travel elsewhere
+
+log = structlog.get_logger(__name__)
+
+
+class Fed(Protocol):
+    """What of a primary's store its feed needs."""
+
+    config: StoreConfig
+
+    def offer_base(self) -> None:
+        """Give the replica the whole store if it waits for it, and no step is half done."""
+
+    def stop_serving(self) -> None:
+        """End whatever waits here, if another process is the primary."""
+
+
+class Feed:
+    """Sends a replica what a `Replicated` has for it.
+
+    Args:
+        tenure: The term it is for, and the replica.
+        lent: Memory of the payloads that a replica on this machine reads where they are.
+    """
+
+    def __init__(self, store: Fed, replicated: Replicated, tenure: Tenure, lent: PublishedMemory) -> None:
+        self._store = store
+        self._replicated = replicated
+        self._term, self._address = tenure.term, tenure.replica
+        self._lent = lent
+        self._ended = threading.Event()
+        self._call: grpc.Call | None = None
+        self._thread = threading.Thread(target=self._run, name="replica-feed", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Send nothing any more; returns at once."""
+        self._ended.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
+        self._replicated.end()
+
+    def _run(self) -> None:
+        with open_channel(self._address) as channel:
+            while not self._ended.is_set():
+                try:
+                    self._connect(channel)
+                except StaleTerm as error:
+                    log.warning("primary_deposed", store=self._replicated.store, why=error.message)
+                    self._replicated.depose(int(error.metadata["term"]), self._address)
+                    self._store.stop_serving()
+                    return
+                except HeadraceError as error:
+                    self._replicated.disconnected(self._term, error)
+                self._ended.wait(PAUSE_S)
+
+    def _connect(self, channel: grpc.Channel) -> None:
+        connection = _Connection(self._replicated, self._term, self._lent, self._ended)
+        stub = replication_stub(channel)
+        call = self._call = stub.Replicate(connection.requests(self._first()))
+        try:
+            if self._ended.is_set():
+                call.cancel()
+            for number, response in enumerate(call):
+                held = response.held if response.HasField("held") else None
+                if number == 0:
+                    if not self._replicated.connected(self._term, held):
+                        return
+                    self._store.offer_base()
+                    connection.begin(held, shares_memory=response.shares_memory)
+                self._replicated.confirmed(self._term, held, response.in_use, synced=response.synced)
+        finally:
+            call.cancel()
+            connection.end()
+
+    def _first(self) -> ReplicateRequest:
+        config = self._store.config
+        return ReplicateRequest(
+            store=str(config.name), epoch=config.epoch, term=self._term, probe=_probe(self._lent)
+        )
+
+
+def _probe(lent: PublishedMemory) -> Segment | None:
+    """Return some memory for the replica to try whether it can be mapped there."""
+    try:
+        return lent.locate(lent.allocate(1)).segment
+    except SharedMemoryUnavailable:
+        return None
+
+
+class _Connection:
+    """What goes out on one stream; gRPC reads it in a thread of its own."""
+
+    def __init__(
+        self, replicated: Replicated, term: int, lent: PublishedMemory, ended: threading.Event
+    ) -> None:
+        self._replicated = replicated
+        self._term = term
+        self._lent = lent
+        self._ended = ended
+        self._begun = self._over = False
+        self._held: int | None = None
+        self._shares_memory = False
+
+    def begin(self, held: int | None, *, shares_memory: bool) -> None:
+        """Go on after what the replica holds."""
+        with self._replicated.changed:
+            self._held, self._shares_memory, self._begun = held, shares_memory, True
+            self._replicated.changed.notify_all()
+
+    def end(self) -> None:
+        """Let go of the thread that reads."""
+        with self._replicated.changed:
+            self._over = True
+            self._replicated.changed.notify_all()
+
+    def requests(self, first: ReplicateRequest) -> Iterator[ReplicateRequest]:
+        """Yield the first message, then every record as it comes, and once that the replica is synced."""
+        yield first
+        sent: Item | None = None
+        marked = False
+        while True:
+            with self._replicated.changed:
+                self._replicated.changed.wait_for(lambda: self._stops or self._has_more(sent, marked))  # noqa: B023
+                if self._stops:
+                    return
+                item = self._next(sent)
+            if item is None:
+                marked = True
+                yield ReplicateRequest(synced=True)
+                continue
+            yield from _messages(item, self._lent if self._shares_memory else None)
+            sent = item
+
+    @property
+    def _stops(self) -> bool:
+        return self._over or self._ended.is_set()
+
+    def _next(self, sent: Item | None) -> Item | None:
+        return self._replicated.next_item(sent, self._held)
+
+    def _has_more(self, sent: Item | None, marked: bool) -> bool:
+        if not self._begun:
+            return False
+        if self._next(sent) is not None:
+            return True
+        return not marked and self._replicated.marker_is_due(sent, self._held)
+
+
+def _messages(item: Item, lent: PublishedMemory | None) -> Iterator[ReplicateRequest]:
+    """Write a record: its payload where it lies, or in chunks."""
+    if isinstance(item, Base):
+        header, payload = encode_base(item.state) if item.state else (b"", b"")
+        yield from _chunked(
+            replication_pb2.Record(number=item.number, base=True, header=header), memoryview(payload)
+        )
+        return
+    record = replication_pb2.Record(number=item.number, header=item.header)
+    try:
+        if lent is None or item.payload.nbytes % 4:
+            raise SharedMemoryUnavailable("it is not shared")
+        record.shared.CopyFrom(lent.locate(np.frombuffer(item.payload, np.float32)))
+    except SharedMemoryUnavailable:
+        yield from _chunked(record, item.payload)
+        return
+    yield ReplicateRequest(record=record)
+
+
+def _chunked(record: replication_pb2.Record, payload: memoryview) -> Iterator[ReplicateRequest]:
+    record.size_bytes = payload.nbytes
+    message = ReplicateRequest(record=record)
+    if not payload.nbytes:
+        yield message
+    for start in range(0, payload.nbytes, CHUNK_BYTES):
+        yield codec.carried(message, start, payload[start : start + CHUNK_BYTES])
+        message = ReplicateRequest()

@@ -1,0 +1,289 @@
+"""One process's side of a replicated store: what it is in this term, what its replica still lacks, and what is safe to tell.
+
+    replicated.check_serves()                 # before anything; raises NotPrimary
+    replicated.add(header, payload)           # a change that was made, under the store's lock
+    replicated.wait(replicated.position)      # before anybody is told
+
+The store's lock comes first, then the one in here.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import structlog
+
+from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary, ReplicaUnreachable
+from headrace_parameters.core.outbox import Item, Outbox
+from headrace_parameters.core.state import ShardState
+from headrace_parameters.core.tenure import Assignment, Role, Tenure
+
+# A replica that answers takes milliseconds. Whoever waits longer shall look whether it has become the primary.
+CONFIRM_S = 2.0
+# A replica that catches up is a few records behind when the primary begins to wait for it.
+NEARLY = 8
+# While it catches up, pushes slow down to its pace rather than fill the memory.
+MOST_BACKLOG_BYTES = 1 << 30
+
+log = structlog.get_logger(__name__)
+
+Keep = Callable[[Tenure], None]
+
+
+def _keep_nothing(_: Tenure) -> None:
+    pass
+
+
+class Replicated:
+    """A process's tenure, and the records on their way from a primary to its replica.
+
+    Args:
+        store: Its name, for messages.
+        tenure: What the process is at first.
+    """
+
+    def __init__(self, store: str, tenure: Tenure) -> None:
+        self.store = store
+        self.changed = threading.Condition()
+        # All below is guarded by `changed`.
+        self._keep: Keep = _keep_nothing
+        self._tenure = tenure
+        self._outbox = Outbox()
+        self._held: int | None = None  # of a replica: the last record it has
+        self._successor = ""  # of a deposed primary: who is it now
+        self._connected = False
+        self._base_wanted = bool(tenure.replica)
+        self._marked: int | None = (
+            None  # the replica is told that it is synced once it has been sent this record
+        )
+        self._why = "it has not answered yet"
+        # Of a replica: records whose payload it reads where the primary has it. Entries go with the arrays, in whichever thread drops these.
+        self.in_use: dict[int, None] = {}
+
+    @property
+    def tenure(self) -> Tenure:
+        """What the process is now."""
+        return self._tenure
+
+    @property
+    def held(self) -> int | None:
+        """Of a replica: number of the last record it has."""
+        return self._held
+
+    @property
+    def lag_records(self) -> int:
+        """Of a primary: records that the replica is not known to hold."""
+        return len(self._outbox)
+
+    def keep_by(self, keep: Keep) -> None:
+        """Let every tenure, and the present one, survive the process before anything follows from it."""
+        keep(self._tenure)
+        self._keep = keep
+
+    def check_serves(self) -> None:
+        """Raise NotPrimary unless this process serves the store."""
+        tenure = self._tenure
+        if tenure.role is not Role.PRIMARY:
+            where = f", {self._successor} was its replica" if self._successor else ""
+            raise NotPrimary(
+                f"{self.store} is {tenure.role.value} here in term {tenure.term}{where}; ask its primary",
+                metadata={"term": tenure.term, "primary": self._successor},
+            )
+
+    # What the authority says
+
+    def assign(self, order: Assignment) -> bool:
+        """Follow an order; return whether anything changed.
+
+        Raises:
+            StaleTerm, FailedPrecondition: As `Tenure.assigned`.
+        """
+        with self.changed:
+            tenure = self._tenure.assigned(order, self.store)
+            if tenure is self._tenure:
+                return False
+            promoted = self._tenure.role is not Role.PRIMARY
+            self._become(tenure)
+            if promoted:
+                self._outbox = Outbox(self._held or 0)
+                self._held = None
+            self._outbox.drop()
+            self._connected, self._marked = False, None
+            self._base_wanted = bool(tenure.replica)
+            return True
+
+    def _become(self, tenure: Tenure) -> None:
+        self._keep(tenure)
+        self._tenure = tenure
+        log.info("store_assigned", store=self.store, role=tenure.role.value, **_facts(tenure))
+        self.changed.notify_all()
+
+    # What a primary does
+
+    @property
+    def position(self) -> int:
+        """Number of the last change; for `wait`."""
+        return self._outbox.number
+
+    def add(self, header: bytes, payload: memoryview) -> None:
+        """Send a change to the replica, if there is one."""
+        with self.changed:
+            tenure = self._tenure
+            if tenure.replica and not tenure.needs_replica and not self._connected:
+                self._outbox.drop()  # nobody waits for it, and it may be away for long
+                self._base_wanted = True
+            if tenure.replica and not self._base_wanted:
+                self._outbox.add(header, payload)
+                self.changed.notify_all()
+            else:
+                self._outbox.number += 1  # there is no replica, or the base it begins with will have it
+
+    def become(self, state: ShardState) -> None:
+        """Send what the store has become at once."""
+        with self.changed:
+            if self._tenure.replica:
+                self._outbox.become(state)
+                self._base_wanted = False
+                self.changed.notify_all()
+            else:
+                self._outbox.number += 1
+
+    @property
+    def base_wanted(self) -> bool:
+        """Whether the replica waits for the whole store; see `begin`."""
+        return self._base_wanted and self._connected
+
+    def begin(self, state: ShardState | None) -> None:
+        """Give the replica the whole store as it is now, between two steps."""
+        with self.changed:
+            self._outbox.begin(state)
+            self._base_wanted = False
+            self.changed.notify_all()
+
+    def wait(self, position: int) -> None:
+        """Return when everything up to `position` may be told.
+
+        Raises:
+            NotPrimary: It turned out that another process serves the store.
+            ReplicaUnreachable: The replica has not confirmed it in time; it may yet.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self._may_go_on(position), CONFIRM_S)
+            self.check_serves()
+            if not self.may_tell(position):
+                raise ReplicaUnreachable(
+                    f"the replica of {self.store} at {self._tenure.replica} has not confirmed the change within "
+                    f"{CONFIRM_S:g} s: {self._why}; repeat it, here or there",
+                    metadata={"term": self._tenure.term, "replica": self._tenure.replica},
+                )
+
+    def may_tell(self, position: int) -> bool:
+        """Tell whether everything up to `position` is as safe as it must be before anyone is told."""
+        primary = self._tenure.role is Role.PRIMARY
+        return primary and (not self._tenure.needs_replica or self._is_held(position))
+
+    def _may_go_on(self, position: int) -> bool:
+        if self._tenure.role is not Role.PRIMARY or self._tenure.needs_replica:
+            return self._tenure.role is not Role.PRIMARY or self._is_held(position)
+        return not self._connected or self._outbox.backlog_bytes <= MOST_BACKLOG_BYTES
+
+    def _is_held(self, position: int) -> bool:
+        first = next(iter(self._outbox), None)
+        return not self._base_wanted and (first is None or position < first.number)
+
+    # What the connection to the replica does; each call is void once the term is another
+
+    def connected(self, term: int, held: int | None) -> bool:
+        """Take note that the replica answers; return False if the connection is of no use any more."""
+        with self.changed:
+            if not self._is_primary(term):
+                return False
+            self._connected, self._why, self._marked = True, "it is slow", None
+            self._base_wanted = self._base_wanted or not self._outbox.leads_on_from(held)
+            self.changed.notify_all()
+            return True
+
+    def disconnected(self, term: int, why: HeadraceError) -> None:
+        """Take note that it does not."""
+        with self.changed:
+            if self._is_primary(term):
+                self._connected, self._why = False, why.message
+                self.changed.notify_all()
+
+    def confirmed(self, term: int, held: int | None, in_use: Collection[int], *, synced: bool) -> None:
+        """Take note of what the replica holds."""
+        with self.changed:
+            if not self._is_primary(term):
+                return
+            if held is not None:
+                self._outbox.confirm(held, in_use)
+            if synced and self._marked is not None and not self._tenure.synced:
+                self._become(self._tenure.caught_up())
+            elif held is not None and self._marked is None and not self._base_wanted:
+                self._mark()
+            self.changed.notify_all()
+
+    def _mark(self) -> None:
+        """Begin to wait for a replica that has nearly everything; it will be told once it was sent the rest."""
+        if len(self._outbox) <= NEARLY:
+            self._marked = self._outbox.number
+            if not self._tenure.needs_replica:
+                self._tenure = replace(self._tenure, waits=True)
+
+    def next_item(self, sent: Item | None, held: int | None) -> Item | None:
+        """Return what to send after `sent`; None: nothing yet."""
+        return None if self._base_wanted else self._outbox.after(sent, held)
+
+    def marker_is_due(self, sent: Item | None, held: int | None) -> bool:
+        """Tell whether the replica has been sent all it needs to be synced."""
+        if self._marked is None:
+            return False
+        reached = sent.number if sent is not None else held
+        return reached is not None and reached >= self._marked
+
+    def depose(self, term: int, successor: str) -> None:
+        """Take note that a greater term has begun elsewhere: serve nothing any more."""
+        with self.changed:
+            if self._tenure.role is Role.PRIMARY and term > self._tenure.term:
+                self._successor = successor
+                self._become(self._tenure.deposed(term))
+
+    def _is_primary(self, term: int) -> bool:
+        return self._tenure.role is Role.PRIMARY and self._tenure.term == term
+
+    # What a replica does, under the store's lock
+
+    def follows(self, term: int, number: int, *, base: bool) -> bool:
+        """Tell whether a record is the next one; False: it is there already.
+
+        Raises:
+            StaleTerm, FailedPrecondition: It is not the primary that sends it, or one before it is missing.
+        """
+        self._tenure.check_follows(term, self.store)
+        if base or (self._held is not None and number == self._held + 1):
+            return True
+        if self._held is None or number > self._held:
+            raise FailedPrecondition(f"{self.store} holds records up to {self._held} here, {number} came")
+        return False
+
+    def hold(self, number: int) -> None:
+        """Take note that a record is here to stay."""
+        with self.changed:
+            self._held = number
+            self.changed.notify_all()
+
+    def caught_up(self, term: int) -> None:
+        """Believe the primary that nothing is missing."""
+        with self.changed:
+            self._tenure.check_follows(term, self.store)
+            if not self._tenure.synced:
+                self._become(self._tenure.caught_up())
+
+    def end(self) -> None:
+        """Let whoever waits look again."""
+        with self.changed:
+            self.changed.notify_all()
+
+
+def _facts(tenure: Tenure) -> dict[str, object]:
+    return {"term": tenure.term, "replica": tenure.replica, "synced": tenure.synced}

@@ -1,0 +1,83 @@
+"""What anyone may ask of a shard at any moment, without a lock."""
+
+from collections.abc import Sequence
+
+from headrace.errors import ShardMapChanged
+from headrace.parameters.layout import FlatLayout
+from headrace.parameters.shard_map import ShardMap
+from headrace_parameters.core.config import Norms, StoreConfig
+from headrace_parameters.core.members import Members
+from headrace_parameters.core.need import Need
+from headrace_parameters.core.shard import Published, Shard
+
+
+class ShardView:
+    """The shard that a process holds now, as callers see it who change nothing."""
+
+    def __init__(self, config: StoreConfig, shard: Shard) -> None:
+        self.config = config
+        self._shard = shard
+
+    @property
+    def layout(self) -> FlatLayout | None:
+        """The tensors of the whole model; None before there are values."""
+        return self._shard.layout
+
+    @property
+    def members(self) -> Members:
+        """Whose gradients count."""
+        return self._shard.members
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of values and optimizer state, without tables."""
+        return self._shard.size_bytes
+
+    def needed_bytes(self, layout: FlatLayout) -> int:
+        """Return the memory that values and optimizer state of such a model need here."""
+        return self._shard.needed_bytes(layout)
+
+    @property
+    def map(self) -> ShardMap | None:
+        """Which shard holds which values; None before there are values."""
+        return self._shard.map
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the store has."""
+        return self._shard.config.shard_count
+
+    @property
+    def joint_norms(self) -> Sequence[Norms]:
+        """Norms of the whole model that a complete step waits for."""
+        return self._shard.config.joint_norms
+
+    def held(self, layout: FlatLayout) -> tuple[range, ...]:
+        """Say which values of the flat vector are held here."""
+        return self._shard.held(layout)
+
+    def check_map(self, epoch: int) -> None:
+        """Let only callers pass who go by the store's own shard map; 0: the first one.
+
+        Raises:
+            ShardMapChanged: The store has another one.
+        """
+        now = self.map
+        if now and now.epoch != (epoch or 1):
+            raise ShardMapChanged(
+                f"{self.config.name} has shard map {now.epoch}, the caller {epoch or 1}; nothing was applied: "
+                "get the store, then repeat the call with its shard map",
+                metadata={"map_epoch": now.epoch},
+            )
+
+    def check_layout(self, layout: FlatLayout) -> None:
+        """Raise ShapeMismatch if there are values of another model."""
+        self._shard.check_layout(layout)
+
+    def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
+        """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`."""
+        return self._shard.need_for(step, pushed_step)
+
+    def next_step(self, worker: int, published: Published) -> int:
+        """Return the first step that this worker can compute with these values and whose gradient will be taken."""
+        return self._shard.next_step(worker, published)
