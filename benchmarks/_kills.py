@@ -3,9 +3,6 @@
 Every push adds one to a place of its own, so after any kill the values say for each push how often it was applied.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,17 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
+from benchmarks._pairs import Pair
+from benchmarks._victims import START_S, STORE, Victim
 from headrace.errors import Cancelled
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import stores_pb2
-from headrace.testing import free_port
 
-STORE = "projects/default/stores/kills"
-START_S = 60.0
 OUTAGE_S = 120.0  # a push repeats through the outage for as long
 
 
@@ -71,45 +66,6 @@ class Scene:
         for worker, count in enumerate(counts):
             np.add.at(model[worker], np.arange(count) % self.slots, 1)
         return model
-
-
-class Victim:
-    """One parameter process, at the same address each time it is started."""
-
-    def __init__(self, folder: Path, *, snapshot_every: int) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self._log = folder / "log"
-        settings = {
-            "ADDRESS": self.address,
-            "METRICS_ADDRESS": "",
-            "LOG_FORMAT": "json",
-            "DATA_DIR": str(folder / "stores"),
-            "SNAPSHOT_LOG_PUSHES": str(snapshot_every),
-        }
-        self._environment = os.environ | {
-            f"HEADRACE_PARAMETERS_{key}": value for key, value in settings.items()
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it is not ready yet when this returns."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "headrace_parameters"], env=self._environment, stderr=log
-            )
-
-    def kill(self) -> None:
-        """End it without a word."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-
-    @property
-    def processor_s(self) -> float:
-        """Processor time of the running process."""
-        assert self._process
-        times = psutil.Process(self._process.pid).cpu_times()
-        return float(times.user + times.system)
 
 
 class Pusher(threading.Thread):
@@ -184,13 +140,18 @@ class Outcome:
 
 
 @contextmanager
-def running(scene: Scene, folder: Path) -> Iterator[tuple[Victim, list[Pusher]]]:
-    """Start a process, a store in it, and its workers."""
+def running(scene: Scene, folder: Path) -> Iterator[tuple[Victim | Pair, list[Pusher]]]:
+    """Start a process, or two, a store there, and its workers."""
     with ExitStack() as stack:
-        victim = Victim(folder, snapshot_every=scene.snapshot_every)
-        victim.start()
-        stack.callback(victim.kill)
-        _create(scene, victim.address)
+        replicated = scene.durability in (
+            stores_pb2.DURABILITY_REPLICA,
+            stores_pb2.DURABILITY_REPLICA_DISK,
+        )
+        victim = (Pair if replicated else Victim)(folder, snapshot_every=scene.snapshot_every)
+        stack.callback(victim.end)
+        victim.begin(_request(scene))
+        with ShardedStore([victim.address], STORE, epoch=1, worker=0, timeout_s=START_S) as store:
+            store.initialize(scene.layout, np.zeros(scene.layout.size, np.float32))
         pushers = [Pusher(scene, victim.address, worker) for worker in range(scene.workers)]
         for pusher in pushers:
             stack.callback(pusher.close)
@@ -198,8 +159,8 @@ def running(scene: Scene, folder: Path) -> Iterator[tuple[Victim, list[Pusher]]]
         yield victim, pushers
 
 
-def _create(scene: Scene, address: str) -> None:
-    request = stores_pb2.CreateStoreRequest(
+def _request(scene: Scene) -> stores_pb2.CreateStoreRequest:
+    return stores_pb2.CreateStoreRequest(
         name=STORE,
         epoch=1,
         shard_count=1,
@@ -208,10 +169,6 @@ def _create(scene: Scene, address: str) -> None:
         optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1)),
         durability=scene.durability,
     )
-    with StoresClient(address) as stores:
-        Operation(START_S).attempt(lambda: stores.create(request))  # until it serves
-    with ShardedStore([address], STORE, epoch=1, worker=0, timeout_s=START_S) as store:
-        store.initialize(scene.layout, np.zeros(scene.layout.size, np.float32))
 
 
 def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:

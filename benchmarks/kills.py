@@ -1,7 +1,7 @@
 """That nothing is lost: `python -m benchmarks.kills [--rounds N] [--json]`.
 
-So many times `kill -9` under load, half of them at `process` with ASYNC, half at `disk` with BSP, each after a least number of pushes
-of each worker; ends with status 1 if one acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
+So many times `kill -9` under load, a quarter each at `process` with ASYNC, `disk` with BSP, `replica` with ASYNC and `replica+disk` with BSP,
+each after a least number of pushes of each worker; with a replica it takes over, and once in a while it is the one that is hit. It ends with status 1 if one acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
 """
 
 import argparse
@@ -22,8 +22,12 @@ def kills(rounds: int, *, as_json: bool) -> int:
     scenes = {
         "process, async": Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
         "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+        "replica, async": Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
+        "replica+disk, bsp": Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP),
     }
-    outcomes = {name: kill_rounds(scene, rounds // 2, NIGHTLY_SEED) for name, scene in scenes.items()}
+    outcomes = {
+        name: kill_rounds(scene, rounds // len(scenes), NIGHTLY_SEED) for name, scene in scenes.items()
+    }
     facts = {
         name: {
             "kills": len(outcome.outages_s),
@@ -46,11 +50,13 @@ def kills(rounds: int, *, as_json: bool) -> int:
 def main() -> int:
     """Be the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="2 or more; half of them for each scene")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="4 or more; a quarter of them for each scene"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error(f"--rounds {arguments.rounds} is too few; use 2 or more")
+    if arguments.rounds < 4:
+        parser.error(f"--rounds {arguments.rounds} is too few; use 4 or more")
     return kills(arguments.rounds, as_json=arguments.json)
 
 

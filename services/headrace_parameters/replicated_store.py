@@ -85,10 +85,9 @@ class ReplicatedStore(LiveStore):
         if self._feed:
             self._feed.end()
 
-    def new_gradient(self) -> Floats:
-        """Return memory for a gradient that a replica can read, with anything in it."""
-        assert self.published is not None
-        return self._lent.allocate(self.published.values.size)
+    def new_memory(self, size: int) -> Floats:
+        """Return memory for what is received, shape (size,), with anything in it; a replica can read it."""
+        return self._lent.allocate(size)
 
     # The primary's side of a change
 

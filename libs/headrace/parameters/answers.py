@@ -23,6 +23,7 @@ class Received:
     next_step: int = 0  # of a push_pull alone: the next step whose gradient the shard takes
     incarnation: int = 0
     modified: bool = True  # False: they are the ones that were known, and were not sent
+    term: int = 0  # of the primary that answered, if the store is replicated
 
     @property
     def mark(self) -> Mark | None:

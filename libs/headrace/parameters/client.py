@@ -20,6 +20,7 @@ from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
+from headrace.parameters.route import Route
 from headrace.parameters.saving import save
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
@@ -35,8 +36,8 @@ __all__ = ["Place", "Pulled", "ShardedStore", "Snapshot", "StoresClient"]
 class ShardedStore:
     """All shards of one store, as one worker uses them.
 
-    Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed; each
-    raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; they take turns.
+    Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed, at the replica of a
+    shard if that has taken over; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; they take turns.
 
     Args:
         shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
@@ -57,16 +58,18 @@ class ShardedStore:
         timeout_s: float = 60.0,
         shared_memory: bool = True,
     ) -> None:
+        addresses = [shard if isinstance(shard, str) else "" for shard in shards]
         channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
-        self._own_channels = [
-            channel for channel, shard in zip(channels, shards, strict=True) if isinstance(shard, str)
-        ]
         self._shards = [
             ShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shared_memory)
             for channel in channels
         ]
+        self._routes = [
+            Route(shard, channel, address)
+            for shard, channel, address in zip(self._shards, channels, addresses, strict=True)
+        ]
         self._lender = Lender(enabled=shared_memory)
-        self._together = Together(len(shards), timeout_s)
+        self._together = Together(len(shards), timeout_s, self._routes)
         self._membership = Membership(self._shards, self._together, worker)
         self._placed: Placement | None = None
         self._pushed: int | None = None  # the last step whose gradient all shards have
@@ -84,8 +87,8 @@ class ShardedStore:
         for shard in self._shards:
             shard.release(self._lender.nonce)
         self._lender.close()
-        for channel in self._own_channels:
-            channel.close()
+        for route in self._routes:
+            route.close()
 
     @property
     def transport(self) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from headrace.errors import Cancelled, DeadlineExceeded, TooManyCalls, Unavailable
+from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError, NotPrimary, TooManyCalls, Unavailable
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
@@ -58,9 +58,13 @@ class Operation:
         for call in running:
             call.cancel()
 
-    def attempt(self, work: Callable[[], Result]) -> Result:
-        """Run `work`, which may safely run twice, until it meets a server that is there.
+    def attempt(
+        self, work: Callable[[], Result], turn: Callable[[HeadraceError], bool] = lambda _: False
+    ) -> Result:
+        """Run `work`, which may safely run twice, until it meets a server that is there, and serves.
 
+        Args:
+            turn: Told why an attempt failed; lets the next one meet another server, and returns whether there is one.
         Raises:
             HeadraceError: What `work` raised; at the deadline, why the last attempt failed.
             Cancelled: The operation was stopped.
@@ -71,8 +75,10 @@ class Operation:
             try:
                 return work()
             # A server that stops under a call ends it as cancelled; then another try is right too.
-            except (Unavailable, TooManyCalls, Cancelled):
-                if self._stopped.is_set() or pause_s >= self.remaining_s:
+            except (Unavailable, TooManyCalls, Cancelled, NotPrimary) as error:
+                elsewhere = turn(error)
+                hopeless = isinstance(error, NotPrimary) and not elsewhere
+                if hopeless or self._stopped.is_set() or pause_s >= self.remaining_s:
                     raise
             self._stopped.wait(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

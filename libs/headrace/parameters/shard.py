@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import grpc
 
-from headrace.errors import Internal, SharedMemoryUnavailable
+from headrace.errors import Internal, NotPrimary, SharedMemoryUnavailable
 from headrace.parameters.answers import Mark, Received
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.filters.config import NONE, Compression
@@ -21,6 +21,7 @@ from headrace.parameters.v1 import (
     stores_pb2,
     stores_pb2_grpc,
 )
+from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, StoreRole
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace.parameters.wanted import Wanted
 from headrace.parameters.wire import (
@@ -48,22 +49,42 @@ class ShardClient:
     def __init__(
         self, channel: grpc.Channel, store: str, *, epoch: int, worker: int, shared_memory: bool
     ) -> None:
-        self._shared = SharedShard(channel, store, epoch=epoch, worker=worker) if shared_memory else None
-        self.shares_memory = False  # until values have travelled so
-        self.why_not_shared = "" if shared_memory else "shared memory is turned off"
-        self._parameters = parameters_stub(channel)
-        self._stores = stores_pb2_grpc.StoresStub(channel)
         self._store = store
         self._epoch = epoch
         self._worker = worker
+        self._share = shared_memory
+        self._shared: SharedShard | None = None
+        self.turn_to(channel)
+        self.term = 0  # the greatest that a primary has answered in
         self.map_epoch = 1  # of the shard map that the caller goes by
         self._filter = ShardFilter(NONE)
         self.generation = 0  # of the members, as of the last place that the worker took
 
+    def turn_to(self, channel: grpc.Channel) -> None:
+        """Talk to another process, which has taken the shard over."""
+        if self._shared:
+            self._shared.forget()
+        store, epoch, worker = self._store, self._epoch, self._worker
+        self._shared = SharedShard(channel, store, epoch=epoch, worker=worker) if self._share else None
+        self.shares_memory = False  # until values have travelled so
+        self.why_not_shared = "" if self._share else "shared memory is turned off"
+        self._parameters = parameters_stub(channel)
+        self._stores = stores_pb2_grpc.StoresStub(channel)
+
     def get(self, operation: Operation) -> stores_pb2.Store:
-        """Ask what the shard is."""
+        """Ask what the shard is.
+
+        Raises:
+            NotPrimary: The process holds it, but does not serve it.
+        """
         request = stores_pb2.GetStoreRequest(name=self._store)
-        return operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
+        store = operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
+        role, term = store.assignment.role, store.assignment.term
+        if store.HasField("assignment") and role != STORE_ROLE_PRIMARY:
+            name = StoreRole.Name(role).removeprefix("STORE_ROLE_").lower()
+            raise NotPrimary(f"{self._store} is {name} here in term {term}; ask its primary")
+        self.term = max(self.term, term)
+        return store
 
     def follow(self, map_epoch: int, compression: Compression) -> None:
         """Go by this shard map, and do this to gradients; what was kept back under another map is dropped."""
@@ -94,15 +115,15 @@ class ShardClient:
         header = self._header(step, samples)
         if lent and self._shared:
             try:
-                return self._proven(self._shared.push(operation, header, lent()))
+                return self._pushed(self._proven(self._shared.push(operation, header, lent())))
             except SharedMemoryUnavailable as why:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
         requests = self._filter.carry(first, gradient)
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
-        version = operation.track(call).result().version
+        answer = operation.track(call).result()
         self._filter.sent()
-        return version
+        return self._pushed(answer)
 
     def pull(
         self,
@@ -126,12 +147,12 @@ class ShardClient:
                 self._refused(why)
             else:
                 if copied is not None:
-                    return copied
+                    return self._received(copied)
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
         first = next(call, None)
         if first is not None and first.not_modified:
-            return pulled_from_proto(first)
-        return pulled_from_proto(_receive(first, call, pieces))
+            return self._received(pulled_from_proto(first))
+        return self._received(pulled_from_proto(_receive(first, call, pieces)))
 
     def pull_as_member(
         self, operation: Operation, version: int | None, pieces: Sequence[Piece]
@@ -166,14 +187,14 @@ class ShardClient:
                 self._refused(why)
             else:
                 if copied is not None:
-                    return copied
+                    return self._received(copied)
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
         # a second time, if the values were lost: a duplicate then
         requests = self._filter.carry(first, gradient)
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
         answer = _receive(next(call, None), call, values)
         self._filter.sent()
-        return push_pulled_from_proto(answer)
+        return self._received(push_pulled_from_proto(answer))
 
     def step_norms(
         self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType
@@ -234,6 +255,14 @@ class ShardClient:
         if self._shared:
             self._shared.forget()
         self._shared = None
+
+    def _pushed(self, answer: parameters_pb2.PushResponse) -> int:
+        self.term = max(self.term, answer.term)
+        return answer.version
+
+    def _received(self, received: Received) -> Received:
+        self.term = max(self.term, received.term)
+        return received
 
     def _proven(self, answer: Answer) -> Answer:
         self.shares_memory = True

@@ -69,11 +69,11 @@ class SharedShard:
         operation: Operation,
         header: parameters_pb2.PushHeader,
         gradient: shared_memory_pb2.SharedValues,
-    ) -> int:
-        """Lend the shard its part of a gradient; return the version the shard has now."""
+    ) -> parameters_pb2.PushResponse:
+        """Lend the shard its part of a gradient; return what it answers."""
         request = shared_memory_pb2.PushSharedRequest(store=self._store, header=header, gradient=gradient)
         call = self._stub(operation).PushShared.future(request, timeout=operation.remaining_s)
-        return self._answer(operation, call).response.version
+        return self._answer(operation, call).response
 
     def push_pull(
         self,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from headrace.errors import Cancelled, HeadraceError
 from headrace.parameters.operation import Operation
+from headrace.parameters.route import Route
 
 Result = TypeVar("Result")
 
@@ -16,13 +17,15 @@ class Together:
 
     Args:
         timeout_s: Time for one piece of work with all of them.
+        routes: The ways to them, where these may lead elsewhere: to a process that has taken a shard over.
     """
 
-    def __init__(self, count: int, timeout_s: float) -> None:
+    def __init__(self, count: int, timeout_s: float, routes: Sequence[Route] = ()) -> None:
         self._count = count
+        self._routes = routes
         self.timeout_s = timeout_s
         self._closed = threading.Event()
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
+        self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="shard")
         self._operation: Operation | None = None
 
     def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
@@ -34,7 +37,7 @@ class Together:
 
         def attempt(index: int) -> Result:
             try:
-                return operation.attempt(lambda: work(operation, index))
+                return self._attempt(operation, index, lambda: work(operation, index))
             except BaseException:  # KeyboardInterrupt too: nothing of it goes on alone
                 operation.stop()
                 raise
@@ -48,6 +51,14 @@ class Together:
         finally:
             wait(others)
         return _results([first, *others])
+
+    def _attempt(self, operation: Operation, index: int, work: Callable[[], Result]) -> Result:
+        if not self._routes:
+            return operation.attempt(work)
+        route = self._routes[index]
+        done = operation.attempt(work, route.turn)
+        route.learn(operation)
+        return done
 
     def _submit(self, attempt: Callable[[int], Result]) -> list[Future[Result]]:
         try:

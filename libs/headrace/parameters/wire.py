@@ -131,12 +131,19 @@ def pulled_from_proto(answer: parameters_pb2.PullResponse) -> Received:
         answer.staleness,
         incarnation=answer.incarnation,
         modified=not answer.not_modified,
+        term=answer.term,
     )
 
 
 def push_pulled_from_proto(answer: parameters_pb2.PushPullResponse) -> Received:
     """Read what a shard says of the values it sends for a gradient."""
-    return Received(answer.version, answer.staleness, answer.next_step, answer.incarnation)
+    return Received(
+        answer.version,
+        answer.staleness,
+        answer.next_step,
+        incarnation=answer.incarnation,
+        term=answer.term,
+    )
 
 
 def layout_from_proto(tensors: Iterable[stores_pb2.TensorSpec]) -> FlatLayout:

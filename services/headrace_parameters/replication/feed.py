@@ -11,9 +11,9 @@ import structlog
 from headrace.errors import HeadraceError, SharedMemoryUnavailable, StaleTerm
 from headrace.parameters import codec
 from headrace.parameters.recoding import replication_stub
+from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1 import replication_pb2
 from headrace.parameters.v1.replication_pb2 import ReplicateRequest
-from headrace.parameters.v1.shared_memory_pb2 import Segment
 from headrace.rpc.channel import open_channel
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.outbox import Base, Item
@@ -53,6 +53,7 @@ class Feed:
         self._replicated = replicated
         self._term, self._address = tenure.term, tenure.replica
         self._lent = lent
+        self._probe = _make_probe()
         self._ended = threading.Event()
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="replica-feed", daemon=True)
@@ -101,15 +102,14 @@ class Feed:
 
     def _first(self) -> ReplicateRequest:
         config = self._store.config
-        return ReplicateRequest(
-            store=str(config.name), epoch=config.epoch, term=self._term, probe=_probe(self._lent)
-        )
+        probe = self._probe.describe() if self._probe else None
+        return ReplicateRequest(store=str(config.name), epoch=config.epoch, term=self._term, probe=probe)
 
 
-def _probe(lent: PublishedMemory) -> Segment | None:
-    """Return some memory for the replica to try whether it can be mapped there."""
+def _make_probe() -> OwnSegment | None:
+    """Make some memory for the replica to try whether it can map memory of this process."""
     try:
-        return lent.locate(lent.allocate(1)).segment
+        return OwnSegment(1)
     except SharedMemoryUnavailable:
         return None
 

@@ -1,4 +1,4 @@
-"""Twenty times `kill -9` under load: no acknowledged push is lost, and none is applied twice.
+"""Forty times `kill -9` under load: no acknowledged push is lost, and none is applied twice.
 
 `python -m benchmarks.kills --rounds 200` is the same at length.
 """
@@ -18,8 +18,10 @@ ROUNDS = 10
     [
         Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
         Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+        Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
+        Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP),
     ],
-    ids=["process-async", "disk-bsp"],
+    ids=["process-async", "disk-bsp", "replica-async", "replica-disk-bsp"],
 )
 def test_a_killed_process_loses_no_acknowledged_push_and_applies_none_twice(scene: Scene) -> None:
     outcome = kill_rounds(scene, ROUNDS, seed=7)

@@ -13,10 +13,12 @@ import pytest
 from headrace.errors import DeadlineExceeded, FailedPrecondition, NotPrimary, ReplicaUnreachable, Unavailable
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
-from headrace.parameters.recoding import replication_stub
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.recoding import parameters_stub, replication_stub
+from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, STORE_ROLE_REPLICA, Assignment
+from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
 from headrace.parameters.v1.replication_pb2 import AssignRequest
+from headrace.parameters.wire import Piece, carry
 from headrace.rpc.channel import open_channel
 from tests.services.parameters.parameter_process import service_process
 from tests.services.parameters.parameter_server import NAME, create_request
@@ -51,6 +53,13 @@ def client(address: str, worker: int = 0, timeout_s: float = 20.0) -> Iterator[S
         yield store
 
 
+def push_to(stub: ParametersStub, worker: int, step: int) -> parameters_pb2.PushResponse:
+    """Push to one process, and to no other, whatever it answers."""
+    header = parameters_pb2.PushHeader(worker=worker, epoch=1, step=step, samples=1)
+    requests = carry(parameters_pb2.PushRequest(store=NAME, header=header), [Piece(0, values(100))])
+    return stub.Push(requests, timeout=20)
+
+
 def test_a_frozen_primary_whose_replica_was_promoted_acknowledges_nothing_when_it_thaws() -> None:
     with ExitStack() as stack:
         first, process = stack.enter_context(service_process("parameters"))
@@ -59,14 +68,15 @@ def test_a_frozen_primary_whose_replica_was_promoted_acknowledges_nothing_when_i
         create(
             first, Assignment(term=1, role=STORE_ROLE_PRIMARY, replica=second), stores_pb2.DURABILITY_REPLICA
         )
-        old = [stack.enter_context(client(first, worker)) for worker in range(2)]
-        old[0].initialize(LAYOUT, values(0))
+        old = stack.enter_context(client(first))
+        old.initialize(LAYOUT, values(0))
         for step in range(3):
-            old[0].push(step, values(1), samples=1)
+            old.push(step, values(1), samples=1)
+        stub = parameters_stub(stack.enter_context(open_channel(first)))
         thread = stack.enter_context(ThreadPoolExecutor(1))
 
         os.kill(process.pid, signal.SIGSTOP)
-        under_way = thread.submit(old[1].push, 0, values(100), 1)  # it reaches the process when that thaws
+        under_way = thread.submit(push_to, stub, 1, 0)  # it reaches the process when that thaws
         assert assign(second, 2).version == 3
         with client(second) as new:
             new.push(3, values(1), samples=1)
@@ -74,10 +84,11 @@ def test_a_frozen_primary_whose_replica_was_promoted_acknowledges_nothing_when_i
 
             with pytest.raises(NotPrimary):
                 under_way.result(20)
+            for worker, step in ((0, 3), (0, 2), (1, 0)):
+                with pytest.raises(NotPrimary):
+                    push_to(stub, worker, step)
             with pytest.raises(NotPrimary):
-                old[0].push(3, values(100), samples=1)
-            with pytest.raises(NotPrimary):
-                old[0].pull()
+                list(stub.Pull(parameters_pb2.PullRequest(store=NAME, epoch=1), timeout=10))
             assert new.pull().values[0] == -4
 
 
@@ -144,3 +155,35 @@ def test_records_reach_a_replica_on_this_machine_through_memory() -> None:
             store.push(0, values(1), samples=1)
             maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
         assert any("/memfd:headrace" in line and line.split()[1] == "rw-p" for line in maps)
+
+
+def test_workers_go_on_at_the_replica_that_has_taken_over_and_then_at_its_own(tmp_path: Path) -> None:
+    durability = stores_pb2.DURABILITY_REPLICA
+    with ExitStack() as stack:
+        addresses, processes = [], []
+        for _ in range(3):
+            address, process = stack.enter_context(service_process("parameters"))
+            addresses.append(address)
+            processes.append(process)
+        create(addresses[1], Assignment(term=1, role=STORE_ROLE_REPLICA), durability)
+        create(addresses[0], Assignment(term=1, role=STORE_ROLE_PRIMARY, replica=addresses[1]), durability)
+        store = stack.enter_context(client(addresses[0], timeout_s=60))
+        store.initialize(LAYOUT, values(0))
+        store.push(0, values(1), samples=1)
+
+        processes[0].kill()
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        pushing = thread.submit(store.push, 1, values(1), 1)
+        assign(addresses[1], 2)
+        assert pushing.result(30) == 2
+        create(addresses[2], Assignment(term=3, role=STORE_ROLE_REPLICA), durability)
+        assign(addresses[1], 3, addresses[2])
+        store.push(2, values(1), samples=1)  # learns of the new term, and of the new replica
+        with StoresClient(addresses[1]) as stores:
+            while not stores.get(NAME).replica_synced:
+                pass
+
+        processes[1].kill()
+        assign(addresses[2], 4)
+        assert store.push(3, values(1), samples=1) == 4
+        assert store.pull().values[0] == -4

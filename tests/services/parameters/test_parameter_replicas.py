@@ -20,7 +20,8 @@ from headrace.errors import (
 )
 from headrace.names import StoreName
 from headrace.parameters.client import ShardedStore
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.recoding import parameters_stub
+from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.v1.assignment_pb2 import (
     STORE_ROLE_PRIMARY,
     STORE_ROLE_REPLICA,
@@ -180,21 +181,22 @@ def test_a_primary_whose_replica_was_promoted_acknowledges_nothing_and_says_who_
     second.assign(primary(2))
 
     with pytest.raises(NotPrimary) as refused:
-        client.push(0, flat(1), samples=1)
+        first.table.get(StoreName.parse(NAME)).push(Push(0, 0, 1.0, flat(1)))
 
     assert refused.value.metadata["primary"] == second.channel.address
-    assert processes.client(second).pull().version == 0
+    assert client.push(0, flat(1), samples=1) == 1, "the client has gone there"
+    assert second.stores.get(NAME).version == 1
 
 
 def test_a_pull_that_waits_at_a_deposed_primary_ends(processes: Processes) -> None:
     first, second = processes.pair()
-    client, other = processes.client(first), processes.client(first)
-    client.initialize(LAYOUT, flat(0))
+    processes.client(first).initialize(LAYOUT, flat(0))
+    request = parameters_pb2.PullRequest(store=NAME, epoch=1, min_version=7)
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(other.pull, 7)
+        waiting = thread.submit(list, parameters_stub(first.channel).Pull(request, timeout=10))
         second.assign(primary(2))
         with pytest.raises(NotPrimary):
-            client.push(0, flat(1), samples=1)
+            first.table.get(StoreName.parse(NAME)).push(Push(0, 0, 1.0, flat(1)))
         with pytest.raises(NotPrimary):
             waiting.result(5)
 

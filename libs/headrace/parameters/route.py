@@ -1,0 +1,64 @@
+"""Where the primary of a shard is: the process that was named first, or the one that holds the replica, if that has taken over."""
+
+import grpc
+
+from headrace.errors import HeadraceError, NotPrimary, Unavailable
+from headrace.parameters.operation import Operation
+from headrace.parameters.shard import ShardClient
+from headrace.rpc.channel import open_channel
+
+_LEARN_S = 5.0  # to ask a primary where its replica is; without an answer the next term is another occasion
+
+
+class Route:
+    """The way to one shard. A primary says where its replica is, and each answer in which term it is: a new term, a new replica.
+
+    Args:
+        shard: Its client, which talks to the primary.
+        channel: To the process that was named.
+        address: Its address; empty if the channel is the caller's.
+    """
+
+    def __init__(self, shard: ShardClient, channel: grpc.Channel, address: str = "") -> None:
+        self._shard = shard
+        self._addresses = [address]
+        self._channels = {address: channel}
+        self._own = {address} - {""}
+        self._now = 0
+        self._term = 0
+
+    def turn(self, why: HeadraceError) -> bool:
+        """Go to another process that may serve the shard; return False if none is known."""
+        hint = why.metadata.get("primary", "") if isinstance(why, NotPrimary) else ""
+        if hint and hint not in self._addresses:
+            self._addresses.append(hint)
+        if len(self._addresses) == 1 or not isinstance(why, Unavailable | NotPrimary):
+            return False
+        self._now = self._addresses.index(hint) if hint else (self._now + 1) % len(self._addresses)
+        self._shard.turn_to(self._channel(self._addresses[self._now]))
+        return True
+
+    def learn(self, operation: Operation) -> None:
+        """Ask where the replica is, if the shard has answered in a new term."""
+        if self._shard.term <= self._term:
+            return
+        term = self._shard.term
+        try:
+            store = self._shard.get(Operation(min(_LEARN_S, operation.remaining_s)))
+        except HeadraceError:
+            return
+        self._term = term
+        replica = store.assignment.replica
+        self._addresses = [self._addresses[self._now], *([replica] if replica else [])]
+        self._now = 0
+
+    def close(self) -> None:
+        """Free the connections."""
+        for address in self._own:
+            self._channels[address].close()
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if address not in self._channels:
+            self._channels[address] = open_channel(address)
+            self._own.add(address)
+        return self._channels[address]
