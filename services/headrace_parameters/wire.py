@@ -128,8 +128,9 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
     )
     if isinstance(store, ReplicatedStore):
         tenure = store.replicated.tenure
+        replica = tenure.replica or store.replicated.successor
         message.assignment.MergeFrom(
-            assignment_pb2.Assignment(term=tenure.term, role=_ROLE_OF[tenure.role], replica=tenure.replica)
+            assignment_pb2.Assignment(term=tenure.term, role=_ROLE_OF[tenure.role], replica=replica)
         )
         message.replica_synced = tenure.synced
     message.create_time.FromDatetime(store.create_time)

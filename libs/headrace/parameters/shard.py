@@ -82,7 +82,10 @@ class ShardClient:
         role, term = store.assignment.role, store.assignment.term
         if store.HasField("assignment") and role != STORE_ROLE_PRIMARY:
             name = StoreRole.Name(role).removeprefix("STORE_ROLE_").lower()
-            raise NotPrimary(f"{self._store} is {name} here in term {term}; ask its primary")
+            raise NotPrimary(
+                f"{self._store} is {name} here in term {term}; ask its primary",
+                metadata={"primary": store.assignment.replica},
+            )
         self.term = max(self.term, term)
         return store
 

@@ -50,7 +50,7 @@ class Replicated:
         self._tenure = tenure
         self._outbox = Outbox()
         self._held: int | None = None  # of a replica: the last record it has
-        self._successor = ""  # of a deposed primary: who is it now
+        self.successor = ""  # of a deposed primary: who is it now
         self._connected = False
         self._base_wanted = bool(tenure.replica)
         self._marked: int | None = (
@@ -84,10 +84,10 @@ class Replicated:
         """Raise NotPrimary unless this process serves the store."""
         tenure = self._tenure
         if tenure.role is not Role.PRIMARY:
-            where = f", {self._successor} was its replica" if self._successor else ""
+            where = f", {self.successor} was its replica" if self.successor else ""
             raise NotPrimary(
                 f"{self.store} is {tenure.role.value} here in term {tenure.term}{where}; ask its primary",
-                metadata={"term": tenure.term, "primary": self._successor},
+                metadata={"term": tenure.term, "primary": self.successor},
             )
 
     # What the authority says
@@ -245,7 +245,7 @@ class Replicated:
         """Take note that a greater term has begun elsewhere: serve nothing any more."""
         with self.changed:
             if self._tenure.role is Role.PRIMARY and term > self._tenure.term:
-                self._successor = successor
+                self.successor = successor
                 self._become(self._tenure.deposed(term))
 
     def _is_primary(self, term: int) -> bool:

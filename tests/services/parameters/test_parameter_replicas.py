@@ -148,7 +148,7 @@ def test_a_replica_serves_nothing(processes: Processes) -> None:
 
 def test_a_primary_without_its_replica_acknowledges_nothing_and_shows_nothing(processes: Processes) -> None:
     first, second = processes.pair()
-    client = processes.client(first, timeout_s=1.0)
+    client = processes.client(first, timeout_s=4.0)
     client.initialize(LAYOUT, flat(0))
     cut_off(second)
 
@@ -160,7 +160,7 @@ def test_a_primary_without_its_replica_acknowledges_nothing_and_shows_nothing(pr
 
 def test_what_was_not_acknowledged_is_once_the_primary_may_go_on_alone(processes: Processes) -> None:
     first, second = processes.pair()
-    client = processes.client(first, timeout_s=1.0)
+    client = processes.client(first, timeout_s=4.0)
     client.initialize(LAYOUT, flat(0))
     cut_off(second)
     with pytest.raises((ReplicaUnreachable, DeadlineExceeded)):

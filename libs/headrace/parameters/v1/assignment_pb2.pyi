@@ -61,7 +61,9 @@ class Assignment(_message.Message):
     role: Global___StoreRole.ValueType
     """PRIMARY or REPLICA."""
     replica: _builtins.str
-    """PRIMARY alone: `host:port` of the process that holds the replica. Empty: there is none, and the primary acknowledges alone."""
+    """PRIMARY alone: `host:port` of the process that holds the replica. Empty: there is none, and the primary acknowledges alone. Of a
+    STANDBY that was deposed: where its replica was, which has most likely taken over.
+    """
     def __init__(
         self,
         *,
