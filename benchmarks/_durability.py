@@ -1,7 +1,7 @@
 """What it costs to lose nothing: the suites `durability` and `recover` of `benchmarks.parameters`.
 
-durability: MB per second of two workers that push at once into one shard of each level, each a process, compared with `memory`. Plain
-SGD, so that the update costs little beside what is compared. Each store is pushed to before until its logs are written over old ones, as
+durability: MB per second of two workers that push at once into one shard of each level, each a process, compared with `memory`; with a
+replica two processes, of this machine. Plain SGD, so that the update costs little beside what is compared. Each store is pushed to before until its logs are written over old ones, as
 they are from then on. Below it, a plain file: what writing the same bytes costs by itself.
 
 recover: a 256 MB shard with two workers is killed with `kill -9` under load; the seconds until the store answers again with all it had, the
@@ -27,6 +27,7 @@ from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory
 from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, STORE_ROLE_REPLICA, Assignment
 
 STORE = "projects/default/stores/durability"
 SIZES_MB = (1, 16)
@@ -37,7 +38,11 @@ LEVELS = {
     "memory": (stores_pb2.DURABILITY_MEMORY, None),
     "process": (stores_pb2.DURABILITY_PROCESS, 0.8),
     "disk": (stores_pb2.DURABILITY_DISK, 0.6),
+    "replica": (stores_pb2.DURABILITY_REPLICA, 0.7),
+    "replica+disk": (stores_pb2.DURABILITY_REPLICA_DISK, None),
 }
+REPLICATED = (stores_pb2.DURABILITY_REPLICA, stores_pb2.DURABILITY_REPLICA_DISK)
+LOGGED = (stores_pb2.DURABILITY_PROCESS, stores_pb2.DURABILITY_DISK, stores_pb2.DURABILITY_REPLICA_DISK)
 RECOVER_MB = 256
 RECOVER_GOAL_S = 3.0
 SETTLED_MB = 1100  # four logs of the default length: the first three are new files
@@ -55,12 +60,8 @@ def durability() -> Iterator[list[Case]]:
             for level, (safe, goal) in LEVELS.items():
                 push = _pushing(stack, folder / f"{level}-{megabytes}", safe, megabytes)
                 name = f"{level} {megabytes} MB"
-                if goal is None:
-                    cases.append(Case(name, "MB/s", push))
-                else:
-                    cases.append(
-                        Case(name, "MB/s", push, reference=reference, goal=goal, more_is_better=True)
-                    )
+                against = "" if name == reference else reference
+                cases.append(Case(name, "MB/s", push, reference=against, goal=goal, more_is_better=True))
             for forced in (False, True):
                 name = f"plain file {megabytes} MB" + (", forced" if forced else "")
                 cases.append(
@@ -82,8 +83,12 @@ def _pushing(
         optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1e-3)),
         durability=durability,
     )
-    with StoresClient(address) as client:
-        client.create(request)
+    if durability in REPLICATED:
+        replica = stack.enter_context(shard_process(DATA_DIR=f"{folder}-replica"))
+        _create(replica, request, Assignment(term=1, role=STORE_ROLE_REPLICA))
+        _create(address, request, Assignment(term=1, role=STORE_ROLE_PRIMARY, replica=replica))
+    else:
+        _create(address, request)
     gradient = np.ones(megabytes * VALUES_PER_MB, np.float32)
     workers = [
         stack.enter_context(ShardedStore([address], STORE, epoch=1, worker=worker))
@@ -97,7 +102,7 @@ def _pushing(
         for _ in range(PUSHES[megabytes]):
             workers[worker].push(next(steps[worker]), gradient, samples=1)
 
-    if durability != stores_pb2.DURABILITY_MEMORY:
+    if durability in LOGGED:
         for _ in range(SETTLED_MB // megabytes):
             workers[0].push(next(steps[0]), gradient, samples=1)
 
@@ -107,6 +112,15 @@ def _pushing(
         return WORKERS * PUSHES[megabytes] * megabytes / (time.perf_counter() - began)
 
     return measure
+
+
+def _create(
+    address: str, request: stores_pb2.CreateStoreRequest, assignment: Assignment | None = None
+) -> None:
+    made = stores_pb2.CreateStoreRequest(assignment=assignment)
+    made.MergeFrom(request)
+    with StoresClient(address) as client:
+        client.create(made)
 
 
 def _writing(stack: ExitStack, folder: Path, megabytes: int, forced: bool) -> Callable[[], float]:
