@@ -59,6 +59,7 @@ class ReportingObserver:
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         """Report a checkpoint."""
         log.info("checkpoint_saved", step=step, snapshots=snapshots)
+        self._recorder.checkpointed()
         self._reporter.checkpoint(Checkpoint(step=step, snapshots=snapshots))
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -63,6 +63,10 @@ class Recorder:
             self._tracked_at, self._newest = self._clock(), None
             self._track(step, fresh)
 
+    def checkpointed(self) -> None:
+        """Write what an attempt that goes on from here does not measure again."""
+        self._keep(self._history.flush)
+
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record what was measured on the validation split."""
         self._evaluated |= set(metrics)

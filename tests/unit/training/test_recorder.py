@@ -50,6 +50,14 @@ def test_the_measures_of_an_evaluation_count_for_its_own_step_alone(tmp_path: Pa
     assert history["loss"].steps == [1, 2]
 
 
+def test_a_checkpoint_takes_the_history_along(tmp_path: Path) -> None:
+    clock = FakeClock()
+    recorder = Recorder(History(tmp_path, clock), [], clock)
+    recorder.stepped(1, {"loss": 2.0})
+    recorder.checkpointed()
+    assert read_history(tmp_path)["loss"].steps == [1]
+
+
 @pytest.mark.parametrize("folder", ["", "missing"])
 def test_what_cannot_be_written_does_not_end_the_training(tmp_path: Path, folder: str) -> None:
     clock, other = FakeClock(), Remembering()
