@@ -2,7 +2,8 @@
 
 MFU = samples per second x FLOPs per sample / peak FLOPs per second (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B). The FLOPs are
 those of matrix products, convolutions and attention in one forward and backward pass, 2 for each multiplication with its
-addition, as torch.utils.flop_counter counts them; what a rank computes again to save memory does not count.
+addition, as torch.utils.flop_counter counts them. What attention computes again in its backward pass does not count; what a
+program computes again by torch.utils.checkpoint does, because the counter cannot tell it apart.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -84,6 +84,7 @@ def test_the_whole_road_by_commands(up: "tuple[Headrace, subprocess.Popen[str]]"
     run("job", "metrics", job, "--png", "curves.png")
     assert (run.folder / "curves.png").stat().st_size > 1000
     assert "line/2" in run("optimize", "line", "--max-metric-drop", "1").stdout.splitlines()[-1]
+    run("job", "logs", run.json("jobs")[0]["name"])  # of an optimization, which may have printed nothing
     assert run("deploy", "line", "line").stdout.startswith("line serves line/2 at 127.0.0.1:")
     answer = run.json("predict", "line", "--input", "x=[[1,0,0,0],[0,0,0,1]]")
     (output,) = answer["outputs"].values()
