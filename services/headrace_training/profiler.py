@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from headrace.errors import FailedPrecondition
 from headrace.tasks.profiles import Order, refuse, trace_path
 
-MAX_TRACE_BYTES = 256 << 20  # gzipped; a viewer takes no more
+MAX_TRACE_BYTES = 64 << 20  # gzipped; a viewer takes no more
 
 log = structlog.get_logger(__name__)
 

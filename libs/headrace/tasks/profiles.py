@@ -15,7 +15,7 @@ from headrace.errors import FailedPrecondition
 
 MOST_STEPS = 100
 USUAL_STEPS = 5
-KEPT = 4  # traces of one task; the newest
+KEPT = 2  # traces of one task; the newest
 _LOOK_S = 0.1
 
 
