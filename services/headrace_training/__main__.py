@@ -53,6 +53,7 @@ def _launcher(settings: Settings) -> Launcher:
         "measure_utilization": settings.measure_utilization,
         "peak_flops": settings.peak_flops,
         "data_dir": str(settings.data_dir.resolve()),
+        "scheduler_address": settings.scheduler_address,
     }
     return Launcher(
         CHILD,

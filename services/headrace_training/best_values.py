@@ -4,29 +4,41 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
 import torch
 from safetensors.torch import load_file, save_file
 
+from headrace.errors import HeadraceError
 from headrace.names import TaskName
 from headrace.registry.client import RegistryClient
+from headrace.rpc.channel import open_channel
+from headrace.scheduler.v1.jobs_pb2 import GetJobRequest
+from headrace.scheduler.v1.jobs_pb2_grpc import JobsStub
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.types.v1 import task_pb2
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.selection import Best
 
 _FILE = "best.safetensors"
+_ASK_S = 10.0
+
+log = structlog.get_logger(__name__)
 
 
 class BestValues:
     """What the attempts of a run found so far, and where it is kept."""
 
-    def __init__(self, registry: RegistryClient | None, request: StartTaskRequest) -> None:
+    def __init__(
+        self, registry: RegistryClient | None, request: StartTaskRequest, scheduler_address: str = ""
+    ) -> None:
         """Go on from what earlier attempts found.
 
         Args:
             registry: None: this worker has none, and `request` asks for no best values.
+            scheduler_address: Who knows what other ranks found meanwhile; empty: nobody.
         """
         self._registry = registry
+        self._job, self._scheduler_address = request.job, scheduler_address
         self._project = TaskName.parse(request.name).project
         self._best = request.best if request.HasField("best") else None
         self._last_is_result = request.options.selection.register_last
@@ -40,6 +52,19 @@ class BestValues:
             artifact = self._registry.upload_file(self._project, path)
         self._best = task_pb2.Best(step=best.step, metric=best.metric, value=best.value, artifact=artifact)
         return self._best
+
+    def of_run(self) -> Best | None:
+        """Return the best that any rank of the run has told of; a rank asks when it takes the lead from another one."""
+        if self._job and self._scheduler_address:
+            try:
+                with open_channel(self._scheduler_address) as channel:
+                    job = JobsStub(channel).GetJob(GetJobRequest(name=self._job), timeout=_ASK_S)
+                self._best = job.best if job.HasField("best") else self._best
+            except HeadraceError as error:
+                # What this rank knows is older, but as true; better values are kept from now on.
+                log.warning("best_values_unknown", error=error.message)
+        best = self._best
+        return Best(best.step, best.metric, best.value) if best else None
 
     def put_into(self, model: FlatModel) -> int:
         """Let the model have the best values, if they are to be the run's result.

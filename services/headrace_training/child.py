@@ -75,6 +75,12 @@ class ReportingObserver:
         )
         self._reporter.send(Task(best=kept))
 
+    def took_lead(self, step: int) -> Best | None:
+        """Go on where the rank that led has stopped: with its curves, and what it found."""
+        log.info("took_lead", step=step)
+        self._recorder.track(step)
+        return self._best_values.of_run()
+
     def raise_if_stopped(self) -> None:
         """Raise Cancelled if the service was asked to stop this rank."""
         self._reporter.raise_if_stopped()
@@ -89,7 +95,7 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         reporter.progress(request.start_step, steps, "loading", {})
         program = _program(request, context, registry)
         synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
-        best_values = BestValues(registry, request)
+        best_values = BestValues(registry, request, str(context["scheduler_address"]))
         recorder = stack.enter_context(recorder_for(request, context))
         profiler = StepProfiler(Path(context[RECORD]))
         reporter.on_profile(profiler.take)

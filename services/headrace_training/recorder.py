@@ -30,14 +30,19 @@ class Recorder:
     """Hears every measure; a context that ends with the task. What cannot be written is logged, and training goes on."""
 
     def __init__(
-        self, history: History, trackers: Sequence[Tracker], clock: Callable[[], float] = time.monotonic
+        self,
+        history: History,
+        open_trackers: Callable[[int], Sequence[Tracker]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin.
+        """Begin, without trackers.
 
         Args:
+            open_trackers: Called with the steps that are done, when the rank leads.
             clock: Returns seconds.
         """
-        self._history, self._trackers, self._clock = history, trackers, clock
+        self._history, self._open_trackers, self._clock = history, open_trackers, clock
+        self._trackers: Sequence[Tracker] = ()
         self._evaluated: set[str] = set()
         self._tracked_at = float("-inf")
         self._newest: tuple[int, dict[str, float]] | None = None  # not tracked yet
@@ -53,6 +58,10 @@ class Recorder:
         self._keep(self._history.flush)
         for tracker in self._trackers:
             self._keep(partial(tracker.close, error))
+
+    def track(self, step: int) -> None:
+        """Let trackers hear of what comes after `step` steps."""
+        self._trackers = self._open_trackers(step)
 
     def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the measures after a step. Those of evaluations among them are older, and left out."""

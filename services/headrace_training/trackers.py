@@ -1,5 +1,6 @@
-"""Where a rank's measures go: its history always; those of rank 0 to TensorBoard's files and to MLflow, if the node is told where."""
+"""Where a rank's measures go: its history always; those of the rank that leads to TensorBoard's files and to MLflow, if the node is told where."""
 
+from functools import partial
 from pathlib import Path
 
 from headrace.names import JobName, ModelName, TaskName
@@ -15,14 +16,17 @@ from headrace_training.tensorboard import TensorBoard
 
 def recorder_for(request: StartTaskRequest, context: Context) -> Recorder:
     """Return what hears the measures of a rank."""
-    return Recorder(History(Path(context[RECORD])), _trackers(request, context) if request.rank == 0 else [])
+    recorder = Recorder(History(Path(context[RECORD])), partial(_trackers, request, context))
+    if request.rank == 0:
+        recorder.track(request.start_step)
+    return recorder
 
 
-def _trackers(request: StartTaskRequest, context: Context) -> list[Tracker]:
+def _trackers(request: StartTaskRequest, context: Context, start_step: int) -> list[Tracker]:
     project, run = _run(request)
     trackers: list[Tracker] = []
     if context["tensorboard_dir"]:
-        trackers.append(TensorBoard(Path(context["tensorboard_dir"], project, run), request.start_step))
+        trackers.append(TensorBoard(Path(context["tensorboard_dir"], project, run), start_step))
     if context["mlflow_tracking_uri"]:
         model = ModelName.parse(request.model).model if request.model else ""
         tracked = TrackedRun(

@@ -1,6 +1,5 @@
 """A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -47,11 +46,12 @@ class FlatModel:
         """Set the gradient to 0, where it lies."""
         self.gradient.fill(0)
 
+    def gradient_norm(self) -> float:
+        """Return the L2 norm of the gradient: finite only if all of it is; one pass, without memory."""
+        return float(torch.linalg.vector_norm(torch.from_numpy(self.gradient)))
+
     def non_finite_gradient(self) -> str:
-        """Name the first tensor whose gradient holds a NaN or an infinity; empty if all are finite."""
-        # The sum is one pass without memory, and finite only if all values are; large finite ones may overflow it.
-        if math.isfinite(torch.from_numpy(self.gradient).sum().item()):
-            return ""
+        """Name the first tensor whose gradient holds a NaN or an infinity; empty if all are finite: large ones may overflow the norm."""
         tensors = self.layout.views(self.gradient)
         return next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), "")
 

@@ -3,8 +3,10 @@
 BatchNorm and other buffers are not parameters: each rank keeps its own, and those of rank 0 are saved.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -21,6 +23,7 @@ from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.flops import FlopMeter
 from headrace_training.core.order import noise_seed
 from headrace_training.core.run import Run
+from headrace_training.core.selection import Best
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import OwnTime, Throughput
 
@@ -33,6 +36,9 @@ class Observer(EvaluationObserver, Protocol):
 
     def checkpointed(self, step: int, snapshots: Sequence[str]) -> None:
         """The run was saved after `step` steps."""
+
+    def took_lead(self, step: int) -> Best | None:
+        """This rank leads from step `step` on, in the place of another one; return the best that the run found so far."""
 
     def raise_if_stopped(self) -> None:
         """Raise Cancelled if the rank should end."""
@@ -106,7 +112,8 @@ class Rank:
         """Compute the share of this place from now on; who is first leads."""
         self._place = place
         if place.leads and self._evaluation is None:
-            self._evaluation = Evaluation(self._program, self._run, self._observer, self._open_dataset)
+            run = replace(self._run, best=self._observer.took_lead(self.step))
+            self._evaluation = Evaluation(self._program, run, self._observer, self._open_dataset)
 
     def _advance(self, step: int) -> int:
         """Do one step and return the next; the same one if ranks have joined or left before it was done."""
@@ -160,7 +167,8 @@ class Rank:
         return value * share
 
     def _check_gradient(self, step: int) -> None:
-        name = self.model.non_finite_gradient()
+        norm = self.metrics["gradient_norm"] = self.model.gradient_norm()
+        name = "" if math.isfinite(norm) else self.model.non_finite_gradient()
         if name:
             raise NonFiniteValues(
                 f"the gradient of {name!r} is not finite in step {step}; lower the learning rate, or look for such values in the "

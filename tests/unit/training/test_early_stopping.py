@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from headrace.errors import MembersChanged
+from headrace.parameters.answers import Place
+from headrace.parameters.layout import Floats
 from headrace.testing import FakeClock
 from headrace_optimizers.config import Sgd
 from headrace_training.core.all_reduce import AllReduce
@@ -128,3 +131,30 @@ def test_values_that_are_taken_are_the_models_own() -> None:
     state = {name: torch.ones_like(value) for name, value in rank.model.state().items()}
     rank.model.take(state)
     assert (rank.model.values == 1).all()
+
+
+class TakingOver(ParameterServer):
+    """The other rank, which led, is lost in the second evaluation's step."""
+
+    _lost = False
+
+    def step(self, step: int, gradient: Floats, samples: int) -> int:
+        if step == 2 * EVERY - 1 and not self._lost:
+            self._lost = True
+            raise MembersChanged("rank 0 is gone")
+        return super().step(step, gradient, samples)
+
+    def rejoin(self) -> Place:
+        return Place(0, 1, step=2 * EVERY - 1)
+
+
+def test_a_rank_that_takes_the_lead_goes_on_from_the_best_that_the_other_had_found() -> None:
+    """Its own first evaluation, 0.98, is worse than that."""
+    heard = Heard(found=Best(EVERY, "accuracy", 0.985))
+    run = replace(RUN, rank=1, world_size=2)
+    rank = Rank(Peaking(), run, TakingOver(LockstepStore(1, sgd)), heard, FakeClock())
+    rank.train()
+    assert heard.led_from == 2 * EVERY - 1
+    assert heard.evaluations[0][0] == 2 * EVERY
+    assert [best.step for best in heard.best] == [3 * EVERY, 4 * EVERY]
+    assert rank.step == 6 * EVERY

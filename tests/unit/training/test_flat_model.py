@@ -24,3 +24,19 @@ def test_a_frozen_parameter_is_saved_but_does_not_travel() -> None:
     model = FlatModel(module)
     assert [tensor.name for tensor in model.layout.tensors] == ["1.weight", "1.bias"]
     assert set(model.state()) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_whole_vector() -> None:
+    model = FlatModel(torch.nn.Linear(2, 1))
+    model.gradient[...] = [3, 4, 12]
+    assert model.gradient_norm() == 13
+
+
+def test_a_gradient_that_is_large_but_finite_is_no_mistake() -> None:
+    """Its squares overflow, so the norm is infinite, and the tensors are looked at one by one."""
+    model = FlatModel(torch.nn.Linear(2, 1))
+    model.gradient[...] = [1e30, 1e30, 0]
+    assert model.gradient_norm() == np.inf
+    assert model.non_finite_gradient() == ""
+    model.gradient[2] = np.nan
+    assert model.non_finite_gradient() == "bias"

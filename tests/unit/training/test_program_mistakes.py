@@ -34,6 +34,9 @@ class Unheard:
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         pass
 
+    def took_lead(self, step: int) -> Best | None:
+        raise AssertionError("rank 0 leads from the beginning")
+
     def raise_if_stopped(self) -> None:
         pass
 

@@ -27,7 +27,8 @@ class Remembering:
 
 def test_trackers_get_so_many_points_a_second_every_evaluation_and_the_last(tmp_path: Path) -> None:
     clock, tracker = FakeClock(), Remembering()
-    with Recorder(History(tmp_path, clock), [tracker], clock) as recorder:
+    with Recorder(History(tmp_path, clock), lambda step: [tracker], clock) as recorder:
+        recorder.track(0)
         for step in range(1, 11):
             recorder.stepped(step, {"loss": 1 / step})
             clock.advance(TRACK_EVERY_S / 4)
@@ -41,7 +42,7 @@ def test_trackers_get_so_many_points_a_second_every_evaluation_and_the_last(tmp_
 def test_the_measures_of_an_evaluation_count_for_its_own_step_alone(tmp_path: Path) -> None:
     """A rank tells the newest of every measure with each step."""
     clock = FakeClock()
-    with Recorder(History(tmp_path, clock), [], clock) as recorder:
+    with Recorder(History(tmp_path, clock), lambda step: [], clock) as recorder:
         recorder.evaluated(1, {"accuracy": 0.5})
         recorder.stepped(1, {"loss": 2.0, "accuracy": 0.5})
         recorder.stepped(2, {"loss": 1.0, "accuracy": 0.5})
@@ -52,7 +53,7 @@ def test_the_measures_of_an_evaluation_count_for_its_own_step_alone(tmp_path: Pa
 
 def test_a_checkpoint_takes_the_history_along(tmp_path: Path) -> None:
     clock = FakeClock()
-    recorder = Recorder(History(tmp_path, clock), [], clock)
+    recorder = Recorder(History(tmp_path, clock), lambda step: [], clock)
     recorder.stepped(1, {"loss": 2.0})
     recorder.checkpointed()
     assert read_history(tmp_path)["loss"].steps == [1]
@@ -61,6 +62,9 @@ def test_a_checkpoint_takes_the_history_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "missing"])
 def test_what_cannot_be_written_does_not_end_the_training(tmp_path: Path, folder: str) -> None:
     clock, other = FakeClock(), Remembering()
-    with Recorder(History(tmp_path / folder, clock), [Remembering(fails=True), other], clock) as recorder:
+    with Recorder(
+        History(tmp_path / folder, clock), lambda step: [Remembering(fails=True), other], clock
+    ) as recorder:
+        recorder.track(0)
         recorder.stepped(1, {"loss": 1.0})
     assert other.points == [(1, {"loss": 1.0})]

@@ -68,6 +68,9 @@ class Heard:
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         raise AssertionError("nobody asked for the best")
 
+    def took_lead(self, step: int) -> Best | None:
+        raise AssertionError("rank 0 leads from the beginning")
+
     def raise_if_stopped(self) -> None:
         pass
 

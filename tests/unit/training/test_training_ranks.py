@@ -46,6 +46,8 @@ class Heard:
     metrics: list[dict[str, float]] = field(default_factory=list)
     checkpoints: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
     evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    led_from: int | None = None
+    found: Best | None = None
     best: list[Best] = field(default_factory=list)
     best_state: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stop_after: int | None = None
@@ -63,6 +65,10 @@ class Heard:
     def improved(self, best: Best, state: Mapping[str, torch.Tensor]) -> None:
         self.best.append(best)
         self.best_state = state
+
+    def took_lead(self, step: int) -> Best | None:
+        self.led_from = step
+        return self.found
 
     def raise_if_stopped(self) -> None:
         if self.stop_after is not None and len(self.steps) >= self.stop_after:

@@ -34,9 +34,15 @@ def measure(name: str, value: float) -> str:
 
 
 def headline(metrics: Mapping[str, float]) -> list[str]:
-    """Return the measures that fit on a line: without sizes and latencies of single candidates ("int8.batch1.p50_ms")."""
+    """Return the measures that fit on a line: without sizes and latencies of single candidates ("int8.batch1.p50_ms"), and
+    without what only a curve tells.
+    """
     return measures(
-        {key: value for key, value in metrics.items() if not ("." in key and key.endswith(_DETAILS))}
+        {
+            key: value
+            for key, value in metrics.items()
+            if key != "gradient_norm" and not ("." in key and key.endswith(_DETAILS))
+        }
     )
 
 
