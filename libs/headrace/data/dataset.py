@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from headrace.data.assignment import Assignment, Replicated, Sharded
+from headrace.data.part import part_of
 from headrace.data.partition import Partitioned
 from headrace.data.rows import ArrayRows, Prepare, Rows, StreamedRows
 from headrace.data.shuffle import LaneShuffle, Shuffle, lanes_within, shuffled_rows
@@ -39,6 +40,15 @@ class Dataset:
     assigned: Literal["sharded", "replicated", "partitioned"] = "sharded"
     key: str = ""  # the column that "partitioned" goes by
     shuffle_bytes: int = SHUFFLE_BYTES
+    between: tuple[float, float] = (0, 1)  # the fractions of the rows that are taken
+
+    def part(self, begin: float, end: float) -> Dataset:
+        """Take the rows between two fractions of a shuffled order that never changes: `part(0, 0.8)` to train, `part(0.8, 1)` to test."""
+        if not 0 <= begin < end <= 1:
+            raise ValueError(
+                f"part({begin}, {end}) is none; give two fractions from 0 to 1, the smaller one first"
+            )
+        return replace(self, between=(begin, end))
 
     def map(self, function: Callable[[Examples], Examples]) -> Dataset:
         """Let each batch go through `function`, which returns as many examples as it is given, the same for the same.
@@ -69,7 +79,7 @@ class Dataset:
         Raises:
             DataUnreadable, DataChanged, Unavailable: The data are not there or not what they should be.
         """
-        source = self.format.open({**(storage or {}), **self.storage})
+        source = part_of(self.format.open({**(storage or {}), **self.storage}), *self.between)
         order = _Order(source, self.shuffle_bytes)
 
         def assignment(batch_size: int, seed: int) -> Assignment:

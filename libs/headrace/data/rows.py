@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from headrace.data.assignment import Assignment
+from headrace.data.columns import Array
 from headrace.data.permutation import Int64s
 from headrace.data.sources import RowSource, Source
 from headrace.errors import DataUnreadable
@@ -160,13 +161,26 @@ def divided(examples: Examples, parts: int) -> Iterator[Examples]:
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """Put examples one after the other."""
+    """Put examples one after the other.
+
+    Raises:
+        DataUnreadable: They are not alike.
+    """
     if len(parts) == 1:
         return parts[0]
     return Examples(
-        {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
-        np.concatenate([part.targets for part in parts]),
+        {name: _joined(name, [part.inputs[name] for part in parts]) for name in parts[0].inputs},
+        _joined("targets", [part.targets for part in parts]),
     )
+
+
+def _joined(name: str, arrays: Sequence[Array]) -> Array:
+    kinds = sorted({f"{array.dtype} of shape {array.shape[1:]}" for array in arrays})
+    if len(kinds) > 1:
+        raise DataUnreadable(
+            f"{name!r} is {' in one part of the data and '.join(kinds[:2])} per row in another; write all rows alike"
+        )
+    return np.concatenate(arrays)
 
 
 def _check(batch: Examples, count: int) -> None:

@@ -161,6 +161,28 @@ def test_a_file_that_is_removed_under_the_run_is_named(tmp_path: Path) -> None:
         rows.take(np.array([0]))
 
 
+def test_files_with_columns_of_different_types_are_refused(tmp_path: Path) -> None:
+    for name, values in (("a", [1.5]), ("b", [1])):
+        pq.write_table(pa.table({"x": values, "y": [0]}), tmp_path / f"{name}.parquet")
+        np.savez(tmp_path / f"{name}.npz", x=np.array(values), y=np.zeros(1))
+    for make, suffix in ((parquet, "parquet"), (npz, "npz")):
+        described = make(str(tmp_path / f"*.{suffix}"), inputs={"input": "x"}, target="y")
+        with pytest.raises(
+            DataUnreadable, match=rf"'x' is .* in .*a\.{suffix} and .* in .*b\.{suffix}; write all"
+        ):
+            described.open()
+
+
+def test_lists_of_another_length_in_another_row_group_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"x": [[1], [2], [3, 4], [5, 6]], "y": [0, 1, 2, 3]})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2)
+    rows = parquet(tmp_path, inputs={"input": "x"}, target="y").open()
+    with pytest.raises(
+        DataUnreadable, match=r"'input' is int64 of shape \(1,\) in one part .*\(2,\) per row in another"
+    ):
+        rows.take(np.arange(4))
+
+
 def test_text_shorter_than_a_window_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("short")
     with pytest.raises(DataUnreadable, match="shorter than 9 bytes; take a smaller context"):

@@ -6,7 +6,7 @@ Arrays of objects would need pickle, and are refused.
 import io
 import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -33,6 +33,7 @@ class RangedNpzSource:
     def __init__(self, files: Sequence[File], columns: Columns, *, block_bytes: int = BLOCK_BYTES) -> None:
         self._files, self._columns = files, columns
         self._arrays = [_arrays(file, columns) for file in files]
+        _check_alike(self._arrays)
         rows = [next(iter(arrays.values())).rows for arrays in self._arrays]
         row_bytes = max(sum(array.step_bytes for array in arrays.values()) for arrays in self._arrays)
         self._blocks = FixedBlocks(rows, row_bytes, block_bytes)
@@ -67,6 +68,17 @@ class NpzSource(RangedNpzSource):
                 part = self._arrays[file][name].take(inside)
                 arrays.setdefault(name, np.empty((len(rows), *part.shape[1:]), part.dtype))[places] = part
         return self._columns.examples(arrays)
+
+
+def _check_alike(files: Sequence[Mapping[str, FixedRows]]) -> None:
+    """Refuse files whose arrays differ in more than their number of rows."""
+    for name, first in files[0].items():
+        for other in (arrays[name] for arrays in files[1:]):
+            if (other.dtype, other.shape) != (first.dtype, first.shape):
+                raise DataUnreadable(
+                    f"{name!r} is {first.dtype} of shape {first.shape} per row in {first.file.name} and {other.dtype} of "
+                    f"{other.shape} in {other.file.name}; write all files alike"
+                )
 
 
 def _arrays(file: File, columns: Columns) -> dict[str, FixedRows]:

@@ -26,6 +26,7 @@ class ParquetSource:
         needed("pyarrow", "reading Parquet")
         self._files, self._columns = files, columns
         self._footers = [_footer(file, columns) for file in files]
+        _check_alike(self._footers, files, columns)
         self._groups = [
             (index, group)
             for index, footer in enumerate(self._footers)
@@ -68,6 +69,19 @@ def _footer(file: File, columns: Columns) -> Any:
         names = footer.schema.to_arrow_schema().names
     columns.check(names, file.name)
     return footer
+
+
+def _check_alike(footers: Sequence[Any], files: Sequence[File], columns: Columns) -> None:
+    """Refuse files whose columns are of different types."""
+    first = footers[0].schema.to_arrow_schema()
+    for footer, file in zip(footers, files, strict=True):
+        schema = footer.schema.to_arrow_schema()
+        for name in columns.names:
+            if schema.field(name).type != first.field(name).type:
+                raise DataUnreadable(
+                    f"column {name!r} is {first.field(name).type} in {files[0].name} and {schema.field(name).type} in "
+                    f"{file.name}; write all files alike"
+                )
 
 
 @contextmanager
