@@ -7,7 +7,8 @@ from headrace_scheduler.core import elastic
 from headrace_scheduler.core.jobs import Failure, Job, Member
 
 OWN_STEP_S = "own_step_s"  # what ranks report it as
-NOTED, FORGOTTEN = 3.0, 2.0  # times the median of the others: told from the one on, until the other
+NOTED = 3.0  # times the median of the others
+LEAST_S = 0.02  # by which its step is longer: less is the noise of a busy machine
 
 
 @dataclass(frozen=True)
@@ -25,31 +26,29 @@ class Straggler:
 
 
 def slowest(job: Job) -> Straggler | None:
-    """Return the slowest of the workers that have reported their times; None if there is nobody to compare it with."""
+    """Return the slowest of the workers that have reported their times; None if it is not slower by what can be measured."""
     reported = {rank: progress.metrics.get(OWN_STEP_S, 0.0) for rank, progress in job.rank_progress.items()}
     tasks = {task.index: task for task in job.joined_tasks if reported.get(task.index)}
     if len(tasks) < 2:
-        return None
+        return None  # there is nobody to compare it with
     rank = max(tasks, key=lambda index: reported[index])
     others = median(reported[other] for other in tasks if other != rank)
-    return Straggler(tasks[rank], reported[rank] / others)
+    longer = reported[rank] - others >= LEAST_S
+    return Straggler(tasks[rank], reported[rank] / others) if longer else None
 
 
 def noted(job: Job, now: float) -> Job:
-    """Take note of a straggler, and go on without it if the job says so and can."""
-    found = slowest(job)
-    if found is None or not job.state.placed:
+    """Name a straggler, once, and go on without it if the job says so and can."""
+    found = slowest(job) if job.state.placed else None
+    if found is None:
         return job
-    rank = found.task.index
-    if job.straggler != rank and found.times >= NOTED:
-        job = replace(job, straggler=rank, message=found.described)
-    elif job.straggler != rank or found.times < FORGOTTEN:
-        job = replace(job, straggler=-1)
+    if found.times >= NOTED and job.straggler != found.task.index:
+        job = replace(job, straggler=found.task.index, message=found.described)
     if (
         job.straggler_factor
         and found.times > job.straggler_factor
         and elastic.goes_on_without(job, found.task)
     ):
-        job = replace(job, straggler=-1, avoided_nodes=(*job.avoided_nodes, found.task.node))
+        job = replace(job, avoided_nodes=(*job.avoided_nodes, found.task.node))
         return elastic.without(job, found.task, Failure("STRAGGLER", found.described), now)
     return job
