@@ -98,10 +98,11 @@ class FusedOptimizer:
 
     def state(self) -> State:
         """Return a copy of the state: vectors of shape (size,) and scalars; empty before the first step."""
-        return {
-            name: (value[: self._size] if value.ndim else value).clone()
-            for name, value in self._state.items()
-        }
+        return {name: value.clone() for name, value in self.views().items()}
+
+    def views(self) -> State:
+        """Return the state itself, as `state` does; the next step changes it."""
+        return {name: value[: self._size] if value.ndim else value for name, value in self._state.items()}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over a state that `state` gave.

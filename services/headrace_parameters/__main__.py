@@ -10,7 +10,12 @@ import torch
 from headrace.config import load_or_exit
 from headrace.node import Agent, join
 from headrace.parameters.malloc import keep_freed_memory
-from headrace.parameters.recoding import add_parameters_servicer, add_replication_servicer, add_rows_servicer
+from headrace.parameters.recoding import (
+    add_parameters_servicer,
+    add_replication_servicer,
+    add_resharding_servicer,
+    add_rows_servicer,
+)
 from headrace.parameters.v1.shared_memory_pb2_grpc import add_SharedMemoryServicer_to_server
 from headrace.parameters.v1.shared_rows_pb2_grpc import add_SharedRowsServicer_to_server
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
@@ -24,7 +29,9 @@ from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.peers import Peers
 from headrace_parameters.replication_servicer import ReplicationServicer
+from headrace_parameters.resharding_servicer import ReshardingServicer
 from headrace_parameters.row_segments import RowSegments
 from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.settings import Settings
@@ -61,7 +68,9 @@ def main() -> None:
         row_segments = RowSegments(table.get) if settings.shared_memory else None
         if gradients is not None and row_segments is not None:
             _sweep(process, gradients, row_segments)
+        resharding = ReshardingServicer(table, Peers())
         process.serve(
+            lambda server: add_resharding_servicer(resharding, server),
             lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
             lambda server: add_parameters_servicer(parameters, server),
             lambda server: add_SharedMemoryServicer_to_server(

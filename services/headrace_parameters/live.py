@@ -1,17 +1,22 @@
+# length: one object and its lock; every method is a rule of who waits for whom
 """A shard that many calls use at once: one changes it at a time, any number reads or waits for news."""
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.errors import Aborted, DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.shard_map import ShardMap
+from headrace_parameters.core.boundary import Standing
 from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.exchange import of_version
 from headrace_parameters.core.joint import Measured
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.part import Part
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
@@ -23,6 +28,7 @@ from headrace_parameters.news import News
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 from headrace_parameters.shard_view import ShardView
+from headrace_parameters.turnstile import Turnstile
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class LiveStore(ShardView):
         self._changing = threading.Lock()
         self.gate = Gate(self._changing)
         self.news = News()
+        self.turnstile = Turnstile(config.consistency)
+        self.next_map: ShardMap | None = None  # the one that is being made
 
     @property
     def published(self) -> Published | None:
@@ -99,6 +107,8 @@ class LiveStore(ShardView):
         """Let these workers' gradients count from now on; calls of an older generation that wait end with MembersChanged."""
         with self._changing:
             self.check_serves()
+            if self.next_map:
+                raise Unavailable(f"values of {self.config.name} move between its shards; try again soon")
             before, published = self._shard.members, self._shard.published
             if before.followed_by(generation, workers, 0) is before:
                 return
@@ -137,9 +147,7 @@ class LiveStore(ShardView):
             StorageFull, DataLoss: It could not be written, and was not applied.
         """
         sealed = self._seal(push)
-        with self._changing:
-            self.gate.enter(push.step, push.worker)
-            self.check_serves()
+        with self._turn(push.step, push.worker):
             taken = self._shard.takes(push)
             if taken:
                 self._write(sealed)  # before: what is applied can always be recovered
@@ -147,6 +155,18 @@ class LiveStore(ShardView):
             made = self._made()
         self._tell(made)
         return taken
+
+    @contextmanager
+    def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
+        """Have the shard alone for a change that belongs to this step, as soon as it may come; None: of all workers."""
+        while True:
+            self.turnstile.wait(worker or 0, step)
+            with self._changing:
+                self.gate.enter(step, worker)
+                self.check_serves()
+                if self.turnstile.admits(worker or 0, step):
+                    yield
+                    return
 
     def _seal(self, push: Push) -> Sealed | None:
         """Prepare the record of a push; None if nobody keeps one."""
@@ -231,6 +251,10 @@ class LiveStore(ShardView):
 
     def _restore(self, state: ShardState) -> None:
         self._shard.check_layout(state.layout)
+        if self.next_map or (self.map and self.map.epoch > 1):
+            raise FailedPrecondition(
+                f"the shards of {self.config.name} have changed or are about to; create a store from the snapshots"
+            )
         restored = Shard(self.config, self.memory.allocate, self.members)
         restored.restore(state)
         tables = self.tables.restored(state.tables)
@@ -248,9 +272,7 @@ class LiveStore(ShardView):
 
         No log has this: stores whose steps need it are in memory alone.
         """
-        with self._changing:
-            self.gate.enter(step)
-            self.check_serves()
+        with self._turn(step):
             self._shard.finish_step(step, norms, squared_norms)
             self.gate.moved()
             self._changes += 1
@@ -282,7 +304,62 @@ class LiveStore(ShardView):
         with self._changing:
             self.news.end(why)
             self.gate.open()
+        self.turnstile.open()  # so that whoever waits there hears of it
         self.tables.end(why)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the store has not ended."""
+        return self.news.alive
+
+    def begin_move(self, next_map: ShardMap) -> None:
+        """Hold the shard for the next map: nothing is applied from now on, but for what the turnstile lets pass.
+
+        Raises:
+            Aborted: It is held already.
+        """
+        with self._changing:
+            self.check_serves()
+            if self.next_map:
+                raise Aborted(
+                    f"values of {self.config.name} are moving already, to shard map {self.next_map.epoch}; wait until they have"
+                )
+            self.next_map = next_map
+            self.turnstile.close()
+
+    def give_up_move(self) -> None:
+        """Go on as if nothing had been."""
+        with self._changing:
+            self.next_map = None
+            self.turnstile.open()
+
+    def standing(self) -> Standing:
+        """Say where the shard is in the run."""
+        with self._changing:
+            self.check_serves()
+            return self._shard.standing()
+
+    @property
+    def clocks(self) -> Mapping[int, int]:
+        """Each worker's next step."""
+        return self._shard.standing().clocks
+
+    def part(self, workers: Collection[int]) -> Part:
+        """Return what of the shard can move, while the turnstile is closed."""
+        return self._shard.part(workers)
+
+    def hand_over(self, swap: Callable[[], None], why: HeadraceError) -> None:
+        """Let `swap` put another store in the place of this one, which then ends with `why`; nothing comes in between.
+
+        Raises:
+            HeadraceError: Why the store has ended before, or what `swap` raised; nothing has changed.
+        """
+        with self._changing:
+            self.check_serves()
+            swap()
+            self.news.end(why)
+            self.gate.open()
+        self.turnstile.open()
 
     def forget_files(self) -> None:
         """Remove what is on the disk, after `end`."""

@@ -31,6 +31,11 @@ class News:
         self._ended = why
         self.wake()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._ended is None
+
     def check_alive(self) -> None:
         """Raise why the store has ended, if it has."""
         if self._ended:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from headrace.errors import ShardMapChanged
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
@@ -62,17 +61,14 @@ class ShardView:
         Raises:
             ShardMapChanged: The store has another one.
         """
-        now = self.map
-        if now and now.epoch != (epoch or 1):
-            raise ShardMapChanged(
-                f"{self.config.name} has shard map {now.epoch}, the caller {epoch or 1}; nothing was applied: "
-                "get the store, then repeat the call with its shard map",
-                metadata={"map_epoch": now.epoch},
-            )
+        if self.map:
+            self.map.fence(epoch)
 
     def check_layout(self, layout: FlatLayout) -> None:
-        """Raise ShapeMismatch if there are values of another model."""
+        """Raise ShapeMismatch if there are values of another model, and whatever else keeps first values out."""
         self._shard.check_layout(layout)
+        if not self._shard.published:
+            self._shard.check_new()
 
     def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
         """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`."""

@@ -82,6 +82,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
     ) -> stores_pb2.SnapshotResponse:
         """Save a shard in the registry."""
         store = self._fenced(request.name, request.epoch)
+        store.check_map(request.map_epoch)
         state = partial(store.state, dict(request.next_steps))
         artifact, version = self._snapshots.save(store.config.name.project, state)
         return stores_pb2.SnapshotResponse(artifact=artifact, version=version)

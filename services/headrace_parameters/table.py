@@ -6,7 +6,14 @@ from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 
-from headrace.errors import AlreadyExists, NotFound, QuotaExceeded, ServerDraining, StaleEpoch
+from headrace.errors import (
+    AlreadyExists,
+    NotFound,
+    QuotaExceeded,
+    ServerDraining,
+    ShardMapChanged,
+    StaleEpoch,
+)
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import stores_pb2
@@ -178,13 +185,39 @@ class StoreTable:
             self._rows.keep(name, table.config.name, table.facts().size_bytes)
         return old
 
+    def replace(self, old: LiveStore, new: LiveStore) -> None:
+        """Hold another in the place of a store, one that goes by a newer shard map.
+
+        Raises:
+            NotFound, HeadraceError: The old one is not held any more, or has ended; nothing has changed.
+        """
+        name, shard_map = old.config.name, new.map
+        assert shard_map is not None
+
+        def swap() -> None:
+            with self._lock:
+                if self._stores.get(name) is not old:
+                    raise NotFound(f"{name} was deleted or replaced while its values moved")
+                self._stores[name], self._reserved[name] = new, new.size_bytes
+
+        old.hand_over(
+            swap,
+            ShardMapChanged(
+                f"{name} has shard map {shard_map.epoch} now; nothing was applied: get the store, then repeat the call",
+                metadata={"map_epoch": shard_map.epoch},
+            ),
+        )
+
     def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
         """Keep room for the values of such a model.
 
         Raises:
             QuotaExceeded: It would be more than `max_bytes` with the other stores.
         """
-        needed = store.needed_bytes(layout)
+        self.reserve_bytes(store, store.needed_bytes(layout))
+
+    def reserve_bytes(self, store: LiveStore, needed: int) -> None:
+        """Keep room for a store, which had less; QuotaExceeded as `reserve`."""
         with self._lock:
             self._check_room(store.config.name, needed)
             if self._stores.get(store.config.name) is store:

@@ -75,6 +75,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         compression=compression_from_proto(request.compression),
         tables=tables_from_proto(request.tables),
         assignment=assignment_from_proto(request.assignment) if request.HasField("assignment") else None,
+        joins=request.joins,
     )
 
 
@@ -134,13 +135,15 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         )
         message.replica_synced = tenure.synced
     message.create_time.FromDatetime(store.create_time)
+    message.next_map_epoch = store.next_map.epoch if store.next_map else 0
     published, layout, shard_map = store.published, store.layout, store.map
-    if published and layout and shard_map:
-        message.initialized = True
-        message.version = published.version
+    if layout and shard_map:
         message.tensors.extend(layout_to_proto(layout))
         message.length = shard_map.length(config.shard_index)
         message.shard_map.CopyFrom(map_to_proto(shard_map))
+    if published:
+        message.initialized = True
+        message.version = published.version
     return message
 
 

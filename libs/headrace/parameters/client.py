@@ -8,27 +8,26 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import grpc
 
+from headrace.errors import ShardMapChanged
 from headrace.parameters.answers import Mark, Place, Pulled, Snapshot, summed_up
-from headrace.parameters.encoded import compression_from_proto
-from headrace.parameters.finishing import Finisher
+from headrace.parameters.finishing import awaited_norms, finish
+from headrace.parameters.known_shards import KnownShards, Shards
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
-from headrace.parameters.route import Route
 from headrace.parameters.saving import save
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
-from headrace.parameters.together import Together
 from headrace.parameters.vectors import checked, output
 from headrace.parameters.wanted import Wanted
-from headrace.rpc.channel import open_channel
 
 __all__ = ["Place", "Pulled", "ShardedStore", "Snapshot", "StoresClient"]
 
@@ -58,22 +57,11 @@ class ShardedStore:
         timeout_s: float = 60.0,
         shared_memory: bool = True,
     ) -> None:
-        addresses = [shard if isinstance(shard, str) else "" for shard in shards]
-        channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
-        self._shards = [
-            ShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shared_memory)
-            for channel in channels
-        ]
-        self._routes = [
-            Route(shard, channel, address)
-            for shard, channel, address in zip(self._shards, channels, addresses, strict=True)
-        ]
+        connect = partial(ShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shared_memory)
+        self._known = KnownShards(shards, connect, timeout_s)
         self._lender = Lender(enabled=shared_memory)
-        self._together = Together(len(shards), timeout_s, self._routes)
-        self._membership = Membership(self._shards, self._together, worker)
-        self._placed: Placement | None = None
+        self._membership = Membership(worker)
         self._pushed: int | None = None  # the last step whose gradient all shards have
-        self._finisher = Finisher(self._together, self._shards)
 
     def __enter__(self) -> Self:
         return self
@@ -83,22 +71,21 @@ class ShardedStore:
 
     def close(self) -> None:
         """End what runs, which then raises Cancelled, and free the connections."""
-        self._together.close()
-        for shard in self._shards:
+        self._known.close()
+        for shard in self._known.all:
             shard.release(self._lender.nonce)
         self._lender.close()
-        for route in self._routes:
-            route.close()
+        self._known.close_channels()
 
     @property
     def transport(self) -> str:
         """How values travel, as of the last call: "shared memory" with all shards, else "stream"."""
-        return "shared memory" if all(shard.shares_memory for shard in self._shards) else "stream"
+        return "shared memory" if all(shard.shares_memory for shard in self._known.clients) else "stream"
 
     @property
     def why_stream(self) -> str:
         """Why the first shard that shares no memory does not; empty if all do, or nothing has travelled yet."""
-        return next((shard.why_not_shared for shard in self._shards if shard.why_not_shared), "")
+        return next((shard.why_not_shared for shard in self._known.clients if shard.why_not_shared), "")
 
     def gradient_memory(self, size: int) -> Floats:
         """Return zeros, shape (size,): a gradient that is computed in them needs one copy less to shards of this machine.
@@ -114,16 +101,7 @@ class ShardedStore:
         Raises:
             FailedPrecondition: Nobody has initialized the store yet.
         """
-        return self._placement().layout
-
-    def _placement(self) -> Placement:
-        """Say where the store's values are; asked for once."""
-        if self._placed is None:
-            stores = self._together.do(lambda operation, index: self._shards[index].get(operation))
-            self._placed = Placement.of(stores)
-            for shard, store in zip(self._shards, stores, strict=True):
-                shard.follow(self._placed.map.epoch, compression_from_proto(store.compression))
-        return self._placed
+        return self._known.current.placement.layout
 
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
         """Give the store its tensors and first values, unless it has some.
@@ -134,12 +112,16 @@ class ShardedStore:
         Returns:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
-        first = Placement(layout, ShardMap.first(layout.size, len(self._shards)))
+        clients = self._known.clients
+        first = Placement(layout, ShardMap.first(layout.size, len(clients)))
         parts = first.pieces(checked(layout, values))
-        versions = self._together.do(
-            lambda operation, index: self._shards[index].initialize(operation, layout, parts[index])
-        )
-        self._placed = None  # a store that has values already may have another map
+        self._known.forget()  # a store that has values already may have another map
+        try:
+            versions = self._known.first(
+                lambda operation, index: clients[index].initialize(operation, layout, parts[index])
+            )
+        except ShardMapChanged:  # shards have joined or left since it was initialized
+            versions = [store.version for store in self._known.current.stores if store.initialized]
         return min(versions)
 
     def take_place(self, out: Floats | None = None) -> Place:
@@ -154,14 +136,20 @@ class ShardedStore:
             StaleEpoch: This worker was a member and is none any more.
             Aborted, DeadlineExceeded: As `Membership.take_place`.
         """
-        placement = self._placement()
-        values = output(placement.layout.size, out)
-        pieces = placement.pieces(values)
-        return self._membership.take_place(
-            lambda version: self._together.do(
-                lambda operation, index: self._shards[index].pull_as_member(operation, version, pieces[index])
+
+        def work(shards: Shards) -> Place:
+            placement = shards.placement
+            pieces = placement.pieces(output(placement.layout.size, out))
+            return self._membership.take_place(
+                shards,
+                lambda version: shards.do(
+                    lambda operation, index: shards.clients[index].pull_as_member(
+                        operation, version, pieces[index]
+                    )
+                ),
             )
-        )
+
+        return self._known.by_map(work)
 
     def push(self, step: int, gradient: Floats, samples: float) -> int:
         """Send a gradient, without waiting until it is applied.
@@ -173,13 +161,15 @@ class ShardedStore:
         Returns:
             The store's version now.
         """
-        placement = self._placement()
-        flat = checked(placement.layout, gradient)
-        parts = placement.pieces(flat)
+        return self._known.by_map(lambda shards: self._push(shards, step, gradient, samples))
+
+    def _push(self, shards: Shards, step: int, gradient: Floats, samples: float) -> int:
+        flat = checked(shards.placement.layout, gradient)
+        parts = shards.placement.pieces(flat)
         with self._lender.lending(flat) as loan:
-            versions = self._together.do(
-                lambda operation, index: self._shards[index].push(
-                    operation, step, parts[index], samples, _lent(loan, placement, index)
+            versions = shards.do(
+                lambda operation, index: shards.clients[index].push(
+                    operation, step, parts[index], samples, _lent(loan, shards.placement, index)
                 )
             )
         self._pushed = step
@@ -210,68 +200,78 @@ class ShardedStore:
                 is its `values` if None, must hold the former values, and is brought up to date.
             own_writes: Wait until the values hold the last gradient that this client pushed (under BSP: that its step is applied).
         """
-        placement = self._placement()
-        chosen = placement.layout.select(names, ranges)
-        values = output(length(chosen), newer_than.values if newer_than and out is None else out)
-        wanted = Wanted(names, ranges, min_version, step, self._own_step(own_writes), exact)
-        pieces, lengths = placement.selected(chosen, values), placement.lengths
-        marks = self._marks(newer_than)
-        received = self._together.do(
-            lambda operation, index: self._shards[index].pull(
-                operation, wanted, pieces[index], lengths[index], marks[index]
-            )
-        )
-        return summed_up(received, values, placement.map.epoch)
 
-    def _own_step(self, own_writes: bool) -> int | None:
+        def work(shards: Shards) -> Pulled:
+            placement = shards.placement
+            chosen = placement.layout.select(names, ranges)
+            values = output(length(chosen), newer_than.values if newer_than and out is None else out)
+            wanted = Wanted(names, ranges, min_version, step, self._own_step(shards, own_writes), exact)
+            pieces, lengths = placement.selected(chosen, values), placement.lengths
+            marks = _marks(shards, newer_than)
+            received = shards.do(
+                lambda operation, index: shards.clients[index].pull(
+                    operation, wanted, pieces[index], lengths[index], marks[index]
+                )
+            )
+            return summed_up(received, values, placement.map.epoch)
+
+        return self._known.by_map(work)
+
+    def _own_step(self, shards: Shards, own_writes: bool) -> int | None:
         if not own_writes or self._pushed is None:
             return None
-        if self._finisher.norms:
-            self.finish_step(self._pushed)  # who has pushed may be the one who has to
+        if awaited_norms(shards):
+            finish(shards, self._pushed)  # who has pushed may be the one who has to
         return self._pushed
-
-    def _marks(self, known: Pulled | None) -> Sequence[Mark | None]:
-        if known and known.map_epoch == self._placement().map.epoch:
-            return known.marks
-        return [None] * len(self._shards)
 
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
         """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip.
 
         In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
-        if self._finisher.norms:
-            self.push(step, gradient, samples)
-            self.finish_step(step)
-            pulled = self.pull(step=step + 1, out=out)
-            return replace(pulled, next_step=max(step + 1, pulled.version))
-        placement = self._placement()
-        flat = checked(placement.layout, gradient)
-        values = output(flat.size, out)
-        parts, places = placement.pieces(flat), placement.pieces(values)
-        with self._lender.lending(flat) as loan:
-            received = self._together.do(
-                lambda operation, index: self._shards[index].push_pull(
-                    operation, step, parts[index], samples, places[index], _lent(loan, placement, index)
+
+        def work(shards: Shards) -> Pulled:
+            if awaited_norms(shards):
+                self._push(shards, step, gradient, samples)
+                finish(shards, step)
+                pulled = self.pull(step=step + 1, out=out)
+                return replace(pulled, next_step=max(step + 1, pulled.version))
+            placement = shards.placement
+            flat = checked(placement.layout, gradient)
+            values = output(flat.size, out)
+            parts, places = placement.pieces(flat), placement.pieces(values)
+            with self._lender.lending(flat) as loan:
+                received = shards.do(
+                    lambda operation, index: shards.clients[index].push_pull(
+                        operation, step, parts[index], samples, places[index], _lent(loan, placement, index)
+                    )
                 )
-            )
-        self._pushed = step
-        return summed_up(received, values, placement.map.epoch)
+            self._pushed = step
+            return summed_up(received, values, placement.map.epoch)
+
+        return self._known.by_map(work)
 
     def finish_step(self, step: int) -> None:
         """Wait until all workers have pushed `step`, and let every shard apply it with norms over all shards.
 
         For stores of several shards with clipping or LAMB alone; any number of workers may do it for one step.
         """
-        self._finisher.finish(step)
+        self._known.by_map(lambda shards: finish(shards, step))
 
     def snapshot(self) -> Snapshot:
         """Save all shards in the registry, all of them after the same pushes; pushes wait meanwhile until the shards agree on these."""
-        return save(self._shards, self._together)
+        return self._known.by_map(save)
 
     def finish_run(self) -> None:
         """End the run for all workers: whatever they do or wait for raises RunFinished."""
-        self._together.do(lambda operation, index: self._shards[index].finish_run(operation))
+        clients = self._known.clients  # a shard that has joined since takes no step without the others
+        self._known.first(lambda operation, index: clients[index].finish_run(operation))
+
+
+def _marks(shards: Shards, known: Pulled | None) -> Sequence[Mark | None]:
+    if known and known.map_epoch == shards.placement.map.epoch:
+        return known.marks
+    return [None] * len(shards.clients)
 
 
 def _lent(loan: Loan | None, placement: Placement, index: int) -> Lent | None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from headrace.errors import Aborted, DeadlineExceeded, MembersChanged, OutOfRange, StaleEpoch
 from headrace.parameters.answers import Place
+from headrace.parameters.known_shards import Shards
 from headrace.parameters.shard import ShardClient
-from headrace.parameters.together import Together
 from headrace.parameters.v1.stores_pb2 import CONSISTENCY_BSP, Store
 
 _FIRST_PAUSE_S = 0.02
@@ -16,11 +16,11 @@ _LONGEST_PAUSE_S = 0.5
 class Membership:
     """What one worker knows of the members; it tells the clients of all shards the generation to push with."""
 
-    def __init__(self, shards: Sequence[ShardClient], together: Together, worker: int) -> None:
-        self._shards, self._together, self._worker = shards, together, worker
+    def __init__(self, worker: int) -> None:
+        self._worker = worker
         self._was_member = False
 
-    def take_place(self, receive: Callable[[int | None], object]) -> Place:
+    def take_place(self, shards: Shards, receive: Callable[[int | None], object]) -> Place:
         """Wait until all shards know one generation with this worker in it, and receive the values its members begin with.
 
         Shards may be one step apart when the members change: the step is then computed again, with the values of the version before
@@ -33,11 +33,12 @@ class Membership:
             Aborted: A shard has lost the values of the step.
             DeadlineExceeded: It did not become a member in time.
         """
-        deadline, pause_s = time.monotonic() + self._together.timeout_s, _FIRST_PAUSE_S
+        together = shards.together
+        deadline, pause_s = time.monotonic() + together.timeout_s, _FIRST_PAUSE_S
         refused: list[int] = []
         while True:
-            stores = self._together.do(lambda operation, index: self._shards[index].get(operation))
-            place = self._find(stores)
+            stores = shards.do(lambda operation, index: shards.clients[index].get(operation))
+            place = self._find(stores, shards.clients)
             if place is not None:
                 versions = [store.version for store in stores]
                 try:
@@ -54,12 +55,12 @@ class Membership:
                     return place
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
-                    f"worker {self._worker} was not made a member of {stores[0].name} within {self._together.timeout_s:g} s"
+                    f"worker {self._worker} was not made a member of {stores[0].name} within {together.timeout_s:g} s"
                 )
-            self._together.pause(pause_s)
+            together.pause(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _find(self, stores: Sequence[Store]) -> Place | None:
+    def _find(self, stores: Sequence[Store], clients: Sequence[ShardClient]) -> Place | None:
         """Return this worker's place; None: not all shards have heard of it yet."""
         newest = max(stores, key=lambda store: store.generation)
         if self._worker not in newest.workers:
@@ -72,7 +73,7 @@ class Membership:
         self._was_member = True
         if any(store.generation < newest.generation for store in stores):
             return None
-        for shard in self._shards:
+        for shard in clients:
             shard.generation = newest.generation
         bsp = newest.consistency == CONSISTENCY_BSP
         return Place(

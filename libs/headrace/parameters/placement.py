@@ -20,22 +20,23 @@ class Placement:
 
     @classmethod
     def of(cls, stores: Sequence[stores_pb2.Store]) -> "Placement":
-        """Read what the shards of a store say of themselves.
+        """Read what shards of a store, one or more, say of themselves: the newest map holds.
 
         Raises:
-            FailedPrecondition: Nobody has initialized the store yet, or these are not its shards in their order.
+            FailedPrecondition: Nobody has initialized the store yet.
         """
-        missing = next((store for store in stores if not store.initialized), None)
-        if missing:
-            raise FailedPrecondition(f"{missing.name} has no values yet; call initialize first")
-        placement = cls(layout_from_proto(stores[0].tensors), map_from_proto(stores[0].shard_map))
-        found = [store.shard_index for store in stores]
-        if found != list(placement.map.shards):
+        newest = max(stores, key=lambda store: store.shard_map.epoch)
+        if not all(store.initialized for store in stores) and newest.shard_map.epoch <= 1:
+            raise FailedPrecondition(f"{newest.name} has no values yet; call initialize first")
+        return cls(layout_from_proto(newest.tensors), map_from_proto(newest.shard_map))
+
+    def check_order(self, shards: Sequence[int]) -> None:
+        """Raise FailedPrecondition unless these are the ids of all shards, in their order."""
+        if list(shards) != list(self.map.shards):
             raise FailedPrecondition(
-                f"{stores[0].name} has the shards {list(placement.map.shards)}, but the addresses given are those of {found}; "
+                f"the store has the shards {list(self.map.shards)}, but the addresses given are those of {list(shards)}; "
                 "give the addresses of all shards, in their order"
             )
-        return placement
 
     @property
     def lengths(self) -> list[int]:

@@ -1,6 +1,6 @@
 """The generated stubs and handlers of services whose messages are large, with codecs of our own in the place of the generated one.
 
-Parameters and Replication have chunks (`headrace.parameters.codec`), Rows packed numbers (`headrace.parameters.packed`); what has neither is not recoded.
+Parameters, Replication and Resharding have chunks (`headrace.parameters.codec`), Rows packed numbers (`headrace.parameters.packed`); what has neither is not recoded.
 The bytes on the wire, and all that a caller or an interceptor sees, stay as they are.
 """
 
@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from headrace.parameters import codec, packed
-from headrace.parameters.v1 import parameters_pb2, replication_pb2, rows_pb2
+from headrace.parameters.v1 import parameters_pb2, replication_pb2, resharding_pb2, rows_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import (
     ParametersServicer,
     ParametersStub,
@@ -23,6 +23,11 @@ from headrace.parameters.v1.replication_pb2_grpc import (
     ReplicationServicer,
     ReplicationStub,
     add_ReplicationServicer_to_server,
+)
+from headrace.parameters.v1.resharding_pb2_grpc import (
+    ReshardingServicer,
+    ReshardingStub,
+    add_ReshardingServicer_to_server,
 )
 from headrace.parameters.v1.rows_pb2_grpc import RowsServicer, RowsStub, add_RowsServicer_to_server
 
@@ -49,6 +54,9 @@ def _has_chunk(message: Descriptor) -> bool:
 _PARAMETERS = _Codec(
     parameters_pb2.DESCRIPTOR.services_by_name["Parameters"], codec.encode, codec.decoder, _has_chunk
 )
+_RESHARDING = _Codec(
+    resharding_pb2.DESCRIPTOR.services_by_name["Resharding"], codec.encode, codec.decoder, _has_chunk
+)
 _REPLICATION = _Codec(
     replication_pb2.DESCRIPTOR.services_by_name["Replication"], codec.encode, codec.decoder, _has_chunk
 )
@@ -66,6 +74,11 @@ def replication_stub(channel: grpc.Channel) -> ReplicationStub:
     return ReplicationStub(cast("grpc.Channel", _RecodedChannel(channel, _REPLICATION)))
 
 
+def resharding_stub(channel: grpc.Channel) -> ReshardingStub:
+    """Return the stub of a channel."""
+    return ReshardingStub(cast("grpc.Channel", _RecodedChannel(channel, _RESHARDING)))
+
+
 def rows_stub(channel: grpc.Channel) -> RowsStub:
     """Return the stub of a channel."""
     return RowsStub(cast("grpc.Channel", _RecodedChannel(channel, _ROWS)))
@@ -79,6 +92,11 @@ def add_parameters_servicer(servicer: ParametersServicer, server: grpc.Server) -
 def add_replication_servicer(servicer: ReplicationServicer, server: grpc.Server) -> None:
     """Serve the service."""
     add_ReplicationServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _REPLICATION)))
+
+
+def add_resharding_servicer(servicer: ReshardingServicer, server: grpc.Server) -> None:
+    """Serve the service."""
+    add_ReshardingServicer_to_server(servicer, cast("grpc.Server", _RecodedServer(server, _RESHARDING)))
 
 
 def add_rows_servicer(servicer: RowsServicer, server: grpc.Server) -> None:

@@ -20,7 +20,7 @@ class Route:
     """
 
     def __init__(self, shard: ShardClient, channel: grpc.Channel, address: str = "") -> None:
-        self._shard = shard
+        self.shard = shard
         self._addresses = [address]
         self._channels = {address: channel}
         self._own = {address} - {""}
@@ -35,16 +35,16 @@ class Route:
         if len(self._addresses) == 1 or not isinstance(why, Unavailable | NotPrimary):
             return False
         self._now = self._addresses.index(hint) if hint else (self._now + 1) % len(self._addresses)
-        self._shard.turn_to(self._channel(self._addresses[self._now]))
+        self.shard.turn_to(self._channel(self._addresses[self._now]))
         return True
 
     def learn(self, operation: Operation) -> None:
         """Ask where the replica is, if the shard has answered in a new term."""
-        if self._shard.term <= self._term:
+        if self.shard.term <= self._term:
             return
-        term = self._shard.term
+        term = self.shard.term
         try:
-            store = self._shard.get(Operation(min(_LEARN_S, operation.remaining_s)))
+            store = self.shard.get(Operation(min(_LEARN_S, operation.remaining_s)))
         except HeadraceError:
             return
         self._term = term

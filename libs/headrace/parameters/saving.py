@@ -2,25 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 
-from headrace.errors import Aborted
+from headrace.errors import Aborted, ShardMapChanged
 from headrace.parameters.answers import Snapshot
-from headrace.parameters.shard import ShardClient
-from headrace.parameters.together import Together
+from headrace.parameters.known_shards import Shards
 
 _ATTEMPTS = 3
 
 
-def save(shards: Sequence[ShardClient], together: Together) -> Snapshot:
+def save(shards: Shards) -> Snapshot:
     """Save all shards in the registry, as they are after the same pushes of each worker; see `Snapshot.consistent`."""
-    if len(shards) == 1:
-        return _saved(shards, together, {})
+    if len(shards.clients) == 1:
+        return _saved(shards, {})
     for _ in range(_ATTEMPTS):
-        cuts = together.do(lambda operation, index: shards[index].prepare_snapshot(operation))
+        cuts = shards.do(lambda operation, index: shards.clients[index].prepare_snapshot(operation))
         try:
-            return _saved(shards, together, latest(cuts))
+            return _saved(shards, latest(cuts))
+        except ShardMapChanged:
+            raise
         except Aborted:  # the machine was slow, or a worker is gone
             continue
-    return _saved(shards, together, {}, consistent=False)
+    return _saved(shards, {}, consistent=False)
 
 
 def latest(cuts: Sequence[Mapping[int, int]]) -> dict[int, int]:
@@ -28,10 +29,8 @@ def latest(cuts: Sequence[Mapping[int, int]]) -> dict[int, int]:
     return {worker: max(cut.get(worker, 0) for cut in cuts) for cut in cuts for worker in cut}
 
 
-def _saved(
-    shards: Sequence[ShardClient], together: Together, cut: Mapping[int, int], *, consistent: bool = True
-) -> Snapshot:
-    saved = together.do(lambda operation, index: shards[index].snapshot(operation, cut))
+def _saved(shards: Shards, cut: Mapping[int, int], *, consistent: bool = True) -> Snapshot:
+    saved = shards.do(lambda operation, index: shards.clients[index].snapshot(operation, cut))
     return Snapshot(
         min(shard.version for shard in saved), tuple(shard.artifact for shard in saved), consistent
     )

@@ -243,7 +243,9 @@ class ShardClient:
 
     def snapshot(self, operation: Operation, next_steps: Mapping[int, int]) -> stores_pb2.SnapshotResponse:
         """Save the shard in the registry, as it is when each worker has pushed so far; empty: as it is now."""
-        request = stores_pb2.SnapshotRequest(name=self._store, epoch=self._epoch, next_steps=next_steps)
+        request = stores_pb2.SnapshotRequest(
+            name=self._store, epoch=self._epoch, next_steps=next_steps, map_epoch=self.map_epoch
+        )
         return operation.track(self._stores.Snapshot.future(request, timeout=operation.remaining_s)).result()
 
     def finish_run(self, operation: Operation) -> None:

@@ -17,7 +17,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby, pairwise
 
-from headrace.errors import InvalidArgument
+from headrace.errors import InvalidArgument, ShardMapChanged
 from headrace.parameters.ranges import length
 
 BLOCKS = 4096  # shares of up to 64 shards differ by at most 1/64; a block of 100M parameters is 24k values
@@ -83,6 +83,19 @@ class ShardMap:
     def length(self, shard: int) -> int:
         """Say how many values a shard holds."""
         return length(self.held(shard))
+
+    def fence(self, epoch: int) -> None:
+        """Let only callers pass who go by this map; 0: by a first one.
+
+        Raises:
+            ShardMapChanged: They go by another.
+        """
+        if self.epoch != (epoch or 1):
+            raise ShardMapChanged(
+                f"the store has shard map {self.epoch}, the caller {epoch or 1}; nothing was applied: "
+                "get the store, then repeat the call with its shard map",
+                metadata={"map_epoch": self.epoch},
+            )
 
     def changed(
         self,

@@ -14,7 +14,7 @@ from headrace.parameters.encoded import plain
 from headrace.parameters.filters.encodings import CODECS, Encoding
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.shard_map import ShardMap
-from headrace.parameters.v1 import parameters_pb2, shard_map_pb2, stores_pb2
+from headrace.parameters.v1 import parameters_pb2, resharding_pb2, shard_map_pb2, stores_pb2
 
 # 1 MiB: large enough that the cost per message is small, far below every message limit.
 CHUNK_VALUES = 1 << 18
@@ -26,6 +26,7 @@ Carrier = TypeVar(
     parameters_pb2.PushPullRequest,
     parameters_pb2.PullResponse,
     parameters_pb2.PushPullResponse,
+    resharding_pb2.FetchResponse,
 )
 
 

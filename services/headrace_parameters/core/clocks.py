@@ -23,6 +23,11 @@ class Clocks:
         return self.last_steps.get(worker, -1) + 1
 
     @property
+    def all(self) -> dict[int, int]:
+        """Every worker's clock."""
+        return {worker: self.of(worker) for worker in self.workers}
+
+    @property
     def slowest(self) -> int:
         """The least clock."""
         return min(map(self.of, self.workers))

@@ -63,6 +63,9 @@ class StoreConfig:
 
     Args:
         epoch: The attempt that owns it, 1 or more; everything an older attempt tries is refused.
+        shard_index: Its id, below `shard_count` in a store's first map.
+        shard_count: How many shards there are in the map it goes by.
+        joins: It takes over values from other shards, and its id is any.
         snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
         staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
@@ -83,6 +86,7 @@ class StoreConfig:
     staleness_bound: int = 0
     backup_workers: int = 0
     maximum_gradient_norm: float = 0.0
+    joins: bool = False
     durability: Durability = Durability.MEMORY
     compression: Compression = NONE
     tables: tuple[TableConfig, ...] = ()
@@ -92,7 +96,7 @@ class StoreConfig:
         check("epoch", self.epoch, "1 or more", self.epoch >= 1)
         check("shard_count", self.shard_count, "1 or more", self.shard_count >= 1)
         check("worker_count", self.worker_count, "1 or more", self.worker_count >= 1)
-        in_range = 0 <= self.shard_index < self.shard_count
+        in_range = self.joins or 0 <= self.shard_index < self.shard_count
         check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
         self._check_consistency()
         self._check_assignment()

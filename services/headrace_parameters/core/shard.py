@@ -1,9 +1,11 @@
+# length: all rules of one shard, which share its state
 """One shard: values, optimizer, and the rules by which gradients become new values.
 
 Not thread-safe: its owner lets one call in at a time. Only `published` may be read at any moment; what it points to never changes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -14,12 +16,14 @@ from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_optimizers.lamb import LambOptimizer
 from headrace_optimizers.making import optimizer_for
+from headrace_parameters.core.boundary import Standing
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.exchange import Published, Push, check_finite
 from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
 from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.part import Part
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.step import weighted
 
@@ -93,6 +97,7 @@ class Shard:
         if self.published:
             self.check_layout(layout)
             return
+        self.check_new()
         size = length(self.held(layout))
         if values.shape != (size,):
             raise ShapeMismatch(
@@ -104,6 +109,15 @@ class Shard:
         held = first.held(self.config.shard_index)
         self._optimizer = optimizer_for(self.config.optimizer, layout, held, self._allocate)
         self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:size])
+
+    def check_new(self) -> None:
+        """Raise what keeps the shard from taking first values: FailedPrecondition, or ShardMapChanged if it has left the store."""
+        if self.map:
+            self.map.fence(0)
+        if self.config.joins:
+            raise FailedPrecondition(
+                f"{self.config.name} takes over values from other shards: call Reshard on one of them"
+            )
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if the shard has values of another model."""
@@ -265,18 +279,9 @@ class Shard:
         """
         if self.published is None or self.layout is None or self.map is None or self._optimizer is None:
             raise FailedPrecondition(f"{self.config.name} has no values to save yet; call Initialize first")
-        return ShardState(
-            layout=self.layout,
-            shard_index=self.config.shard_index,
-            map=self.map,
-            optimizer=kind_of(self.config.optimizer),
-            version=self.published.version,
-            last_steps={worker: self._clocks.of(worker) - 1 for worker in self.members.workers},
-            values=torch.from_numpy(self.published.values),
-            optimizer_state=self._optimizer.state(),
-            epoch=self.config.epoch,
-            members=self.members,
-        )
+        optimizer = self._optimizer.state()
+        facts = (self.config, self.layout, self.map, self.members)
+        return ShardState.of(*facts, self.published, self._clocks, optimizer)
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says; gradients of a step that is not complete are dropped.
@@ -287,13 +292,33 @@ class Shard:
         """
         # The shards of a run that goes on are numbered anew, but each holds what it held.
         state.check_fits(self.config.shard_index, self.config.shard_count, kind_of(self.config.optimizer))
+        members = state.members_for(self.config.epoch, self.members)
+        index, shard_map = self.config.shard_index, state.map.renumbered()
+        self.take_over(replace(state, shard_index=index, map=shard_map, members=members), {})
+
+    def take_over(self, state: ShardState, gradients: Mapping[int, Push]) -> None:
+        """Become what `state` says, as it is, with these gradients of the step that is not complete, by worker."""
         self.check_layout(state.layout)
         held = state.map.held(state.shard_index)
         optimizer = optimizer_for(self.config.optimizer, state.layout, held, self._allocate)
         optimizer.load(state.optimizer_state)
-        self.layout, self.map, self._optimizer = state.layout, state.map.renumbered(), optimizer
-        self.members = state.members_for(self.config.epoch, self.members)
+        self.layout, self.map, self._optimizer = state.layout, state.map, optimizer
+        self.members = state.members or self.members
         former = Clocks(tuple(sorted(state.last_steps)) or self.members.workers, state.last_steps)
         self._clocks, self.former = former.among(self.members.workers), None
-        self._pending, self._joint = {}, JointSteps(self.config, self._tensor_norms)
+        self._pending, self._joint = gradients, JointSteps(self.config, self._tensor_norms)
         self._publish(state.version, optimizer.hold(state.values)[: length(held)])
+
+    def standing(self) -> Standing:
+        """Say where the shard is in the run."""
+        waits = self._joint.held is not None
+        version = self.published.version + waits if self.published else 0
+        return Standing(version, self._clocks.all, frozenset(self._pending))
+
+    def part(self, workers: Collection[int]) -> Part:
+        """Return all of it that can move, with the gradients of these workers; nothing is copied."""
+        assert self.published is not None
+        assert self._optimizer is not None
+        gradients = {worker: self._pending[worker] for worker in sorted(workers)}
+        optimizer = self._optimizer.views()
+        return Part.of(self.published, self._clocks, self.members, optimizer, gradients)

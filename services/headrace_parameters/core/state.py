@@ -10,7 +10,10 @@ import torch
 from headrace.errors import InvalidArgument, NonFiniteValues
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.shard_map import ShardMap
+from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.clocks import Clocks
+from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.exchange import Published
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.state import TableState
 
@@ -82,6 +85,31 @@ class ShardState:
         members = self.members.followed_by(generation, workers, self.version)
         clocks = Clocks(self.members.workers, self.last_steps).among(workers)
         return replace(self, members=members, last_steps=clocks.last_steps)
+
+    @classmethod
+    def of(
+        cls,
+        config: StoreConfig,
+        layout: FlatLayout,
+        shard_map: ShardMap,
+        members: Members,
+        published: Published,
+        clocks: Clocks,
+        optimizer: Mapping[str, torch.Tensor],
+    ) -> "ShardState":
+        """Name what a shard has; its values are not copied, since nobody writes to them."""
+        return cls(
+            layout=layout,
+            shard_index=config.shard_index,
+            map=shard_map,
+            optimizer=kind_of(config.optimizer),
+            version=published.version,
+            last_steps={worker: clock - 1 for worker, clock in clocks.all.items()},
+            values=torch.from_numpy(published.values),
+            optimizer_state=optimizer,
+            epoch=config.epoch,
+            members=members,
+        )
 
     def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Return tensors and metadata, as a safetensors file has them."""

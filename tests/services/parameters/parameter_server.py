@@ -17,6 +17,7 @@ from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.recoding import (
     add_parameters_servicer,
     add_replication_servicer,
+    add_resharding_servicer,
     add_rows_servicer,
     replication_stub,
 )
@@ -32,7 +33,9 @@ from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.metrics import ParameterMetrics, journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
+from headrace_parameters.peers import Peers
 from headrace_parameters.replication_servicer import ReplicationServicer
+from headrace_parameters.resharding_servicer import ReshardingServicer
 from headrace_parameters.row_segments import RowSegments
 from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
@@ -138,6 +141,7 @@ def parameter_server(
     folder: Path = NO_FOLDER,
     log_pushes: int = 1000,
     shared_memory: bool = True,
+    peers: Peers | None = None,
 ) -> Iterator[ParameterServer]:
     metrics = CollectorRegistry()
     shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
@@ -153,6 +157,7 @@ def parameter_server(
     with serve(
         lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
+        lambda server: add_resharding_servicer(ReshardingServicer(table, peers or Peers()), server),
         lambda server: add_SharedMemoryServicer_to_server(
             SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
         ),

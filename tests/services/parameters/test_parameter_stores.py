@@ -269,6 +269,8 @@ def test_bytes_that_are_no_snapshot_are_refused(server: ParameterServer, tmp_pat
 def test_without_a_registry_a_snapshot_tells_how_to_get_one(connect: Connect) -> None:
     with parameter_server() as server:
         server.stores.create(create_request())
+        store = connect(server)
+        store.initialize(LAYOUT, flat())
 
         with pytest.raises(FailedPrecondition, match="HEADRACE_PARAMETERS_REGISTRY_ADDRESS"):
-            connect(server).snapshot()
+            store.snapshot()

@@ -410,6 +410,7 @@ class Store(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REPLICA_SYNCED_FIELD_NUMBER: _builtins.int
+    NEXT_MAP_EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -442,6 +443,8 @@ class Store(_message.Message):
     """Output only. Of a primary: its replica has all that was ever acknowledged, and nothing is acknowledged without it. Of a replica: the
     primary said so.
     """
+    next_map_epoch: _builtins.int
+    """Output only. The epoch of the shard map that is being made; 0: none is."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -500,10 +503,11 @@ class Store(_message.Message):
         workers: _abc.Iterable[_builtins.int] | None = ...,
         assignment: _assignment_pb2.Assignment | None = ...,
         replica_synced: _builtins.bool = ...,
+        next_map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "optimizer", b"optimizer", "replica_synced", b"replica_synced", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "next_map_epoch", b"next_map_epoch", "optimizer", b"optimizer", "replica_synced", b"replica_synced", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,6 +533,7 @@ class CreateStoreRequest(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     TABLES_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    JOINS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -554,6 +559,10 @@ class CreateStoreRequest(_message.Message):
     durability: Global___Durability.ValueType
     """What an acknowledged push survives; unspecified means MEMORY. Above MEMORY: FAILED_PRECONDITION if the process has no folder to
     itself, DATA_LOSS if it has files of this very store and epoch that it cannot trust.
+    """
+    joins: _builtins.bool
+    """The shard takes over values from the store's other shards (Resharding) and is not initialized; `shard_index` is then any id that no
+    other shard of the store has had.
     """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
@@ -592,10 +601,11 @@ class CreateStoreRequest(_message.Message):
         compression: _compression_pb2.Compression | None = ...,
         tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
         assignment: _assignment_pb2.Assignment | None = ...,
+        joins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "joins", b"joins", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -832,10 +842,13 @@ class SnapshotRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     NEXT_STEPS_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
     """The caller's epoch; STALE_EPOCH if the store has a greater one."""
+    map_epoch: _builtins.int
+    """As PushHeader.map_epoch: snapshots of all shards belong together only if they are of one map."""
     @_builtins.property
     def next_steps(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """The moment to save, after PrepareSnapshot; empty: now."""
@@ -846,10 +859,11 @@ class SnapshotRequest(_message.Message):
         name: _builtins.str = ...,
         epoch: _builtins.int = ...,
         next_steps: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "next_steps", b"next_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map_epoch", b"map_epoch", "name", b"name", "next_steps", b"next_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,174 @@
+"""The shards of a store as one worker knows them, and how it hears that others have joined or left."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+
+from headrace.errors import ShardMapChanged, Unavailable
+from headrace.parameters.encoded import compression_from_proto
+from headrace.parameters.operation import Operation
+from headrace.parameters.placement import Placement
+from headrace.parameters.route import Route
+from headrace.parameters.shard import ShardClient
+from headrace.parameters.shard_map import ShardMap
+from headrace.parameters.together import Together
+from headrace.parameters.v1 import stores_pb2
+from headrace.rpc.channel import open_channel
+
+_PAUSE_S = 0.05  # until a shard that has not heard of the newest map yet is asked again
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All shards of a store by one map, in the order of their ids, and where each value is.
+
+    Args:
+        stores: What they said of themselves.
+    """
+
+    placement: Placement
+    stores: Sequence[stores_pb2.Store]
+    clients: Sequence[ShardClient]
+    together: Together
+
+    def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
+        """Do `work` with every shard at once, by its place among them."""
+        return self.together.do(work)
+
+
+class KnownShards:
+    """Finds the shards of a store, and finds them anew when its map has changed.
+
+    Args:
+        shards: Addresses of the shards there are, or were once, or channels, which stay the caller's.
+        connect: Makes a client of the shard at the other end of a channel.
+        timeout_s: Of everything that is done with all of them.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str | grpc.Channel],
+        connect: Callable[[grpc.Channel], ShardClient],
+        timeout_s: float,
+    ) -> None:
+        self._connect = connect
+        self._timeout_s = timeout_s
+        self._finding = threading.Lock()
+        self._used: list[Together] = []
+        self._routes = [self._open(shard) for shard in shards]
+        self._all = list(self._routes)  # those that have left, too
+        self._together = self._new_together()
+        self._current: Shards | None = None
+
+    def close(self) -> None:
+        """End what runs, which then raises Cancelled, and free the connections."""
+        for together in self._used:
+            together.close()
+
+    def close_channels(self) -> None:
+        """Free the connections, after `close`."""
+        for route in self._all:
+            route.close()
+
+    @property
+    def clients(self) -> Sequence[ShardClient]:
+        """The shards as of the last call."""
+        return [route.shard for route in self._routes]
+
+    @property
+    def all(self) -> Sequence[ShardClient]:
+        """The shards, and those that have left."""
+        return [route.shard for route in self._all]
+
+    @property
+    def current(self) -> Shards:
+        """The shards there are; asked for once.
+
+        Raises:
+            FailedPrecondition: Nobody has initialized the store yet, or these are not its shards.
+        """
+        with self._finding:
+            if self._current is None:
+                self._current = self._find()
+            return self._current
+
+    def forget(self) -> None:
+        """Ask again the next time."""
+        self._current = None
+
+    def first(self, work: Callable[[Operation, int], Result]) -> list[Result]:
+        """Do `work` with the shards as they are known, before their map is."""
+        return self._together.do(work)
+
+    def by_map(self, work: Callable[[Shards], Result]) -> Result:
+        """Do `work`, which may safely run twice, and again with the next shards whenever it meets a map that has changed."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            shards = self.current
+            try:
+                return work(shards)
+            except ShardMapChanged:
+                if time.monotonic() >= deadline:
+                    raise
+            self.forget()
+            if self.current.placement.map.epoch == shards.placement.map.epoch:
+                self._together.pause(_PAUSE_S)
+
+    def _find(self) -> Shards:
+        told: list[stores_pb2.Store] = []
+
+        def ask(operation: Operation, index: int) -> stores_pb2.Store | None:
+            try:
+                store = self._routes[index].shard.get(operation)
+            except Unavailable:
+                if any(shard.address for store in told for shard in store.shard_map.shards):
+                    return None  # others know where all are; this one may have left for good
+                raise
+            told.append(store)
+            return store
+
+        answers = self._together.do(ask)
+        placement = Placement.of([store for store in answers if store])
+        if placement.map.addresses:
+            self._rearrange(placement.map, answers)
+        else:
+            placement.check_order([store.shard_index for store in answers if store])
+        stores = [store for store in answers if store]
+        generation = max(
+            shard.generation for shard in self.all
+        )  # of the worker's place, which does not change
+        for shard in self.clients:
+            shard.generation = generation
+            shard.follow(placement.map.epoch, compression_from_proto(stores[0].compression))
+        return Shards(placement, stores, self.clients, self._together)
+
+    def _rearrange(self, shard_map: ShardMap, answers: Sequence[stores_pb2.Store | None]) -> None:
+        """Know the shards of this map, in their order; those that were known before keep what they have mapped."""
+        known = {
+            store.shard_index: route
+            for route, store in zip(self._routes, answers, strict=True)
+            if store and store.initialized and store.shard_index in shard_map.shards
+        }
+        found = [
+            known[shard] if shard in known else self._open(shard_map.addresses[shard])
+            for shard in shard_map.shards
+        ]
+        if found == self._routes:
+            return
+        self._all += [route for route in found if route not in self._all]
+        self._routes = found
+        self._together = self._new_together()
+
+    def _open(self, shard: str | grpc.Channel) -> Route:
+        channel, address = (open_channel(shard), shard) if isinstance(shard, str) else (shard, "")
+        return Route(self._connect(channel), channel, address)
+
+    def _new_together(self) -> Together:
+        self._used.append(Together(len(self._routes), self._timeout_s, self._routes))
+        return self._used[-1]

@@ -1,0 +1,157 @@
+"""One shard's part in a resharding: it is held, brought to a common point, put together anew beside itself, and changed.
+
+Until `commit` the old shard is as it was, and `give_up` lets it go on. Source of the phases: two-phase commit (Gray 1978).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from headrace.errors import DeadlineExceeded, FailedPrecondition
+from headrace.parameters.layout import FlatLayout
+from headrace.parameters.ranges import shared
+from headrace.parameters.shard_map import ShardMap
+from headrace_optimizers.fused import kind_of, state_bytes
+from headrace_parameters.assembly import Assembly
+from headrace_parameters.core.boundary import Boundary, Standing
+from headrace_parameters.core.config import Durability
+from headrace_parameters.core.shard import Shard
+from headrace_parameters.live import LiveStore
+from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.table import StoreTable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of a store.
+
+    Args:
+        now, next: The maps, with addresses.
+        coordinator: Which shard of `now` decides.
+    """
+
+    now: ShardMap
+    next: ShardMap
+    coordinator: int
+    layout: FlatLayout
+
+
+class FetchParts(Protocol):
+    """Brings parts of other shards."""
+
+    def __call__(
+        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
+    ) -> None:
+        """Write the ranges that the shard at `source` holds to their places in `assembly`."""
+
+
+class Participant:
+    """A store of this process in a resharding. One thread uses it.
+
+    Raises:
+        FailedPrecondition: The store cannot take part, or is none of the plan's.
+        Aborted: It takes part in another one.
+    """
+
+    def __init__(self, table: StoreTable, store: LiveStore, plan: Plan) -> None:
+        self.store = store
+        self.plan = plan
+        self._table = table
+        self._shard = store.config.shard_index
+        self._staged: LiveStore | None = None
+        self._check()
+        store.begin_move(plan.next)
+
+    def _check(self) -> None:
+        store, plan = self.store, self.plan
+        if store.config.durability is not Durability.MEMORY:
+            raise FailedPrecondition(
+                f"{store.config.name} is durable, and its shards cannot change; save it and create it anew with other shards"
+            )
+        if store.config.tables:
+            raise FailedPrecondition(
+                f"{store.config.name} has tables, whose rows do not move; keep its shards, or create it anew with others"
+            )
+        if self._shard in plan.now.shards:
+            fits = (
+                store.map is not None
+                and store.map.ranges == plan.now.ranges
+                and store.map.epoch == plan.now.epoch
+            )
+        else:  # it joins, or left before
+            fits = store.published is None and (store.config.joins or store.map is not None)
+        if not fits:
+            raise FailedPrecondition(
+                f"shard {self._shard} of {store.config.name} is not as the resharding has it; ask it for its map"
+            )
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the shard has values before the resharding."""
+        return self._shard in self.plan.now.shards
+
+    def settle(self, boundary: Boundary, timeout_s: float, wanted: Callable[[], bool]) -> Standing:
+        """Let the shard apply what others have applied, and return where it is then.
+
+        Raises:
+            DeadlineExceeded: Workers did not bring it there in time.
+        """
+        consistency = self.store.config.consistency
+        if not self.has_values:
+            return self.store.standing()
+
+        def reached() -> bool:
+            version = self.store.published.version if self.store.published else 0
+            return boundary.is_reached(consistency, version, self.store.clocks)
+
+        self.store.turnstile.close(boundary)
+        arrived = self.store.news.wait_for(reached, timeout_s, lambda: not wanted())
+        standing = self.store.standing()
+        if not arrived:
+            raise DeadlineExceeded(
+                f"shard {self._shard} of {self.store.config.name} is at {standing}, others at {boundary}; nothing has moved: "
+                "try again when all workers run"
+            )
+        return standing
+
+    def stage(self, workers: Collection[int], fetch: FetchParts) -> None:
+        """Put the new shard together.
+
+        Args:
+            workers: Whose gradients for the step that is not complete go on.
+        Raises:
+            HeadraceError: It cannot be; most likely the memory does not suffice, or a source is gone.
+        """
+        plan, store = self.plan, self.store
+        config = replace(store.config, shard_count=len(plan.next.shards), joins=True)
+        memory = PublishedMemory()
+        shard = Shard(config, memory.allocate)
+        if self._shard in plan.next.shards:
+            size = plan.next.length(self._shard)
+            needed = 4 * size + state_bytes(config.optimizer, size)
+            self._table.reserve_bytes(store, max(store.size_bytes, needed))
+            shard.take_over(*self._assembled(workers, fetch).finished(kind_of(config.optimizer)))
+        else:
+            shard.layout, shard.map = plan.layout, plan.next  # it has left, and can tell where everything is
+        self._staged = LiveStore(store.config, store.create_time, shard, memory=memory)
+
+    def _assembled(self, workers: Collection[int], fetch: FetchParts) -> Assembly:
+        plan = self.plan
+        assembly = Assembly(plan.layout, plan.next, self._shard)
+        if self.has_values:
+            assembly.copy(self.store.part(workers), plan.now.held(self._shard))
+        for source in plan.now.shards:
+            ranges = [place.values for place in shared(plan.now.held(source), plan.next.held(self._shard))]
+            if ranges and source != self._shard:
+                fetch(plan.now.addresses[source], ranges, workers, assembly)
+        return assembly
+
+    def commit(self) -> None:
+        """Change to the next map."""
+        assert self._staged is not None, "a shard that has not staged cannot commit"
+        self._table.replace(self.store, self._staged)
+
+    def give_up(self) -> None:
+        """Go on as before."""
+        self._table.reserve_bytes(self.store, self.store.size_bytes)
+        self.store.give_up_move()

@@ -1,0 +1,162 @@
+"""The Resharding service on the wire."""
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+
+import structlog
+from grpc import ServicerContext
+
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
+from headrace.names import StoreName
+from headrace.parameters.shard_map import ShardMap
+from headrace.parameters.v1 import resharding_pb2, resharding_pb2_grpc
+from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
+from headrace.parameters.wire import carry, map_from_proto, map_to_proto
+from headrace_parameters.assembly import Assembly, selected
+from headrace_parameters.coordinator import Coordinator
+from headrace_parameters.live import LiveStore
+from headrace_parameters.moving_wire import (
+    boundary_from_proto,
+    facts_to_proto,
+    plan_from_proto,
+    standing_to_proto,
+)
+from headrace_parameters.participant import FetchParts, Participant
+from headrace_parameters.peers import Peers
+from headrace_parameters.planning import plan_change
+from headrace_parameters.table import StoreTable
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_S = 60.0  # of a resharding without a nearer deadline: pushes wait no longer for it
+_SHARE = 0.8  # of the time a caller allows, for everything up to the decision
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0  # between two questions to a coordinator
+
+
+class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
+    """Leads reshardings, takes part in them, and gives others the values they take over."""
+
+    def __init__(self, table: StoreTable, peers: Peers) -> None:
+        self._table = table
+        self._peers = peers
+
+    def Reshard(
+        self, request: resharding_pb2.ReshardRequest, context: ServicerContext
+    ) -> resharding_pb2.ReshardResponse:
+        """Make the next map."""
+        store = self._fenced(request.store, request.epoch)
+        if _is_done(store, request):
+            assert store.map is not None
+            return resharding_pb2.ReshardResponse(shard_map=map_to_proto(store.map))
+        store.check_map(request.map_epoch)
+        # The caller shall hear why nothing came of it, and when it does, pushes shall not wait any more.
+        bound_s = min(_LONGEST_S, context.time_remaining()) * _SHARE
+        plan = plan_change(store, self._peers, request.shards, request.add, request.remove)
+        own = Participant(self._table, store, plan)
+        paused_s = Coordinator(own, self._peers, self._fetch_for(own, bound_s), bound_s).lead()
+        log.info(
+            "resharded",
+            store=request.store,
+            map_epoch=plan.next.epoch,
+            shards=plan.next.shards,
+            paused_s=paused_s,
+        )
+        return resharding_pb2.ReshardResponse(shard_map=map_to_proto(plan.next), paused_s=paused_s)
+
+    def Participate(
+        self, request_iterator: Iterator[ParticipateRequest], context: ServicerContext
+    ) -> Iterator[ParticipateResponse]:
+        """Take part."""
+        first = next(request_iterator, None)
+        if first is None or first.WhichOneof("step") != "hold":
+            raise InvalidArgument("a resharding begins with hold", field="step")
+        store = self._fenced(first.store, first.epoch)
+        part = Participant(self._table, store, plan_from_proto(first.hold))
+        staged = False
+        try:
+            yield ParticipateResponse(standing=standing_to_proto(store.standing()))
+            settle = _next(request_iterator, "settle").settle
+            bound_s = min(_LONGEST_S, context.time_remaining())
+            context.add_callback(store.news.wake)
+            standing = part.settle(boundary_from_proto(settle), bound_s, context.is_active)
+            yield ParticipateResponse(standing=standing_to_proto(standing))
+            workers = _next(request_iterator, "stage").stage.workers
+            part.stage(workers, self._fetch_for(part, bound_s))
+            staged = True
+            yield ParticipateResponse(staged=resharding_pb2.Staged())
+            _next(request_iterator, "commit")
+        except BaseException:
+            self._resolve(part) if staged else part.give_up()
+            raise
+        part.commit()
+        yield ParticipateResponse(committed=resharding_pb2.Committed())
+
+    def Fetch(
+        self, request: resharding_pb2.FetchRequest, context: ServicerContext
+    ) -> Iterator[resharding_pb2.FetchResponse]:
+        """Give another shard what it takes over."""
+        store = self._fenced(request.store, request.epoch)
+        if store.next_map is None or store.next_map.epoch != request.map_epoch or store.layout is None:
+            raise FailedPrecondition(
+                f"{request.store} is not held for shard map {request.map_epoch}; begin the resharding again"
+            )
+        ranges = [range(part.start, part.stop) for part in request.ranges]
+        part = store.part(request.workers)
+        first = resharding_pb2.FetchResponse(facts=facts_to_proto(part.facts))
+        yield from carry(first, list(selected(part, store.held(store.layout), ranges)))
+
+    def _fetch_for(self, part: Participant, timeout_s: float) -> FetchParts:
+        config, epoch = part.store.config, part.plan.next.epoch
+
+        def fetch(source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly) -> None:
+            self._peers.fetch(source, config.name, config.epoch, epoch, ranges, workers, assembly, timeout_s)
+
+        return fetch
+
+    def _resolve(self, part: Participant) -> None:
+        """Find out what the coordinator has decided, however long that takes, and do it."""
+        plan, store = part.plan, part.store
+        pause, pause_s = threading.Event(), _FIRST_PAUSE_S
+        while store.alive:
+            decided = self._decided(plan.now.addresses[plan.coordinator], store, plan.next)
+            if decided is not None:
+                log.warning("resharding_resolved", store=str(store.config.name), committed=decided)
+                part.commit() if decided else part.give_up()
+                return
+            pause.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _decided(self, coordinator: str, store: LiveStore, following: ShardMap) -> bool | None:
+        """Ask the coordinator whether the next map holds; None: it is not decided, or cannot be asked."""
+        try:
+            found = self._peers.get(coordinator, str(store.config.name))
+        except NotFound:
+            return False  # the store is gone there, and its values with it
+        except HeadraceError as error:
+            log.debug("coordinator_not_reached", coordinator=coordinator, why=error.message)
+            return None
+        if found.epoch == store.config.epoch and map_from_proto(found.shard_map) == following:
+            return True
+        return None if found.next_map_epoch == following.epoch else False
+
+    def _fenced(self, name: str, epoch: int) -> LiveStore:
+        store = self._table.get(StoreName.parse(name, field="store"))
+        store.config.fence(epoch)
+        return store
+
+
+def _next(requests: Iterator[ParticipateRequest], step: str) -> ParticipateRequest:
+    request = next(requests, None)
+    if request is None:
+        raise FailedPrecondition(f"the resharding ended before {step}")
+    if request.WhichOneof("step") != step:
+        raise InvalidArgument(f"{step} must come next, not {request.WhichOneof('step')}", field="step")
+    return request
+
+
+def _is_done(store: LiveStore, request: resharding_pb2.ReshardRequest) -> bool:
+    """Tell whether the request has been followed before."""
+    now = store.map
+    if now is None or now.epoch != (request.map_epoch or 1) + 1:
+        return False
+    return set(now.addresses.values()) == ({*request.shards, *request.add} - {*request.remove})
