@@ -34,6 +34,13 @@ MAX_JOB_ID = 40  # leaves room for attempt, kind and rank in the names of tasks
 DEFAULT_LEARNING_RATE = 1e-3  # of AdamW: what most of the literature starts from
 MAX_SPEC_BYTES = 1 << 20  # a program's `config` is the only part that can be long
 
+# Whoever makes a store can give it a replica, but the scheduler places none.
+_DURABILITIES = (
+    stores_pb2.DURABILITY_MEMORY,
+    stores_pb2.DURABILITY_PROCESS,
+    stores_pb2.DURABILITY_DISK,
+)
+
 
 def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
     """Make a queued job of what a caller wishes.
@@ -89,11 +96,11 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     train.durability = train.durability or stores_pb2.DURABILITY_MEMORY
-    if train.durability not in stores_pb2.Durability.values():
+    if train.durability not in _DURABILITIES:
         raise _bad(
             "job.train.durability",
             train.durability,
-            "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK",
+            "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK; jobs have no replicas",
         )
     with _in_field("job.train"):
         compression_from_proto(train.compression)

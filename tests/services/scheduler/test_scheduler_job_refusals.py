@@ -95,6 +95,8 @@ STORELESS = {
             for strategy, options in STORELESS.items()
         ),
         ("job.train.durability", {"durability": 9}),
+        ("job.train.durability", {"durability": 4}),
+        ("job.train.durability", {"durability": 5}),
         *(
             (
                 "job.train.backup_workers",
