@@ -14,7 +14,7 @@ from headrace_parameters.core.rows.config import TableConfig
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
-from headrace_parameters.core.rows.table import Counts, Reserve
+from headrace_parameters.core.rows.table import Counts, Reserve, compile_loops
 from headrace_parameters.core.rows.turns import Progress
 
 
@@ -41,6 +41,7 @@ class LiveTable:
     def __init__(self, store: StoreConfig, config: TableConfig, reserve: Reserve) -> None:
         self.store, self.config = store, config
         self._reserve = reserve
+        compile_loops(config)
         self._shard = RowShard(store, config, reserve)
         self._using = threading.Condition()
         self._readers = 0  # calls that read now

@@ -4,7 +4,7 @@ Not thread-safe: its owner lets one call in at a time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -239,3 +239,12 @@ def summed(keys: Keys, gradient: Floats) -> tuple[Keys, Floats]:
     total = np.zeros((count, gradient.shape[1]), np.float32)
     kernels.sum_groups(gradient, groups, total)
     return keys[firsts[:count]], total
+
+
+def compile_loops(config: TableConfig) -> None:
+    """Let all loops that such a table needs be compiled, or read from where they are kept, so that no worker's first step waits for it."""
+    scratch = RowTable(replace(config, dim=1, max_rows=1, max_idle_steps=0, max_bytes=0))
+    rows = np.zeros((2, 1), np.float32)
+    for key in (0, 1):  # the second one evicts the first
+        scratch.apply(np.array([key, key], np.uint64), rows, update=0, step=key)
+    scratch.pull(np.array([0, 1], np.uint64), rows)
