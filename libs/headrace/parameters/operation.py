@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError, NotPrimary, TooManyCalls, Unavailable
 
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 0.25  # a shard that was killed is back within seconds, and its workers wait for it
 
 
 class Cancellable(Protocol):

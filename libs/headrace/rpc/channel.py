@@ -23,11 +23,11 @@ TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 64 << 20
 REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 
-# 4 tries over about 1.5 s bridge a connection reset; whoever must bridge a restart keeps trying above this.
+# 4 tries over about 1 s bridge a connection reset; whoever must bridge a restart keeps trying above this.
 RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
-    "maxBackoff": "2s",
+    "maxBackoff": "0.5s",
     "backoffMultiplier": 3,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
@@ -82,9 +82,9 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int | str]]:
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
-        # A service that restarts is back within seconds; gRPC would wait up to two minutes to look again.
+        # A service that restarts is back within seconds, and workers wait for it; gRPC would wait up to two minutes to look again.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes),  # a larger message than this is never retried
         ("grpc.service_config", json.dumps(_service_config())),
     ]
