@@ -58,6 +58,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
     def FinishRun(self, request: stores_pb2.FinishRunRequest, context: ServicerContext) -> empty_pb2.Empty:
         """Let no worker wait for another any more."""
         store = self._fenced(request.name, request.epoch)
+        store.members.check_generation(request.generation)
         store.end(
             RunFinished(f"the run of {store.config.name} was ended by one of its workers, for all of them")
         )

@@ -63,8 +63,6 @@ def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
         shards=spec.train.shards if train else 0,
         min_workers=spec.train.min_workers,
         straggler_factor=spec.train.straggler_factor,
-        # A worker that comes to lead does not know which values another one found best.
-        hands_over=not spec.train.options.HasField("selection"),
         max_attempts=_within(wished.max_attempts or DEFAULT_ATTEMPTS, MAX_ATTEMPTS, "job.max_attempts"),
         create_time=now,
     )

@@ -250,7 +250,7 @@ class ShardClient:
 
     def finish_run(self, operation: Operation) -> None:
         """Let every call of the run, also of other workers, fail with RunFinished."""
-        request = stores_pb2.FinishRunRequest(name=self._store, epoch=self._epoch)
+        request = stores_pb2.FinishRunRequest(name=self._store, epoch=self._epoch, generation=self.generation)
         operation.track(self._stores.FinishRun.future(request, timeout=operation.remaining_s)).result()
 
     def release(self, nonce: bytes) -> None:

@@ -25,8 +25,8 @@ def goes_on_without(job: Job, member: Member) -> bool:
         return False
     if member.index > rest[0].index:
         return True
-    # The one that leads. Those that are done have not led, and will not; and only it knows which values were best.
-    return job.hands_over and not any(task.state is MemberState.SUCCEEDED for task in rest)
+    # The one that leads. Those that are done have not led, and will not.
+    return not any(task.state is MemberState.SUCCEEDED for task in rest)
 
 
 def without(job: Job, member: Member, failure: Failure, now: float) -> Job:

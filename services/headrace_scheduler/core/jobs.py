@@ -158,7 +158,6 @@ class Job:
     straggler_factor: float = (
         0.0  # a worker that takes so many times as long as the others is replaced; 0: none is
     )
-    hands_over: bool = True  # another worker can take the place of the one that leads
     sequence: int = 0  # place in the queue
     state: JobState = JobState.QUEUED
     attempt: int = 0

@@ -115,6 +115,8 @@ def test_a_zombie_is_refused_and_told_to_stop(servers: list[ParameterServer], co
 
     with pytest.raises(MembersChanged, match="the workers are 0, 2 in generation 1"):
         zombie.push(0, flat(5), 1)
+    with pytest.raises(MembersChanged):
+        zombie.finish_run()
     with pytest.raises(StaleEpoch, match="worker 1 was left out"):
         zombie.take_place()
 

@@ -1,9 +1,6 @@
 """Jobs whose workers come and go: what they do without one, and how they get another."""
 
-from dataclasses import replace
-
 from headrace_scheduler.core.commands import Command, CreateStore, SetMembers, StartTask, StopTask
-from headrace_scheduler.core.events import JobSubmitted
 from headrace_scheduler.core.jobs import JobState
 from tests.unit.scheduler.world import LEASE_S, PROJECT, World, cluster
 
@@ -132,18 +129,6 @@ def test_if_nobody_is_left_to_lead_after_the_last_step_the_next_attempt_begins()
             world.succeed("a-1-train-1", led=False)
         assert world.job("a").state is JobState.QUEUED, order
         assert world.job("a").result is None
-
-
-def test_a_job_that_looks_for_the_best_values_does_not_hand_the_lead_over() -> None:
-    world = cluster(training=2)
-    job = replace(world.submit("x"), name=f"{PROJECT}/jobs/a", workers=2, min_workers=1, hands_over=False)
-    world = cluster(training=2)
-    world.handle(JobSubmitted(replace(job, members=(), state=JobState.QUEUED, attempt=0)))
-    world.deliver()
-    for rank in range(2):
-        world.run(f"a-1-train-{rank}")
-    world.fail("a-1-train-0", "TASK_CRASHED")
-    assert world.job("a").state is JobState.QUEUED
 
 
 def test_a_job_begins_with_the_workers_it_needs_and_takes_more_when_there_is_room() -> None:
