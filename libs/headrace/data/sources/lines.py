@@ -13,7 +13,7 @@ from headrace.errors import DataUnreadable
 BLOCK_BYTES = (
     4 << 20
 )  # large enough that the cost of each parse does not show, small enough to mix many in little memory
-_PIECE = 8 << 20  # bytes looked at together
+_PIECE = 2 << 20  # bytes looked at together: a few times as many are needed to look
 _NEWLINE, _QUOTE, _RETURN = b'\n"\r'
 
 
@@ -94,6 +94,10 @@ def _ends(
             newlines = np.append(newlines, len(piece))  # the last row may end with the file
         ends = np.minimum(start + newlines + 1, file.size)
         lengths = start + newlines - np.concatenate([[last_end], ends[:-1]])
-        before = np.concatenate([[last_byte], piece])[newlines]  # the byte that precedes each newline
+        before = piece[
+            newlines - 1
+        ]  # the byte that precedes each newline; that of the first may be in the piece before
+        if len(newlines) and newlines[0] == 0:
+            before[0] = last_byte
         yield ends, (lengths > 1) | ((lengths == 1) & (before != _RETURN))
         last_byte, last_end = int(piece[-1]), int(ends[-1]) if len(ends) else last_end
