@@ -70,14 +70,14 @@ class Sealed:
 
     @classmethod
     def received(cls, header: bytes, payload: memoryview, generation: int, *, summed: bool) -> "Sealed":
-        """Read what `encode` gave somewhere else; the gradient shares the memory of `payload`, which must be writable.
+        """Read what `encode` gave in the process that took the push; the gradient shares the memory of `payload`, which must be writable.
 
         Args:
             generation: Of the members among whom it was pushed; records do not say, but a base comes between two generations.
         Raises:
             BadRecord: It is cut off or, if it is summed, damaged.
         """
-        return _sealed(_facts(memoryview(header)), payload, generation, summed=summed)
+        return _sealed(_facts(memoryview(header)), payload, generation, summed=summed, checked=True)
 
     def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
         """Return the header and the payload."""
@@ -99,7 +99,12 @@ def decode(data: memoryview) -> Entry:
 
 
 def _sealed(
-    facts: tuple[int, int, int, int, int, int, float], payload: memoryview, generation: int, *, summed: bool
+    facts: tuple[int, int, int, int, int, int, float],
+    payload: memoryview,
+    generation: int,
+    *,
+    summed: bool,
+    checked: bool = False,
 ) -> Sealed:
     crc, worker, sequence, _, step, length, samples = facts
     if payload.nbytes != length or length % 4:
@@ -107,7 +112,7 @@ def _sealed(
     if summed and checksum(payload) != crc:
         raise BadRecord(f"record {sequence} is damaged: its checksum does not match")
     gradient: Floats = np.frombuffer(payload, "<f4").astype(np.float32, copy=False)
-    return Sealed(Push(worker, step, samples, gradient, generation), payload, crc)
+    return Sealed(Push(worker, step, samples, gradient, generation, checked), payload, crc)
 
 
 def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:
