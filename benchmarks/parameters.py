@@ -11,6 +11,8 @@ durability, recover: what it costs to lose nothing; see `benchmarks._durability`
 
 sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks.sparse`. It takes 7 GB of memory.
 
+reshard: how long a shard takes to join a store of 256 MB under load, and how long pushes wait; see `benchmarks.resharding`.
+
 compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks.compression`.
 """
 
@@ -27,6 +29,7 @@ from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
 from benchmarks._shards import AS_IT_IS, shard_process
 from benchmarks.compression import compression
 from benchmarks.harness import Case, main
+from benchmarks.resharding import reshard
 from benchmarks.sparse import sparse
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
@@ -188,6 +191,7 @@ if __name__ == "__main__":
             "compression": compression,
             "durability": durability,
             "recover": recover,
+            "reshard": reshard,
             "sparse": sparse,
             "transfer": transfer,
             "step": step,
