@@ -12,10 +12,17 @@ from headrace.client.curves import Curve
 from headrace.errors import FailedPrecondition, NotFound
 from headrace.scheduler.v1.jobs_pb2 import Job
 from headrace.types.v1 import task_pb2
-from tests.services.client.front_door import FrontDoor
+from tests.services.client.front_door import FrontDoor, open_front_door
 from tests.services.scheduler.fake_nodes import FakeNode, Nodes, fake_nodes
 
 PROGRAM = "headrace_examples.digits:Digits"
+
+
+@pytest.fixture(scope="module")
+def front_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
+    """Another one than that of the other tests, where jobs wait for nodes that are not there."""
+    with open_front_door(tmp_path_factory.mktemp("inspection")) as door:
+        yield door
 
 
 @pytest.fixture
