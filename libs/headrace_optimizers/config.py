@@ -1,8 +1,9 @@
 """What changes values: the kinds of optimizers and their settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace_optimizers.bounds import check
+from headrace_optimizers.rule import UpdateRule
 
 
 @dataclass(frozen=True)
@@ -79,4 +80,24 @@ class Lamb(_Moments):
     epsilon: float = 1e-6
 
 
-Optimizer = Sgd | Adam | AdamW | Adagrad | Lamb
+@dataclass(frozen=True)
+class Registered:
+    """A user's own update.
+
+    Args:
+        update: `module:attribute`.
+        config: Keyword arguments, as JSON with sorted keys.
+        rule: What they make; two optimizers with the same name and config are the same.
+    """
+
+    learning_rate: float
+    update: str
+    config: str
+    rule: UpdateRule = field(compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        prefix = "optimizer.registered"
+        check(f"{prefix}.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+
+
+Optimizer = Sgd | Adam | AdamW | Adagrad | Lamb | Registered

@@ -12,7 +12,7 @@ from torch.optim.sgd import sgd
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import Floats
-from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Sgd
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Registered, Sgd
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
@@ -36,12 +36,19 @@ _STATE: Mapping[type[Optimizer], Sequence[str]] = {
 
 def kind_of(config: Optimizer) -> str:
     """Name the optimizer, as snapshots do."""
+    if isinstance(config, Registered):
+        return f"registered {config.update}"
     return type(config).__name__.lower()
 
 
 def state_bytes(config: Optimizer, size: int) -> int:
     """Return the memory that the optimizer keeps for `size` values."""
-    return 4 * size * (len(_STATE[type(config)]) if not _is_plain(config) else 0)
+    return 4 * size * (len(state_names(config)) if not _is_plain(config) else 0)
+
+
+def state_names(config: Optimizer) -> Sequence[str]:
+    """Name the vectors that the optimizer keeps; plain SGD keeps none of them."""
+    return tuple(config.rule.state) if isinstance(config, Registered) else _STATE[type(config)]
 
 
 Allocate = Callable[[int], Floats]
@@ -90,6 +97,28 @@ class FusedOptimizer:
             state["step"] += 1
         return new[: self._size]
 
+    def apply_parts(
+        self, values: torch.Tensor, means: Sequence[tuple[range, torch.Tensor]], factor: float = 1.0
+    ) -> torch.Tensor:
+        """Do one step for some of the values; all others, and their state, stay as they are.
+
+        The count of steps, which Adam corrects its bias by, is that of the vector: a value that was left out before is taken for one
+        whose gradients were 0 (as torch.optim.SparseAdam does it).
+
+        Args:
+            values, factor: As for `apply`.
+            means: Places, apart from each other, and the gradient there, shape (length of the place,).
+        """
+        new, state = self.hold(values), self._begun()
+        for part, mean in means:
+            for start in range(part.start, part.stop, _BLOCK):
+                place = slice(start, min(start + _BLOCK, part.stop))
+                gradient = mean[place.start - part.start : place.stop - part.start]
+                step(self._config, new[place], gradient, state, place, self._config.learning_rate * factor)
+        if "step" in state:
+            state["step"] += 1
+        return new[: self._size]
+
     def hold(self, values: torch.Tensor) -> torch.Tensor:
         """Copy values, shape (size,), to memory that `allocate` gives, shape (padded size,)."""
         held = torch.from_numpy(self._allocate(self._padded_size))
@@ -120,7 +149,7 @@ class FusedOptimizer:
         if not self._state and not _is_plain(self._config):
             first = self._config.initial_accumulator if isinstance(self._config, Adagrad) else 0.0
             self._state = {
-                name: torch.full((self._padded_size,), first) for name in _STATE[type(self._config)]
+                name: torch.full((self._padded_size,), first) for name in state_names(self._config)
             }
             if not isinstance(self._config, Sgd):
                 self._state["step"] = torch.zeros(())
@@ -129,7 +158,7 @@ class FusedOptimizer:
     def _check(self, state: Mapping[str, torch.Tensor]) -> None:
         if not state:
             return
-        expected = {name: [self._size] for name in _STATE[type(self._config)]}
+        expected = {name: [self._size] for name in state_names(self._config)}
         if not isinstance(self._config, Sgd):
             expected["step"] = []
         found = {name: list(value.shape) for name, value in state.items() if value.dtype == torch.float32}
@@ -216,6 +245,7 @@ def step(
             maximize=False,
         )
         return
+    assert not isinstance(config, Registered), "it has a step of its own"
     (adam if isinstance(config, Adam) else adamw)(
         [values],
         [gradient],

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import length
-from headrace_optimizers.config import Lamb, Optimizer
+from headrace_optimizers.config import Lamb, Optimizer, Registered
 from headrace_optimizers.fused import Allocate, FusedOptimizer, new_memory
 from headrace_optimizers.lamb import LambOptimizer
+from headrace_optimizers.registered import RegisteredOptimizer
 
 
 def optimizer_for(
@@ -20,4 +21,6 @@ def optimizer_for(
     """
     if isinstance(config, Lamb):
         return LambOptimizer(config, layout, held, allocate)
+    if isinstance(config, Registered):
+        return RegisteredOptimizer(config, length(held), allocate)
     return FusedOptimizer(config, length(held), allocate)

@@ -1,10 +1,14 @@
 """Optimizers and schedules on the wire."""
 
+import json
 from typing import TypeVar
+
+from google.protobuf.json_format import MessageToDict
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
-from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Sgd
+from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Registered, Sgd
+from headrace_optimizers.loading import Load, refuse
 from headrace_optimizers.schedule import CONSTANT, Decay, Schedule
 
 _DECAY = {
@@ -21,8 +25,15 @@ MomentsMessage = stores_pb2.Adam | stores_pb2.AdamW | stores_pb2.Lamb
 Moments = TypeVar("Moments", Adam, AdamW, Lamb)
 
 
-def optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:
-    """Read an optimizer, with its defaults; InvalidArgument names the field that cannot be."""
+def optimizer_from_proto(optimizer: stores_pb2.Optimizer, load: Load = refuse) -> Optimizer:
+    """Read an optimizer, with its defaults.
+
+    Args:
+        load: Finds a user's own update.
+    Raises:
+        InvalidArgument: A field cannot be; the error names it.
+        ProgramNotAllowed: A user's own update may not run here.
+    """
     match optimizer.WhichOneof("kind"):
         case "sgd":
             sgd = optimizer.sgd
@@ -33,13 +44,19 @@ def optimizer_from_proto(optimizer: stores_pb2.Optimizer) -> Optimizer:
             return _moments(Adam, optimizer.adam)
         case "lamb":
             return _moments(Lamb, optimizer.lamb)
+        case "registered":
+            named = optimizer.registered
+            config = json.dumps(MessageToDict(named.config), sort_keys=True)
+            rule = load(named.update, json.loads(config), named.learning_rate)
+            return Registered(named.learning_rate, named.update, config, rule)
         case "adagrad":
             ada = optimizer.adagrad
             epsilon = ada.epsilon or Adagrad.epsilon
             return Adagrad(ada.learning_rate, ada.initial_accumulator, epsilon, ada.weight_decay)
         case _:
             raise InvalidArgument(
-                "optimizer is missing; give it `sgd`, `adam`, `adamw`, `adagrad` or `lamb`", field="optimizer"
+                "optimizer is missing; give it `sgd`, `adam`, `adamw`, `adagrad`, `lamb` or `registered`",
+                field="optimizer",
             )
 
 
@@ -86,6 +103,10 @@ def optimizer_to_proto(
             _write_moments(optimizer, message.adam)
         case Lamb():
             _write_moments(optimizer, message.lamb)
+        case Registered():
+            message.registered.learning_rate = optimizer.learning_rate
+            message.registered.update = optimizer.update
+            message.registered.config.update(json.loads(optimizer.config))
         case Adagrad():
             message.adagrad.learning_rate = optimizer.learning_rate
             message.adagrad.initial_accumulator = optimizer.initial_accumulator

@@ -1,8 +1,10 @@
 """`python -m headrace_parameters`: one process of the parameter service."""
 
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 import torch
@@ -23,13 +25,15 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1 import nodes_pb2
+from headrace_optimizers.loading import loader
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
-from headrace_parameters.metrics import ParameterMetrics, journal_observers
+from headrace_parameters.metrics import journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.peers import Peers
+from headrace_parameters.quotas import Quotas
 from headrace_parameters.replication_servicer import ReplicationServicer
 from headrace_parameters.resharding_servicer import ReshardingServicer
 from headrace_parameters.row_segments import RowSegments
@@ -39,6 +43,7 @@ from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.shared_rows_servicer import SharedRowsServicer
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.startup import leave_out_compiler
+from headrace_parameters.store_metrics import measured
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
 from headrace_parameters.wire import config_from_proto, recovered_to_proto
@@ -55,14 +60,15 @@ def main() -> None:
     settings = load_or_exit(Settings)
     torch.set_num_threads(settings.threads)
     with Process("parameters", settings) as process:
-        table = _table(process, settings)
+        quotas = Quotas(*settings.quotas(), time.monotonic)
+        table = _table(process, settings, quotas)
         recovered = (
             table.recover()
         )  # before anyone can ask: a store that is not there yet would be one that is lost
-        snapshots = _snapshots(process, settings)
-        metrics = ParameterMetrics(process.metrics, table.all)
-        parameters = ParametersServicer(table, metrics)
-        rows = RowsServicer(table, metrics)
+        stores = StoresServicer(table, _snapshots(process, settings), loader(settings.allowed_updates))
+        meter = measured(process.metrics, table, quotas)
+        parameters = ParametersServicer(table, meter)
+        rows = RowsServicer(table, meter)
         gradients = GradientSegments(table.get) if settings.shared_memory else None
         replication = ReplicationServicer(table, share=settings.shared_memory)
         row_segments = RowSegments(table.get) if settings.shared_memory else None
@@ -71,7 +77,7 @@ def main() -> None:
         resharding = ReshardingServicer(table, Peers())
         process.serve(
             lambda server: add_resharding_servicer(resharding, server),
-            lambda server: add_StoresServicer_to_server(StoresServicer(table, snapshots), server),
+            lambda server: add_StoresServicer_to_server(stores, server),
             lambda server: add_parameters_servicer(parameters, server),
             lambda server: add_SharedMemoryServicer_to_server(
                 SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
@@ -85,15 +91,17 @@ def main() -> None:
         )
 
 
-def _table(process: Process, settings: Settings) -> StoreTable:
+def _table(process: Process, settings: Settings, quotas: Quotas) -> StoreTable:
     """Build the table of stores, which lets go of their files at the end and removes those nobody wants."""
     limits = Limits(settings.snapshot_log_bytes, settings.snapshot_log_pushes)
-    shelf = Shelf(settings.data_dir, limits, config_from_proto, journal_observers(process.metrics))
+    read = partial(config_from_proto, load=loader(settings.allowed_updates))
+    shelf = Shelf(settings.data_dir, limits, read, journal_observers(process.metrics))
     table = StoreTable(
         max_stores=settings.slots,
         max_bytes=settings.max_bytes,
         now=lambda: datetime.now(UTC),
         shelf=shelf,
+        project_bytes=lambda project: quotas.of(project).max_bytes,
     )
     process.closing(table.close)
 

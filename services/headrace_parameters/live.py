@@ -71,7 +71,7 @@ class LiveStore(ShardView):
         super().__init__(config, shard or Shard(config, self.memory.allocate))
         self.tables = LiveTables(config, reserve_rows)
         self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
-        self._received = Recycled(PrivateMemory)
+        self.received = Recycled(PrivateMemory)
         self._visible = self._shard.published
         self._changes = self._shown = 0
         self._changing = threading.Lock()
@@ -100,7 +100,7 @@ class LiveStore(ShardView):
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; it is used again and again."""
-        _, values = self._received.take(size)
+        _, values = self.received.take(size)
         return values
 
     def change_members(self, generation: int, workers: tuple[int, ...]) -> None:

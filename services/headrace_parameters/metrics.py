@@ -1,16 +1,8 @@
 """What the parameter service counts, for Prometheus."""
 
-from collections.abc import Callable, Iterable, Iterator
-
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from headrace_parameters.journal.journal import Observers
-from headrace_parameters.live import LiveStore
-from headrace_parameters.replicated_store import ReplicatedStore
-from headrace_parameters.table_metrics import HeldTables
 
 _WAIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -19,13 +11,9 @@ _LONG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 class ParameterMetrics:
-    """Counters of what passes, gauges of what is held.
+    """What passes through the process."""
 
-    Args:
-        stores: Returns what is held; asked at every scrape, so that a deleted store leaves no line behind.
-    """
-
-    def __init__(self, registry: CollectorRegistry, stores: Callable[[], Iterable[LiveStore]]) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.pushes = Counter(
             "headrace_parameters_pushes",
             "Gradients taken, applied or kept for their step.",
@@ -59,50 +47,6 @@ class ParameterMetrics:
             buckets=_STALENESS_BUCKETS,
             registry=registry,
         )
-        registry.register(_HeldStores(stores))
-        registry.register(HeldTables(stores))
-
-
-class _HeldStores(Collector):
-    def __init__(self, stores: Callable[[], Iterable[LiveStore]]) -> None:
-        self._stores = stores
-
-    def collect(self) -> Iterator[Metric]:
-        size = GaugeMetricFamily(
-            "headrace_parameters_store_bytes", "Memory of values and optimizer state.", labels=["store"]
-        )
-        version = GaugeMetricFamily(
-            "headrace_parameters_store_version", "Optimizer updates applied.", labels=["store"]
-        )
-        log_bytes = GaugeMetricFamily(
-            "headrace_parameters_log_bytes", "Bytes of a durable store's log on the disk.", labels=["store"]
-        )
-        lag = GaugeMetricFamily(
-            "headrace_parameters_log_lag_bytes",
-            "Bytes of the log that are not known to survive the machine.",
-            labels=["store"],
-        )
-        synced = GaugeMetricFamily(
-            "headrace_parameters_replica_synced",
-            "1 if the replica of a primary has all that was acknowledged.",
-            labels=["store"],
-        )
-        behind = GaugeMetricFamily(
-            "headrace_parameters_replica_lag_records",
-            "Records that a primary's replica is not known to hold.",
-            labels=["store"],
-        )
-        for store in self._stores():
-            label = [str(store.config.name)]
-            size.add_metric(label, store.size_bytes)
-            version.add_metric(label, store.published.version if store.published else 0)
-            if store.journal:
-                log_bytes.add_metric(label, store.journal.log_bytes)
-                lag.add_metric(label, store.journal.lag_bytes)
-            if isinstance(store, ReplicatedStore) and store.replicated.tenure.replica:
-                synced.add_metric(label, store.replicated.tenure.synced)
-                behind.add_metric(label, store.replicated.lag_records)
-        yield from (size, version, log_bytes, lag, synced, behind)
 
 
 def journal_observers(registry: CollectorRegistry) -> Observers:

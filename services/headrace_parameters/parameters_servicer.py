@@ -21,10 +21,10 @@ from headrace_parameters.core.config import Norms
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
-from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.metering import Meter
 from headrace_parameters.table import StoreTable
 from headrace_parameters.waits import wait_for_norms, wait_for_values
-from headrace_parameters.wire import norms_from_proto
+from headrace_parameters.wire import covered, norms_from_proto
 
 # A call without a deadline waits no longer than this.
 _LONGEST_WAIT_S = 600.0
@@ -38,9 +38,9 @@ Answered = parameters_pb2.PullResponse | parameters_pb2.PushPullResponse
 class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     """Moves values between the wire and the stores of a table."""
 
-    def __init__(self, table: StoreTable, metrics: ParameterMetrics) -> None:
+    def __init__(self, table: StoreTable, meter: Meter) -> None:
         self._table = table
-        self._metrics = metrics
+        self._meter = meter
 
     def Initialize(
         self, request_iterator: Iterator[parameters_pb2.InitializeRequest], context: ServicerContext
@@ -50,12 +50,14 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store = self._table.get(StoreName.parse(first.store, field="store"))
         store.config.fence(first.epoch)
         store.check_serves()
+        self._meter.admit(store.config)
         layout = layout_from_proto(first.tensors)
         store.check_layout(layout)
         if store.published is None:
             self._table.reserve(store, layout)
             values = store.new_memory(length(store.held(layout)))
-            self._metrics.received_bytes.inc(receive(chain([first], request_iterator), [Piece(0, values)]))
+            received = receive(chain([first], request_iterator), [Piece(0, values)])
+            self._meter.received(store.config, received)
             store.initialize(layout, values)
         return parameters_pb2.InitializeResponse(version=_version(store))
 
@@ -65,6 +67,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Take a gradient."""
         first = _first(request_iterator)
         store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
+        self._meter.admit(store.config)
         taken = self._take(store, first, request_iterator)
         return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store), term=store.term)
 
@@ -99,6 +102,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             store.config.fence(request.epoch)
         store.check_serves()
         store.check_map(request.map_epoch)
+        self._meter.admit(store.config)
         step = request.step if request.HasField("step") else None
         before = store.incarnation
         published = self._found(store, request, step, context)
@@ -111,7 +115,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             term=store.term,
         )
         if response.not_modified:
-            self._metrics.not_modified.inc()
+            self._meter.not_modified(store.config)
         return response, store, published
 
     def _found(
@@ -135,6 +139,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Take a gradient; return what PushPull answers, without values, and the values."""
         first = _first(requests)
         store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
+        self._meter.admit(store.config)
         taken = self._take(store, first, requests)
         step = first.header.step + 1
         before = store.incarnation
@@ -151,9 +156,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
 
     def count_sent(self, store: LiveStore, response: Answered, size_bytes: int) -> None:
         """Count an answer with values."""
-        self._metrics.pulls.inc()
-        self._metrics.sent_bytes.inc(size_bytes)
-        self._metrics.staleness.labels(store.config.consistency.value).observe(response.staleness)
+        self._meter.sent(store.config, response.staleness, size_bytes)
 
     def GetStepNorm(
         self, request: parameters_pb2.GetStepNormRequest, context: ServicerContext
@@ -204,16 +207,20 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         header = first.header
         duplicate = store.is_duplicate(header.worker, header.step, header.generation)
         if not duplicate:
-            gradient = self._receive(store, first, rest)
-            push = Push(header.worker, header.step, header.samples, gradient, header.generation)
+            covers = covered(store, header)
+            gradient = self._receive(store, covers, first, rest)
+            push = Push(header.worker, header.step, header.samples, gradient, header.generation, covers)
             duplicate = not store.push(push)
-        (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
+        self._meter.pushed(store.config, duplicate=duplicate)
         return not duplicate
 
-    def _receive(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> Floats:
+    def _receive(
+        self, store: LiveStore, covers: tuple[range, ...] | None, first: Pushed, rest: Iterator[Pushed]
+    ) -> Floats:
         assert store.published is not None, "`is_duplicate` has looked"
-        gradient = store.new_memory(store.published.values.size)
-        self._metrics.received_bytes.inc(receive(chain([first], rest), [Piece(0, gradient)]))
+        size = store.published.values.size if covers is None else length(covers)
+        gradient = store.new_memory(size)
+        self._meter.received(store.config, receive(chain([first], rest), [Piece(0, gradient)]))
         return gradient
 
     def _wait(
@@ -223,7 +230,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         began = time.monotonic()
         bound_s = wait_bound_s(context.time_remaining())
         published = wait_for_values(store, need, bound_s, context.is_active, generation)
-        self._metrics.wait_seconds.observe(time.monotonic() - began)
+        self._meter.waited(time.monotonic() - began)
         return published
 
 

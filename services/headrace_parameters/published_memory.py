@@ -23,6 +23,11 @@ class PublishedMemory:
         self._segments = Recycled(OwnSegment)
         self._by_address: weakref.WeakValueDictionary[int, OwnSegment] = weakref.WeakValueDictionary()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all segments."""
+        return self._segments.size_bytes
+
     def allocate(self, size: int) -> Floats:
         """Return memory for `size` values, shape (size,), with anything in it."""
         try:

@@ -38,13 +38,25 @@ class Recycled(Generic[Kind]):
         self._make = make
         # Filled by whichever thread drops the last reference; both ends of a deque are safe without a lock.
         self._free: deque[Kind] = deque()
+        self._sizes: dict[int, int] = {}  # bytes of all memory that is alive, by its id
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all memory that is in use or kept for later."""
+        return sum(list(self._sizes.values()))
 
     def take(self, size: int) -> tuple[Kind, Floats]:
         """Return memory, and its values, shape (size,), with anything in them; it is free again when no array refers to these."""
-        memory = self._find(size) or self._make(size)
+        memory = self._find(size) or self._made(size)
         values = memory.view()
         weakref.finalize(values, self._free.append, memory)
         return memory, values
+
+    def _made(self, size: int) -> Kind:
+        memory = self._make(size)
+        self._sizes[id(memory)] = 4 * memory.capacity
+        weakref.finalize(memory, self._sizes.pop, id(memory), None)
+        return memory
 
     def _find(self, size: int) -> Kind | None:
         while True:

@@ -12,9 +12,13 @@ class RowBytes:
     def __init__(self) -> None:
         self._sizes: dict[_Table, int] = {}
 
-    def total(self, other_than: _Table | None = None) -> int:
-        """Return the sum, of one table less."""
-        return sum(size for table, size in self._sizes.items() if table != other_than)
+    def total(self, other_than: _Table | None = None, project: str | None = None) -> int:
+        """Return the sum, of one table less; of one project's alone, or of all."""
+        return sum(
+            size
+            for table, size in self._sizes.items()
+            if table != other_than and project in (None, table[0].project)
+        )
 
     def reserve(self, store: StoreName, table: str, needed: int, *, free: int) -> None:
         """Let a table have `needed` bytes in all; QuotaExceeded if `free` is less."""

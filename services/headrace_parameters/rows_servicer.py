@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from grpc import ServicerContext
 
-from headrace.errors import NotFound, ShapeMismatch
+from headrace.errors import InvalidArgument, NotFound, ShapeMismatch
 from headrace.names import StoreName
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
@@ -16,7 +16,7 @@ from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
-from headrace_parameters.metrics import ParameterMetrics
+from headrace_parameters.metering import Meter
 from headrace_parameters.parameters_servicer import wait_bound_s
 from headrace_parameters.table import StoreTable
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # it compiles loops, which no process without a table needs
 class RowsServicer(rows_pb2_grpc.RowsServicer):
     """Moves rows between the wire and the tables of a process's stores."""
 
-    def __init__(self, stores: StoreTable, metrics: ParameterMetrics) -> None:
+    def __init__(self, stores: StoreTable, meter: Meter) -> None:
         self._stores = stores
-        self._metrics = metrics
+        self._meter = meter
 
     def PushRows(
         self, request: rows_pb2.PushRowsRequest, context: ServicerContext
@@ -64,9 +64,10 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         return packed(answered(table, pushed, progress, request.header), values=values)
 
     def find(self, store: str, table: str, epoch: int) -> "LiveTable":
-        """Return a table, if callers of this epoch may use it; 0: a reader outside the run.
+        """Return a table, if a call of this epoch may use it now; 0: a reader outside the run.
 
         Raises:
+            QuotaExceeded: The project has used up its rate.
             NotFound: There is no such store or table here.
             StaleEpoch, FailedPrecondition: As `StoreConfig.fence`.
         """
@@ -76,6 +77,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         found = held.tables.get(table)
         if found is None:
             raise NotFound(_no_table(held, table))
+        self._meter.admit(held.config)
         return found
 
     def push(
@@ -90,13 +92,18 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
             gradient: Returns keys and gradients in memory of their own; not called if the push is known or refused.
         """
         table.store.fence(header.epoch)
+        if header.HasField("coverage"):
+            raise InvalidArgument(
+                "header.coverage is for dense values; a push of rows covers those whose keys it has",
+                field="header.coverage",
+            )
         duplicate = table.is_duplicate(header.worker, header.step, header.generation)
         if not duplicate:
             keys, gradients = gradient()
-            self._metrics.received_bytes.inc(keys.nbytes + gradients.nbytes)
+            self._meter.received(table.store, keys.nbytes + gradients.nbytes)
             push = RowPush(header.worker, header.step, header.samples, keys, gradients, header.generation)
             duplicate = not table.push(push)
-        (self._metrics.duplicates if duplicate else self._metrics.pushes).inc()
+        self._meter.pushed(table.store, duplicate=duplicate)
         return rows_pb2.PushRowsResponse(
             duplicate=duplicate, version=table.progress.version, next_step=table.next_step(header.worker)
         )
@@ -115,10 +122,8 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         context.add_callback(table.wake)  # a caller that goes away leaves no thread behind
         began, bound_s = time.monotonic(), wait_bound_s(context.time_remaining())
         progress = table.pull(keys, step, min_version, bound_s, context.is_active, out, generation)
-        self._metrics.wait_seconds.observe(time.monotonic() - began)
-        self._metrics.pulls.inc()
-        self._metrics.sent_bytes.inc(4 * keys.size * table.config.dim)
-        self._metrics.staleness.labels(table.store.consistency.value).observe(progress.staleness(step))
+        self._meter.waited(time.monotonic() - began)
+        self._meter.sent(table.store, progress.staleness(step), 4 * keys.size * table.config.dim)
         return progress
 
 

@@ -9,6 +9,7 @@ from headrace.errors import RunFinished
 from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
 from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
+from headrace_optimizers.loading import Load, refuse
 from headrace_parameters.live import LiveStore
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.table import StoreTable
@@ -16,9 +17,14 @@ from headrace_parameters.wire import check_snapshot, config_from_proto, store_to
 
 
 class StoresServicer(stores_pb2_grpc.StoresServicer):
-    """Translates; `StoreTable` and `Snapshots` do the work."""
+    """Translates; `StoreTable` and `Snapshots` do the work.
 
-    def __init__(self, table: StoreTable, snapshots: Snapshots) -> None:
+    Args:
+        load: Finds users' own updates.
+    """
+
+    def __init__(self, table: StoreTable, snapshots: Snapshots, load: Load = refuse) -> None:
+        self._load = load
         self._table = table
         self._snapshots = snapshots
 
@@ -31,7 +37,8 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
             if request.snapshot:
                 store.begin(self._snapshots.load(request.snapshot))
 
-        return store_to_proto(self._table.create(config_from_proto(request), request, begin_with_snapshot))
+        config = config_from_proto(request, self._load)
+        return store_to_proto(self._table.create(config, request, begin_with_snapshot))
 
     def GetStore(self, request: stores_pb2.GetStoreRequest, context: ServicerContext) -> stores_pb2.Store:
         """Return one store."""

@@ -22,6 +22,7 @@ from headrace_parameters.journal.shelf import Found, Shelf
 from headrace_parameters.journal.tenure_file import read_tenure
 from headrace_parameters.live import LiveStore
 from headrace_parameters.replicated_store import ReplicatedStore
+from headrace_parameters.room import check_process, check_project
 from headrace_parameters.row_bytes import RowBytes
 
 RETRY_AFTER_S = 1.0
@@ -36,10 +37,20 @@ class StoreTable:
         max_bytes: How much memory values and optimizer state of all may take.
         now: The time, for `create_time`.
         shelf: Where durable stores are kept.
+        project_bytes: How much of `max_bytes` the stores of a project may take; 0: all.
     """
 
-    def __init__(self, *, max_stores: int, max_bytes: int, now: Callable[[], datetime], shelf: Shelf) -> None:
+    def __init__(
+        self,
+        *,
+        max_stores: int,
+        max_bytes: int,
+        now: Callable[[], datetime],
+        shelf: Shelf,
+        project_bytes: Callable[[str], int] = lambda _project: 0,
+    ) -> None:
         self._shelf = shelf
+        self._project_bytes = project_bytes
         self._unclaimed: set[StoreName] = set()
         self._max_stores = max_stores
         self._max_bytes = max_bytes
@@ -225,18 +236,25 @@ class StoreTable:
 
     def _check_room(self, name: StoreName, needed: int) -> None:
         taken = sum(size for other, size in self._reserved.items() if other != name) + self._rows.total()
-        if taken + needed > self._max_bytes:
-            raise QuotaExceeded(
-                f"{name} needs {needed} bytes, the other stores have {taken} of {self._max_bytes}; use more shards, "
-                "delete a store or raise HEADRACE_PARAMETERS_MAX_BYTES",
-                metadata={"needed_bytes": needed, "free_bytes": self._max_bytes - taken},
-            )
+        check_process(name, needed, taken, self._max_bytes)
+        check_project(name, needed, self._free_of_project(name.project, store=name))
+
+    def _free_of_project(
+        self, project: str, *, store: StoreName | None = None, table: tuple[StoreName, str] | None = None
+    ) -> int:
+        """Return what a project may still take, if this store or table had nothing."""
+        allowed = self._project_bytes(project) or self._max_bytes
+        dense = sum(
+            size for name, size in self._reserved.items() if name.project == project and name != store
+        )
+        return allowed - dense - self._rows.total(other_than=table, project=project)
 
     def _reserve_rows(self, name: StoreName, table: str, needed: int) -> None:
         """Keep room for all rows of a table; QuotaExceeded if there is none."""
         with self._lock:
             taken = sum(self._reserved.values()) + self._rows.total(other_than=(name, table))
-            self._rows.reserve(name, table, needed, free=self._max_bytes - taken)
+            of_project = self._free_of_project(name.project, table=(name, table))
+            self._rows.reserve(name, table, needed, free=min(self._max_bytes - taken, of_project))
 
     def delete(self, name: StoreName, epoch: int) -> None:
         """Forget a store, if its epoch is `epoch` or older; 0: whatever it is.

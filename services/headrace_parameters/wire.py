@@ -3,9 +3,11 @@
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, StoreName
 from headrace.parameters.encoded import compression_from_proto, compression_to_proto
+from headrace.parameters.ranges import shared
 from headrace.parameters.v1 import assignment_pb2, parameters_pb2, stores_pb2
 from headrace.parameters.wire import layout_to_proto, map_to_proto
 from headrace.scheduler.v1 import nodes_pb2
+from headrace_optimizers.loading import Load, refuse
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.core.tenure import Assignment, Role
@@ -41,8 +43,13 @@ _NORMS = {
 _CONSISTENCY_OF = {ours: theirs for theirs, ours in _CONSISTENCY.items()}
 
 
-def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
-    """Read a request; InvalidArgument names the field that cannot be."""
+def config_from_proto(request: stores_pb2.CreateStoreRequest, load: Load = refuse) -> StoreConfig:
+    """Read a request; `load` finds a user's own update.
+
+    Raises:
+        InvalidArgument: A field cannot be; the error names it.
+        ProgramNotAllowed: A user's own update may not run here.
+    """
     consistency = _CONSISTENCY.get(request.consistency)
     if consistency is None:
         raise InvalidArgument(
@@ -65,7 +72,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest) -> StoreConfig:
         shard_count=request.shard_count,
         worker_count=request.worker_count,
         consistency=consistency,
-        optimizer=optimizer_from_proto(request.optimizer),
+        optimizer=optimizer_from_proto(request.optimizer, load),
         snapshot=request.snapshot,
         schedule=schedule_from_proto(request.optimizer.schedule),
         staleness_bound=request.staleness_bound,
@@ -96,6 +103,21 @@ def assignment_from_proto(message: assignment_pb2.Assignment) -> Assignment:
             field="assignment.role",
         )
     return Assignment(message.term, role, message.replica)
+
+
+def covered(store: LiveStore, header: parameters_pb2.PushHeader) -> tuple[range, ...] | None:
+    """Say which of the values held here a push is for, counted from the first one held; None: all.
+
+    Raises:
+        InvalidArgument: There are no such tensors or ranges.
+    """
+    if not header.HasField("coverage"):
+        return None
+    assert store.layout is not None, "who knows that the push is no duplicate has seen values"
+    ranges = [range(part.start, part.stop) for part in header.coverage.ranges]
+    chosen = store.layout.select(header.coverage.tensors, ranges)
+    places = shared(chosen, store.held(store.layout)) if not header.coverage.nothing else ()
+    return tuple(range(place.second, place.second + len(place.values)) for place in places)
 
 
 def check_snapshot(artifact: str, store: StoreName, field: str) -> None:

@@ -52,8 +52,11 @@ def _optimizer_rules(train: TrainSpec) -> Iterator[_Rule]:
     assert kind, "the default is filled in"
     field = f"optimizer.{kind}"
     settings = getattr(optimizer, kind)
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate = settings.learning_rate
     yield f"{field}.learning_rate", rate, rate > 0, "finite and greater than 0"
+    if isinstance(settings, stores_pb2.Registered):
+        return  # the nodes that run it know more
+    decay = settings.weight_decay
     yield f"{field}.weight_decay", decay, decay >= 0, "finite and 0 or more"
     if isinstance(settings, stores_pb2.Sgd):
         yield f"{field}.momentum", settings.momentum, 0 <= settings.momentum < 1, "0 or more and less than 1"

@@ -30,6 +30,7 @@ def main() -> None:
         servicer = WorkersServicer(
             tasks,
             allowed_modules=settings.allowed_programs,
+            allowed_updates=settings.allowed_updates,
             allow_archives=settings.allow_archives,
             has_registry=bool(settings.registry_address),
         )
@@ -44,6 +45,7 @@ def _launcher(settings: Settings) -> Launcher:
     context = {
         "registry_address": settings.registry_address,
         "allowed_programs": settings.allowed_programs,
+        "allowed_updates": settings.allowed_updates,
         "allow_archives": settings.allow_archives,
         "object_storage": settings.object_storage,
         "step_timeout_s": settings.step_timeout_s,

@@ -19,20 +19,28 @@ class WorkersServicer(TaskServicer, GeneratedServicer):
 
     Args:
         allowed_modules, allow_archives: As in `headrace.program.loading.check_allowed`.
+        allowed_updates: Modules whose optimizers may run in a rank.
         has_registry: Whether archives can be fetched and versions made.
     """
 
     def __init__(
-        self, tasks: TaskService, *, allowed_modules: Sequence[str], allow_archives: bool, has_registry: bool
+        self,
+        tasks: TaskService,
+        *,
+        allowed_modules: Sequence[str],
+        allow_archives: bool,
+        has_registry: bool,
+        allowed_updates: Sequence[str] = (),
     ) -> None:
         super().__init__(tasks)
+        self._allowed_updates = allowed_updates
         self._allowed_modules = allowed_modules
         self._allow_archives = allow_archives
         self._has_registry = has_registry
 
     def StartTask(self, request: StartTaskRequest, context: grpc.ServicerContext) -> Task:
         """Start a rank, if it may run here."""
-        check_request(request)
+        check_request(request, self._allowed_updates)
         check_allowed(
             request.program, allowed_modules=self._allowed_modules, allow_archives=self._allow_archives
         )

@@ -43,6 +43,11 @@ class Settings(TaskNodeSettings):
         ge=0,
         description="FLOPs per second that one rank could do at most; 0 means measured, once for each number of threads.",
     )
+    allowed_updates: list[str] = Field(
+        [],
+        description="Modules and packages whose optimizers may run in ranks without a parameter server, separated by commas.",
+    )
+
     tensorboard_dir: str = Field(
         "",
         description="Folder that rank 0 of each run writes TensorBoard's event files to, as <project>/<job>; "

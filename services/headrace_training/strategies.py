@@ -5,6 +5,7 @@ from headrace.parameters.client import ShardedStore
 from headrace.registry.client import RegistryClient
 from headrace.tasks.child import Context, Reporter
 from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
+from headrace_optimizers.loading import Load, loader
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
 from headrace_training.core.all_reduce import AllReduce
@@ -22,7 +23,14 @@ def synchronizer_for(
     """Make what the rank agrees with the others by. A wait for a rank that is gone ends when the task is asked to stop."""
     timeout_s = float(context["step_timeout_s"])
     if not uses_store(request.strategy):
-        return _all_reduce(request, str(context["collective_host"]), timeout_s, registry, reporter)
+        return _all_reduce(
+            request,
+            str(context["collective_host"]),
+            timeout_s,
+            loader(context["allowed_updates"]),
+            registry,
+            reporter,
+        )
     store = ShardedStore(
         list(request.shards),
         request.store,
@@ -38,6 +46,7 @@ def _all_reduce(
     request: StartTaskRequest,
     host: str,
     timeout_s: float,
+    load: Load,
     registry: RegistryClient | None,
     reporter: Reporter,
 ) -> AllReduce:
@@ -45,7 +54,7 @@ def _all_reduce(
     reporter.on_stop(waiting.stop)
     parts = (
         lambda: join(request, host, timeout_s, reporter.send, waiting),
-        optimizer_from_proto(request.optimizer),
+        optimizer_from_proto(request.optimizer, load),
         RegistryCheckpoints(registry, TaskName.parse(request.name).project),
         request.snapshot,
         request.start_step,

@@ -1,5 +1,7 @@
 """Between messages and what a rank works with."""
 
+from collections.abc import Sequence
+
 from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, TaskName
 from headrace.rpc.addresses import split_address
@@ -7,6 +9,7 @@ from headrace.training.options import check_options
 from headrace.training.v1.workers_pb2 import Direction, Precision, StartTaskRequest, Strategy
 from headrace.training.v1.workers_pb2 import Selection as SelectionMessage
 from headrace_optimizers.bounds import check
+from headrace_optimizers.loading import checker
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.core.run import Run
 from headrace_training.core.selection import Best, Selection
@@ -19,10 +22,13 @@ def uses_store(strategy: Strategy.ValueType) -> bool:
     return strategy in (Strategy.STRATEGY_UNSPECIFIED, Strategy.STRATEGY_PARAMETER_SERVER)
 
 
-def check_request(request: StartTaskRequest) -> None:
+def check_request(request: StartTaskRequest, allowed_updates: Sequence[str] = ()) -> None:
     """Check all of a request that can be checked without running it.
 
+    Args:
+        allowed_updates: Modules whose optimizers may run in a rank.
     Raises:
+        ProgramNotAllowed: Its optimizer may not run here.
         InvalidArgument: A field is wrong; the error names it.
     """
     task = TaskName.parse(request.name)
@@ -45,7 +51,7 @@ def check_request(request: StartTaskRequest) -> None:
     if uses_store(request.strategy):
         _check_shards(request)
     else:
-        _check_storeless(request)
+        _check_storeless(request, allowed_updates)
     _check_start(request)
 
 
@@ -116,7 +122,7 @@ def _check_shards(request: StartTaskRequest) -> None:
         _check_address(address, "shards")
 
 
-def _check_storeless(request: StartTaskRequest) -> None:
+def _check_storeless(request: StartTaskRequest, allowed_updates: Sequence[str]) -> None:
     """Check what a run without a parameter server needs, and that it has nothing of one."""
     for field in ("store", "shards"):
         if getattr(request, field):
@@ -124,7 +130,7 @@ def _check_storeless(request: StartTaskRequest) -> None:
                 f"{field} is for STRATEGY_PARAMETER_SERVER; leave it out with {Strategy.Name(request.strategy)}",
                 field=field,
             )
-    optimizer_from_proto(request.optimizer)
+    optimizer_from_proto(request.optimizer, checker(allowed_updates))
     schedule_from_proto(request.optimizer.schedule)
     _check_clipping(request)
     if bool(request.start_step) != bool(request.snapshot):

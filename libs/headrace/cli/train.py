@@ -100,8 +100,20 @@ def train(
         ),
     ] = 0.0,
     optimizer: Annotated[
-        Literal["adamw", "adam", "sgd", "adagrad", "lamb"], typer.Option(help="How gradients are applied.")
+        Literal["adamw", "adam", "sgd", "adagrad", "lamb", "registered"],
+        typer.Option(help="How gradients are applied."),
     ] = "adamw",
+    update: Annotated[
+        str,
+        typer.Option(
+            help="module:attribute of an optimizer that the operator allows, for registered.",
+            show_default=False,
+        ),
+    ] = "",
+    update_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Keyword argument of the update; may be repeated."),
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     momentum: Annotated[float, typer.Option(help="Momentum, for sgd.")] = 0.0,
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
@@ -186,6 +198,8 @@ def train(
             top_k_density=top_k_density,
             significance_threshold=significance_threshold,
             optimizer=optimizer,
+            update=update,
+            update_config=read_config(update_config or []),
             learning_rate=learning_rate,
             momentum=momentum,
             nesterov=nesterov,

@@ -39,6 +39,14 @@ def up(
         str,
         typer.Option(metavar="URI", help="Where runs log to MLflow: http://host:port, sqlite:////a/file."),
     ] = "",
+    allow_updates: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULES",
+            help="Modules, separated by commas, whose optimizers may run.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Start all services on this machine; Ctrl-C stops them.
 
@@ -52,7 +60,13 @@ def up(
 
     end_on_sigterm()
     sizes = Sizes(workers, shards, optimizers, replicas)
-    specs = plan(data_dir / "services", sizes, port=port, training=tracking(tensorboard, mlflow))
+    specs = plan(
+        data_dir / "services",
+        sizes,
+        port=port,
+        training=tracking(tensorboard, mlflow),
+        allowed_updates=allow_updates,
+    )
     refuse_taken_ports(specs)
     with suppress(KeyboardInterrupt), claimed(data_dir):
         screen.say(f"starting {len(specs)} processes; their logs are in {data_dir / 'logs'}")

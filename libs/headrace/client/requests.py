@@ -132,6 +132,8 @@ def train_job(
     top_k_density: float = 0.0,
     significance_threshold: float = 0.0,
     optimizer: OptimizerKind = "adamw",
+    update: str = "",
+    update_config: Mapping[str, Any] | None = None,
     learning_rate: float = 1e-3,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -161,7 +163,7 @@ def train_job(
     Raises:
         InvalidArgument: A value that no service could take.
     """
-    rule = server_optimizer(optimizer, learning_rate, momentum, weight_decay, nesterov)
+    rule = server_optimizer(optimizer, learning_rate, momentum, weight_decay, nesterov, update, update_config)
     rates = server_schedule(
         schedule,
         steps=_whole("steps", steps, least=1, kind="uint64"),

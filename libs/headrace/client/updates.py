@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
 
 from headrace.client.choices import choose
 from headrace.errors import InvalidArgument
@@ -10,7 +11,7 @@ from headrace.parameters.v1 import schedule_pb2 as schedules
 from headrace.parameters.v1 import stores_pb2 as stores
 
 Consistency = Literal["bsp", "ssp", "async"]
-OptimizerKind = Literal["sgd", "adam", "adamw", "adagrad", "lamb"]
+OptimizerKind = Literal["sgd", "adam", "adamw", "adagrad", "lamb", "registered"]
 ScheduleKind = Literal["constant", "linear", "cosine", "step"]
 
 _CONSISTENCIES = {
@@ -33,6 +34,8 @@ class UpdateOptions(TypedDict, total=False):
     staleness_bound: int  # 0; "ssp" alone: steps a worker may run ahead of the slowest
     backup_workers: int  # 0; "bsp" alone: workers a step does not wait for
     optimizer: OptimizerKind  # "adamw"
+    update: str  # ""; "registered" alone: module:attribute of an update that the operator allows
+    update_config: Mapping[str, Any] | None  # None; "registered" alone: its keyword arguments
     learning_rate: float  # 1e-3
     momentum: float  # 0; "sgd" alone
     nesterov: bool  # False; "sgd" with momentum alone
@@ -78,8 +81,12 @@ def server_optimizer(
     momentum: float,
     weight_decay: float,
     nesterov: bool = False,
+    update: str = "",
+    update_config: Mapping[str, Any] | None = None,
 ) -> stores.Optimizer:
-    """Return the server-side optimizer; `momentum` and `nesterov` are for "sgd" alone."""
+    """Return the server-side optimizer; `momentum` and `nesterov` are for "sgd" alone, `update` and its config for "registered"."""
+    if kind == "registered" or update or update_config:
+        return _registered(kind, learning_rate, momentum or weight_decay or nesterov, update, update_config)
     if kind == "sgd":
         sgd = stores.Sgd(
             learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
@@ -105,9 +112,36 @@ def server_optimizer(
             return stores.Optimizer(lamb=lamb)
         case _:
             raise InvalidArgument(
-                f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw', 'adagrad' or 'lamb'",
+                f"optimizer {kind!r} is unknown; use 'sgd', 'adam', 'adamw', 'adagrad', 'lamb' or 'registered'",
                 field="optimizer",
             )
+
+
+def _registered(
+    kind: OptimizerKind,
+    learning_rate: float,
+    others: float,
+    update: str,
+    config: Mapping[str, Any] | None,
+) -> stores.Optimizer:
+    """Return an update of the user's own.
+
+    Args:
+        others: Not 0 if a setting of another optimizer was given.
+    """
+    if kind != "registered" or not update:
+        raise InvalidArgument(
+            f"update {update!r} and update_config are for optimizer 'registered', which needs them; the optimizer is {kind!r}",
+            field="update",
+        )
+    if others:
+        raise InvalidArgument(
+            "momentum, nesterov and weight_decay are not for optimizer 'registered'; give what it takes as update_config",
+            field="update_config",
+        )
+    made = stores.Registered(learning_rate=learning_rate, update=update)
+    made.config.update(config or {})
+    return stores.Optimizer(registered=made)
 
 
 def clipping(norm: float, consistency: Consistency, backup_workers: int) -> float:

@@ -33,6 +33,7 @@ def plan(
     port: int = SCHEDULER_PORT,
     take_port: Callable[[], int] = free_port,
     training: Mapping[str, str] | None = None,
+    allowed_updates: str = "",
 ) -> list[ProcessSpec]:
     """Return the processes in the order they are started.
 
@@ -41,6 +42,7 @@ def plan(
 
     Args:
         training: Further settings of the training nodes.
+        allowed_updates: Modules, separated by commas, whose optimizers may run.
     """
     registry, scheduler, inference = (
         join_address(_HOST, port + offset if port else take_port()) for offset in (1, 0, 2)
@@ -49,8 +51,14 @@ def plan(
     return [
         planner.service("registry", registry),
         planner.service("scheduler", scheduler, REGISTRY_ADDRESS=registry),
-        *planner.nodes("parameters", sizes.shards),
-        *planner.nodes("training", sizes.workers, ALLOW_ARCHIVES="true", **(training or {})),
+        *planner.nodes("parameters", sizes.shards, ALLOWED_UPDATES=allowed_updates),
+        *planner.nodes(
+            "training",
+            sizes.workers,
+            ALLOW_ARCHIVES="true",
+            ALLOWED_UPDATES=allowed_updates,
+            **(training or {}),
+        ),
         *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true"),
         *planner.nodes("inference", sizes.replicas, first=inference),
     ]

@@ -20,6 +20,7 @@ from headrace.parameters.known_shards import KnownShards, Shards
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership
+from headrace.parameters.part import Part, pieces
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
 from headrace.parameters.saving import save
@@ -59,7 +60,7 @@ class ShardedStore:
     ) -> None:
         connect = partial(ShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shared_memory)
         self._known = KnownShards(shards, connect, timeout_s)
-        self._lender = Lender(enabled=shared_memory)
+        self._lender, self._part_lender = (Lender(enabled=shared_memory) for _ in range(2))
         self._membership = Membership(worker)
         self._pushed: int | None = None  # the last step whose gradient all shards have
 
@@ -73,8 +74,9 @@ class ShardedStore:
         """End what runs, which then raises Cancelled, and free the connections."""
         self._known.close()
         for shard in self._known.all:
-            shard.release(self._lender.nonce)
+            shard.release(self._lender.nonce, self._part_lender.nonce)
         self._lender.close()
+        self._part_lender.close()
         self._known.close_channels()
 
     @property
@@ -139,37 +141,56 @@ class ShardedStore:
 
         def work(shards: Shards) -> Place:
             placement = shards.placement
-            pieces = placement.pieces(output(placement.layout.size, out))
+            wished = placement.pieces(output(placement.layout.size, out))
             return self._membership.take_place(
                 shards,
                 lambda version: shards.do(
                     lambda operation, index: shards.clients[index].pull_as_member(
-                        operation, version, pieces[index]
+                        operation, version, wished[index]
                     )
                 ),
             )
 
         return self._known.by_map(work)
 
-    def push(self, step: int, gradient: Floats, samples: float) -> int:
+    def push(
+        self,
+        step: int,
+        gradient: Floats,
+        samples: float,
+        *,
+        names: Sequence[str] = (),
+        ranges: Sequence[range] = (),
+    ) -> int:
         """Send a gradient, without waiting until it is applied.
 
         Args:
             step: BSP: the store's version. SSP, ASYNC: above this worker's last; SSP: within the bound.
-            gradient: Shape (N,), the mean over `samples` samples.
+            gradient: Shape (N,), or as many as the part has: the mean over `samples` samples.
             samples: The gradient's weight in the step's mean.
+            names, ranges: Tensors, or ascending ranges of the flat vector, that the gradient is for; nothing else is touched by it.
+                The step's only push, whatever it covers.
         Returns:
             The store's version now.
         """
-        return self._known.by_map(lambda shards: self._push(shards, step, gradient, samples))
+        part = Part(names, ranges) if names or ranges else None
+        return self._known.by_map(lambda shards: self._push(shards, step, gradient, samples, part))
 
-    def _push(self, shards: Shards, step: int, gradient: Floats, samples: float) -> int:
-        flat = checked(shards.placement.layout, gradient)
-        parts = shards.placement.pieces(flat)
-        with self._lender.lending(flat) as loan:
+    def _push(
+        self, shards: Shards, step: int, gradient: Floats, samples: float, part: Part | None = None
+    ) -> int:
+        placement = shards.placement
+        if part:
+            flat, places = part.check(placement, gradient), part.places(placement)
+            parts, lender = [pieces(each, flat) for each in places], self._part_lender
+        else:
+            flat, places = checked(placement.layout, gradient), placement.parts()
+            parts, lender = placement.pieces(flat), self._lender
+        coverage = part.to_proto() if part else None
+        with lender.lending(flat) as loan:
             versions = shards.do(
                 lambda operation, index: shards.clients[index].push(
-                    operation, step, parts[index], samples, _lent(loan, shards.placement, index)
+                    operation, step, parts[index], samples, _lent(loan, places[index]), coverage
                 )
             )
         self._pushed = step
@@ -206,11 +227,11 @@ class ShardedStore:
             chosen = placement.layout.select(names, ranges)
             values = output(length(chosen), newer_than.values if newer_than and out is None else out)
             wanted = Wanted(names, ranges, min_version, step, self._own_step(shards, own_writes), exact)
-            pieces, lengths = placement.selected(chosen, values), placement.lengths
+            wished, lengths = placement.selected(chosen, values), placement.lengths
             marks = _marks(shards, newer_than)
             received = shards.do(
                 lambda operation, index: shards.clients[index].pull(
-                    operation, wanted, pieces[index], lengths[index], marks[index]
+                    operation, wanted, wished[index], lengths[index], marks[index]
                 )
             )
             return summed_up(received, values, placement.map.epoch)
@@ -239,11 +260,11 @@ class ShardedStore:
             placement = shards.placement
             flat = checked(placement.layout, gradient)
             values = output(flat.size, out)
-            parts, places = placement.pieces(flat), placement.pieces(values)
+            parts, places, held = placement.pieces(flat), placement.pieces(values), placement.parts()
             with self._lender.lending(flat) as loan:
                 received = shards.do(
                     lambda operation, index: shards.clients[index].push_pull(
-                        operation, step, parts[index], samples, places[index], _lent(loan, placement, index)
+                        operation, step, parts[index], samples, places[index], _lent(loan, held[index])
                     )
                 )
             self._pushed = step
@@ -274,5 +295,5 @@ def _marks(shards: Shards, known: Pulled | None) -> Sequence[Mark | None]:
     return [None] * len(shards.clients)
 
 
-def _lent(loan: Loan | None, placement: Placement, index: int) -> Lent | None:
-    return (lambda: loan.lend(placement.parts()[index])) if loan else None
+def _lent(loan: Loan | None, places: Sequence[range]) -> Lent | None:
+    return (lambda: loan.lend(places)) if loan else None

@@ -21,10 +21,13 @@ class ShardFilter:
     def __init__(self, compression: Compression) -> None:
         self._gradients = compression.gradients
         self._residual: Residual | None = None
+        self._waits = False  # for the gradient in which something was left out to arrive
 
-    def carry(self, first: Carrier, pieces: Sequence[Piece]) -> Iterator[Carrier]:
+    def carry(self, first: Carrier, pieces: Sequence[Piece], *, partial: bool = False) -> Iterator[Carrier]:
         """Yield the messages that carry a gradient. Nothing is kept back for good until `sent` is called.
 
+        Args:
+            partial: It is for some values alone: it may have fewer bits, but nothing of it is kept back.
         Raises:
             NonFiniteValues: The gradient cannot be sent so, at once and not while it is sent.
         """
@@ -33,6 +36,9 @@ class ShardFilter:
                 for piece in pieces:
                     check_fits_float16(piece.values)
             return carry(first, pieces, self._gradients)
+        self._waits = not partial
+        if partial:
+            return carry(first, pieces)
         gradient = _joined(pieces)
         if self._residual is None:
             self._residual = Residual(self._gradients.select, gradient.size)
@@ -41,7 +47,7 @@ class ShardFilter:
 
     def sent(self) -> None:
         """Take note that the gradient has arrived."""
-        if self._residual:
+        if self._residual and self._waits:
             self._residual.sent()
 
 

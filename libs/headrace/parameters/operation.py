@@ -5,7 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError, NotPrimary, TooManyCalls, Unavailable
+from headrace.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    NotPrimary,
+    QuotaExceeded,
+    TooManyCalls,
+    Unavailable,
+)
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.25  # a shard that was killed is back within seconds, and its workers wait for it
@@ -61,7 +69,7 @@ class Operation:
     def attempt(
         self, work: Callable[[], Result], turn: Callable[[HeadraceError], bool] = lambda _: False
     ) -> Result:
-        """Run `work`, which may safely run twice, until it meets a server that is there, and serves.
+        """Run `work`, which may safely run twice, until it meets a server that serves, and is within its quota.
 
         Args:
             turn: Told why an attempt failed; lets the next one meet another server, and returns whether there is one.
@@ -80,7 +88,12 @@ class Operation:
                 hopeless = isinstance(error, NotPrimary) and not elsewhere
                 if hopeless or self._stopped.is_set() or pause_s >= self.remaining_s:
                     raise
-            self._stopped.wait(pause_s)
+                self._stopped.wait(pause_s)
+            except QuotaExceeded as error:  # of memory, which waiting does not bring, or of a rate
+                if error.retry_after_s is None or error.retry_after_s >= self.remaining_s:
+                    raise
+                self._stopped.wait(error.retry_after_s)
+                continue
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _check(self) -> None:

@@ -61,3 +61,11 @@ class Placement:
             ]
             for held in self.parts()
         ]
+
+    def places(self, ranges: Iterable[range]) -> list[tuple[range, ...]]:
+        """Say where in a vector that holds these ranges one after the other each shard's values are."""
+        chosen = tuple(ranges)
+        return [
+            tuple(range(place.first, place.first + len(place.values)) for place in shared(chosen, held))
+            for held in self.parts()
+        ]

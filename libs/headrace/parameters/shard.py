@@ -34,8 +34,6 @@ from headrace.parameters.wire import (
 )
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
-
-
 Answer = TypeVar("Answer")
 Lent = Callable[[], SharedValues]
 
@@ -109,20 +107,22 @@ class ShardClient:
         gradient: Sequence[Piece],
         samples: float,
         lent: Lent | None = None,
+        coverage: parameters_pb2.Coverage | None = None,
     ) -> int:
         """Send the shard's part of a gradient; return the version the shard has now.
 
         Args:
             lent: Says where `gradient` lies in shared memory, once the shard may read it there.
+            coverage: What the push is for; None: all values.
         """
-        header = self._header(step, samples)
+        header = self._header(step, samples, coverage)
         if lent and self._shared:
             try:
                 return self._pushed(self._proven(self._shared.push(operation, header, lent())))
             except SharedMemoryUnavailable as why:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
-        requests = self._filter.carry(first, gradient)
+        requests = self._filter.carry(first, gradient, partial=coverage is not None)
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
         answer = operation.track(call).result()
         self._filter.sent()
@@ -253,10 +253,11 @@ class ShardClient:
         request = stores_pb2.FinishRunRequest(name=self._store, epoch=self._epoch, generation=self.generation)
         operation.track(self._stores.FinishRun.future(request, timeout=operation.remaining_s)).result()
 
-    def release(self, nonce: bytes) -> None:
-        """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""
-        if self._shared and nonce and self.shares_memory:
-            self._shared.release(nonce)
+    def release(self, *nonces: bytes) -> None:
+        """Let go of all memory that is shared with the shard; `nonces` name the worker's segments, those that are there."""
+        for nonce in nonces:
+            if self._shared and nonce and self.shares_memory:
+                self._shared.release(nonce)
         if self._shared:
             self._shared.forget()
         self._shared = None
@@ -277,8 +278,11 @@ class ShardClient:
         """Use streams from now on."""
         self._shared, self.shares_memory, self.why_not_shared = None, False, why.message
 
-    def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
+    def _header(
+        self, step: int, samples: float, coverage: parameters_pb2.Coverage | None = None
+    ) -> parameters_pb2.PushHeader:
         return parameters_pb2.PushHeader(
+            coverage=coverage,
             worker=self._worker,
             epoch=self._epoch,
             step=step,

@@ -41,13 +41,18 @@ def check_allowed(message: ProgramMessage, *, allowed_modules: Sequence[str], al
                 "this node runs no uploaded archives; name a program of an installed package, or ask the operator to set "
                 "ALLOW_ARCHIVES=true for it"
             )
-    elif not any(module == allowed or module.startswith(f"{allowed}.") for allowed in allowed_modules):
+    elif not is_allowed(module, allowed_modules):
         shown = ", ".join(allowed_modules) or "none"
         raise ProgramNotAllowed(
             f"programs of module {module!r} may not run on this node, only those of: {shown}; ask the operator to add it "
             f"to ALLOWED_PROGRAMS, or choose another program",
             metadata={"module": module},
         )
+
+
+def is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:
+    """Tell whether a module is one of those, or below one."""
+    return any(module == allowed or module.startswith(f"{allowed}.") for allowed in allowed_modules)
 
 
 def load_program(
@@ -87,8 +92,19 @@ def load_attribute(name: str, config: Mapping[str, Any] | None = None) -> Progra
     Raises:
         InvalidArgument: As in `load_program`.
     """
+    return _check_program(load_object(name, config or {}), name)
+
+
+def load_object(name: str, config: Mapping[str, Any]) -> object:
+    """Import what is named `module:attribute` and make it; runs the user's code.
+
+    Raises:
+        InvalidArgument: As in `load_program`.
+        Exception: Whatever the user's code raises.
+    """
     module, attribute = _split(ProgramMessage(module=name))
-    return _check_program(_make(_attribute(_import(module), attribute), attribute, config or {}), name)
+    whole = {key: _as_integer(value) for key, value in config.items()}
+    return _make(_attribute(_import(module), attribute), attribute, whole)
 
 
 def _split(message: ProgramMessage) -> tuple[str, str]:

@@ -5,7 +5,15 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from headrace.errors import DOMAIN, Cancelled, DeadlineExceeded, HeadraceError, Unavailable, error_class
+from headrace.errors import (
+    DOMAIN,
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    QuotaExceeded,
+    Unavailable,
+    error_class,
+)
 
 STATUS_METADATA = "grpc-status-details-bin"
 # A message repeats what the caller sent. It travels three times in the trailers, percent-encoded in one of them, and gRPC
@@ -14,7 +22,7 @@ MAX_MESSAGE_BYTES = 1024
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
-    """Put an error into a status with `ErrorInfo`, and `BadRequest` and `RetryInfo` where the error has them."""
+    """Put an error into a status with `ErrorInfo`, and `BadRequest`, `QuotaFailure` and `RetryInfo` where the error has them."""
     message = _shortened(error.message)
     status = status_pb2.Status(code=error.code, message=message)
     status.details.append(_packed(_error_info(error)))
@@ -23,6 +31,11 @@ def to_status(error: HeadraceError) -> status_pb2.Status:
             field=error.field, description=message, reason=error.reason
         )
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+    if isinstance(error, QuotaExceeded):
+        exceeded = error_details_pb2.QuotaFailure.Violation(
+            subject=error.metadata.get("subject", ""), description=message
+        )
+        status.details.append(_packed(error_details_pb2.QuotaFailure(violations=[exceeded])))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration(
             nanos=round(error.retry_after_s % 1 * 1e9), seconds=int(error.retry_after_s)
@@ -43,7 +56,10 @@ def _error_info(error: HeadraceError) -> error_details_pb2.ErrorInfo:
 
 
 def _packed(
-    detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+    detail: error_details_pb2.ErrorInfo
+    | error_details_pb2.BadRequest
+    | error_details_pb2.QuotaFailure
+    | error_details_pb2.RetryInfo,
 ) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
@@ -55,7 +71,7 @@ def from_status(status: status_pb2.Status) -> HeadraceError:
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
     for detail in status.details:
-        # Exactly one of the three takes it; a detail of another type is left alone.
+        # At most one of the three takes it; a detail of another type is left alone.
         _ = detail.Unpack(info) or detail.Unpack(bad_request) or detail.Unpack(retry)
     return error_class(info.reason if info.domain == DOMAIN else "", status.code)(
         status.message,

@@ -7,7 +7,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument, StaleEpoch
 from headrace.names import StoreName
 from headrace.parameters.filters.config import NONE, Compression
 from headrace_optimizers.bounds import check
-from headrace_optimizers.config import Lamb, Optimizer
+from headrace_optimizers.config import Lamb, Optimizer, Registered
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_parameters.core.rows.config import TableConfig, check_tables
 from headrace_parameters.core.tenure import Assignment, Role
@@ -143,6 +143,11 @@ class StoreConfig:
         # FinishStep is no push, and a log has pushes alone. One shard finishes its steps by itself.
         logged = self.durability is Durability.MEMORY or self.shard_count == 1
         check(field, norm, "0 unless durability is MEMORY or there is one shard", logged or norm == 0)
+        own = isinstance(self.optimizer, Registered)
+        one = not (own and self.durability.replicated)
+        check(
+            "durability", self.durability.replicated, "without a replica, with an optimizer of your own", one
+        )
         joint = Norms.TENSORS in self.joint_norms
         bounds = "1 with LAMB, unless consistency is BSP without backup workers and durability MEMORY"
         check("shard_count", self.shard_count, bounds, not joint or (whole_steps and logged))

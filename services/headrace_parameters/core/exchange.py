@@ -54,6 +54,8 @@ def of_version(version: int, *held: Published | None) -> Published:
 class Push:
     """One worker's gradient for one step; the memory of `gradient` is the shard's from now on.
 
+    Args:
+        covers: Which of the shard's values it is for, ascending and apart; `gradient` has theirs one after the other. None: all.
     Raises:
         NonFiniteValues: The gradient holds a NaN or an infinity.
         InvalidArgument: `samples` is no weight.
@@ -64,6 +66,7 @@ class Push:
     samples: float
     gradient: Floats
     generation: int = 0  # of the members among whom the worker computed it
+    covers: tuple[range, ...] | None = None
 
     checked: InitVar[bool] = False  # whoever gave it to this process has looked at it as below
 

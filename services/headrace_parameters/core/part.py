@@ -8,6 +8,7 @@ import torch
 from headrace.errors import FailedPrecondition
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.clocks import Clocks
+from headrace_parameters.core.coverage import is_partial
 from headrace_parameters.core.exchange import Published, Push
 from headrace_parameters.core.members import Members
 
@@ -65,7 +66,15 @@ class Part:
         optimizer: Mapping[str, torch.Tensor],
         gradients: Mapping[int, Push],
     ) -> "Part":
-        """Name what a shard has: its values, its optimizer's state, and gradients of the step that is not complete."""
+        """Name what a shard has: its values, its optimizer's state, and gradients of the step that is not complete.
+
+        Raises:
+            FailedPrecondition: One of these is for some of the values alone.
+        """
+        if is_partial(gradients):
+            raise FailedPrecondition(
+                "a push of a part waits for the others of its step, and cannot move between shards; try again when the step is complete"
+            )
         vectors = {VALUES: published.values}
         vectors |= {OPTIMIZER + name: value.numpy() for name, value in optimizer.items() if value.ndim}
         vectors |= {f"{GRADIENT}{worker}": push.gradient for worker, push in gradients.items()}

@@ -19,6 +19,7 @@ from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.boundary import Standing
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.coverage import check_shape, is_partial, means
 from headrace_parameters.core.exchange import Published, Push, check_finite
 from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
 from headrace_parameters.core.members import Members, first_members
@@ -26,6 +27,7 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.step import weighted
+from headrace_parameters.core.update import Update, partial, whole
 
 __all__ = ["Published", "Push", "Shard"]
 
@@ -167,10 +169,7 @@ class Shard:
         if self.is_duplicate(push.worker, push.step, push.generation):
             return False
         assert self.published is not None
-        if push.gradient.shape != self.published.values.shape:
-            raise ShapeMismatch(
-                f"the gradient has {push.gradient.size} values; this shard holds {self.published.values.size}"
-            )
+        check_shape(self.config, push, self.published.values.size)
         return True
 
     def _is_late(self, version: int, worker: int, step: int) -> bool:
@@ -216,16 +215,19 @@ class Shard:
     def _complete(self, pushes: Mapping[int, Push]) -> None:
         """Apply the weighted mean of the gradients, or hold it until norms of all shards are known."""
         assert self.published is not None
+        assert self._optimizer is not None
         steps = {worker: push.step for worker, push in pushes.items()}
-        gradients = weighted(pushes)
-        maximum = self.config.maximum_gradient_norm
-        if self.config.joint_norms:
+        gradients, maximum = weighted(pushes), self.config.maximum_gradient_norm
+        if is_partial(pushes):
+            parts = means(pushes, self.published.values.size)
+            self._apply(steps, partial(self._optimizer, parts, maximum))
+        elif self.config.joint_norms:
             self._joint.hold(self.published.version, hold(steps, gradients, None if maximum else 1.0))
         elif maximum:
             held = hold(steps, gradients, None)
-            self._apply(steps, held.clipped(held.squared_norm, maximum).gradients)
+            self._apply(steps, whole(self._optimizer, held.clipped(held.squared_norm, maximum).gradients))
         else:
-            self._apply(steps, gradients)
+            self._apply(steps, whole(self._optimizer, gradients))
 
     def _tensor_norms(self, held: HeldStep) -> list[float]:
         assert self.published is not None
@@ -244,25 +246,18 @@ class Shard:
         check_norms(norms, squared_norms, len(self.layout.tensors))
         ready = self._joint.finish(self.published.version, step, norms, squared_norms)
         if ready:
-            self._apply(ready.steps, ready.gradients, squared_norms if norms is Norms.TENSORS else None)
+            assert self._optimizer is not None
+            tensor_norms = squared_norms if norms is Norms.TENSORS else None
+            self._apply(ready.steps, whole(self._optimizer, ready.gradients, tensor_norms))
 
-    def _apply(
-        self,
-        steps: Mapping[int, int],
-        gradients: Sequence[tuple[torch.Tensor, float]],
-        tensor_norms: Sequence[float] | None = None,
-    ) -> None:
-        """Publish the next version, one optimizer step with the weighted sum of the gradients away."""
+    def _apply(self, steps: Mapping[int, int], update: Update | None) -> None:
+        """Publish the next version, an update away."""
         assert self.published is not None
-        assert self._optimizer is not None
         self.former, former = None, self.published  # the memory of the former version is for the next
         values, bsp = torch.from_numpy(former.values), self.config.consistency is Consistency.BSP
         steps_done = former.version if bsp else self.members.steps_done(former.version)
-        factor = self.config.schedule.factor(steps_done)
-        if gradients and isinstance(self._optimizer, LambOptimizer):
-            values = self._optimizer.apply(values, gradients, factor, tensor_norms)
-        elif gradients:
-            values = self._optimizer.apply(values, gradients, factor)
+        if update:
+            values = update(values, self.config.schedule.factor(steps_done))
         self._clocks = self._clocks.after(steps)
         self._publish(former.version + 1, values)
         self.former = former if bsp else None

@@ -11,11 +11,12 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from headrace.errors import DataLoss, HeadraceError
+from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
+from headrace_optimizers.config import Registered
 from headrace_optimizers.fused import Allocate, new_memory
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.record import BadRecord, decode, sequences_after
-from headrace_parameters.core.shard import Shard
+from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.journal.log import find_segments
 from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
 
@@ -111,11 +112,26 @@ def _replay(path: Path, found: Recovered) -> None:
             raise Damaged(f"{path.name} holds record {entry.sequence} where {found.sequence} must be")
         # Each change of the members begins a log of its own, so these are all of one generation.
         push = replace(entry.push, generation=found.shard.members.generation)
-        if not found.shard.push(push):
+        if not _pushed(found, entry.sequence, push):
             raise Damaged(f"{path.name} holds the push of record {entry.sequence} twice")
         found.end += entry.size_bytes
         found.sequence += 1
         found.pushes += 1
+
+
+def _pushed(found: Recovered, sequence: int, push: Push) -> bool:
+    """Push again; return False if it was pushed before.
+
+    A user's own update fails again where it failed: that push was refused and not applied, and it may have been sent again, which is
+    another record.
+    """
+    if not isinstance(found.shard.config.optimizer, Registered):
+        return found.shard.push(push)
+    try:
+        found.shard.push(push)
+    except (ProgramFailed, NonFiniteValues) as error:
+        found.notes.append(f"record {sequence} was not applied, as when it was written: {error}")
+    return True
 
 
 def _check_last(data: memoryview, path: Path, found: Recovered, why: str) -> None:

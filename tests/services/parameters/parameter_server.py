@@ -2,9 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,12 +30,15 @@ from headrace.parameters.v1.shared_rows_pb2_grpc import add_SharedRowsServicer_t
 from headrace.parameters.v1.stores_pb2_grpc import add_StoresServicer_to_server
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
+from headrace_optimizers.loading import loader
+from headrace_parameters.core.quota import ProjectQuota
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
-from headrace_parameters.metrics import ParameterMetrics, journal_observers
+from headrace_parameters.metrics import journal_observers
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.peers import Peers
+from headrace_parameters.quotas import Quotas
 from headrace_parameters.replication_servicer import ReplicationServicer
 from headrace_parameters.resharding_servicer import ReshardingServicer
 from headrace_parameters.row_segments import RowSegments
@@ -41,6 +46,7 @@ from headrace_parameters.rows_servicer import RowsServicer
 from headrace_parameters.shared_memory_servicer import SharedMemoryServicer
 from headrace_parameters.shared_rows_servicer import SharedRowsServicer
 from headrace_parameters.snapshots import Snapshots
+from headrace_parameters.store_metrics import measured
 from headrace_parameters.stores_servicer import StoresServicer
 from headrace_parameters.table import StoreTable
 from headrace_parameters.wire import config_from_proto
@@ -142,15 +148,27 @@ def parameter_server(
     log_pushes: int = 1000,
     shared_memory: bool = True,
     peers: Peers | None = None,
+    quotas: Quotas | None = None,
+    allowed_updates: Sequence[str] = (),
 ) -> Iterator[ParameterServer]:
+    load = loader(allowed_updates)
+    quotas = quotas or Quotas(ProjectQuota(), {}, time.monotonic)
     metrics = CollectorRegistry()
-    shelf = Shelf(folder, Limits(1 << 30, log_pushes), config_from_proto, journal_observers(metrics))
-    table = StoreTable(max_stores=max_stores, max_bytes=max_bytes, now=lambda: datetime.now(UTC), shelf=shelf)
+    shelf = Shelf(
+        folder, Limits(1 << 30, log_pushes), partial(config_from_proto, load=load), journal_observers(metrics)
+    )
+    table = StoreTable(
+        max_stores=max_stores,
+        max_bytes=max_bytes,
+        now=lambda: datetime.now(UTC),
+        shelf=shelf,
+        project_bytes=lambda project: quotas.of(project).max_bytes,
+    )
     table.recover()
-    counters = ParameterMetrics(metrics, table.all)
-    parameters = ParametersServicer(table, counters)
-    rows = RowsServicer(table, counters)
-    stores = StoresServicer(table, Snapshots(artifacts))
+    meter = measured(metrics, table, quotas)
+    parameters = ParametersServicer(table, meter)
+    rows = RowsServicer(table, meter)
+    stores = StoresServicer(table, Snapshots(artifacts), load)
     gradients = GradientSegments(table.get) if shared_memory else None
     row_segments = RowSegments(table.get) if shared_memory else None
     replication = ReplicationServicer(table, share=shared_memory)

@@ -81,3 +81,29 @@ def test_options_that_do_not_go_together_are_refused(wrong: dict[str, Any], fiel
         spec(**wrong)
 
     assert refused.value.field == field
+
+
+def test_an_update_of_ones_own_is_named_with_its_config() -> None:
+    made = updates.server_optimizer(
+        "registered", 0.5, 0, 0, update="mine.rules:Lion", update_config={"beta1": 0.8}
+    )
+
+    assert (made.registered.update, made.registered.learning_rate) == ("mine.rules:Lion", 0.5)
+    assert dict(made.registered.config) == {"beta1": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("registered", 0.5, 0.0, 0.0), "update"),
+        (("adamw", 0.5, 0.0, 0.0, False, "mine.rules:Lion"), "update"),
+        (("adamw", 0.5, 0.0, 0.0, False, "", {"beta1": 1}), "update"),
+        (("registered", 0.5, 0.9, 0.0, False, "mine.rules:Lion"), "update_config"),
+        (("registered", 0.5, 0.0, 0.1, False, "mine.rules:Lion"), "update_config"),
+    ],
+)
+def test_an_update_of_ones_own_goes_with_nothing_else(arguments: Any, field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        updates.server_optimizer(*arguments)
+
+    assert refused.value.field == field

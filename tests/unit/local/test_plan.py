@@ -61,3 +61,12 @@ def test_settings_of_training_nodes_reach_them_alone(tmp_path: Path) -> None:
     specs = plan(tmp_path, Sizes(), take_port=lambda: next(ports), training={"TENSORBOARD_DIR": "/runs"})
     told = {spec.name for spec in specs if "/runs" in spec.environment.values()}
     assert told == {"training-0", "training-1"}
+
+
+def test_modules_whose_optimizers_may_run_are_told_where_they_run(
+    tmp_path: Path, ports: Iterator[int]
+) -> None:
+    specs = plan(tmp_path, Sizes(), allowed_updates="mine,ours.rules", take_port=lambda: next(ports))
+
+    told = {spec.name for spec in specs if "mine,ours.rules" in spec.environment.values()}
+    assert told == {"parameters-0", "parameters-1", "training-0", "training-1"}

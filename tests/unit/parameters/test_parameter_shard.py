@@ -93,6 +93,7 @@ def _torch_optimizer(optimizer: Optimizer, parameter: torch.nn.Parameter) -> tor
             initial_accumulator_value=optimizer.initial_accumulator,
             eps=optimizer.epsilon,
         )
+    assert isinstance(optimizer, Adam | AdamW)
     kind = torch.optim.AdamW if isinstance(optimizer, AdamW) else torch.optim.Adam
     return kind(
         [parameter],

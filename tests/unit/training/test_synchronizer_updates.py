@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.v1 import stores_pb2
 from headrace_optimizers.config import Lamb, Optimizer, Sgd
+from headrace_optimizers.loading import loader
 from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import Decay, Schedule
+from headrace_optimizers.wire import optimizer_from_proto
 from headrace_training.core.all_reduce import AllReduce
 from headrace_training.core.local_sgd import LocalSgd
 from headrace_training.core.parameter_server import ParameterServer
@@ -89,6 +92,17 @@ def test_all_reduce_scales_each_tensor_with_lamb_also_after_a_checkpoint() -> No
     resumed = run(all_reduce(0.0, shelf, artifact, 5, lamb), range(5, STEPS))
 
     np.testing.assert_allclose(resumed, values.numpy(), rtol=0, atol=1e-6)
+
+
+def test_an_update_of_ones_own_runs_in_a_rank_too() -> None:
+    message = stores_pb2.Optimizer()
+    message.registered.learning_rate, message.registered.update = 0.1, "headrace_examples.updates:Lion"
+    lion = optimizer_from_proto(message, loader(["headrace_examples"]))
+    alone, values = optimizer_for(lion, LAYOUT, [range(LAYOUT.size)]), torch.from_numpy(vector(100))
+    for step in range(STEPS):
+        values = alone.apply(values, [(torch.from_numpy(vector(step)), 1.0)], COSINE.factor(step))
+
+    np.testing.assert_allclose(run(all_reduce(optimizer=lion)), values.numpy(), rtol=0, atol=1e-6)
 
 
 def test_a_resumed_run_goes_on_with_the_learning_rate_it_would_have_had() -> None:

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.parameters.v1 import assignment_pb2 as headrace_dot_parameters_dot_v1_dot_assignment__pb2
 from headrace.parameters.v1 import compression_pb2 as headrace_dot_parameters_dot_v1_dot_compression__pb2
@@ -33,7 +34,7 @@ from headrace.parameters.v1 import tables_pb2 as headrace_dot_parameters_dot_v1_
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'headrace/parameters/v1/assignment.proto\x1a(headrace/parameters/v1/compression.proto\x1a$headrace/parameters/v1/members.proto\x1a%headrace/parameters/v1/schedule.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/tables.proto\x1a\x1eheadrace/types/v1/access.proto\"\xd2\x02\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x12,\n\x04\x61\x64\x61m\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.AdamH\x00\x12\x32\n\x07\x61\x64\x61grad\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.AdagradH\x00\x12,\n\x04lamb\x18\n \x01(\x0b\x32\x1c.headrace.parameters.v1.LambH\x00\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .headrace.parameters.v1.Schedule\x12\x1d\n\x15maximum_gradient_norm\x18\x06 \x01(\x01\x42\x06\n\x04kind\"V\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\x12\x10\n\x08nesterov\x18\x04 \x01(\x08\"b\n\x04\x41\x64\x61m\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"d\n\x07\x41\x64\x61grad\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x1b\n\x13initial_accumulator\x18\x02 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"b\n\x04Lamb\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xa6\x06\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstaleness_bound\x18\x0f \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\x10 \x01(\r\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x33\n\tshard_map\x18\x16 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x38\n\x0b\x63ompression\x18\x14 \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12-\n\x06tables\x18\x12 \x03(\x0b\x32\x1d.headrace.parameters.v1.Table\x12\x12\n\ngeneration\x18\x18 \x01(\x04\x12\x0f\n\x07workers\x18\x19 \x03(\r\x12\x36\n\nassignment\x18\x1a \x01(\x0b\x32\".headrace.parameters.v1.Assignment\x12\x16\n\x0ereplica_synced\x18\x1b \x01(\x08\x12\x16\n\x0enext_map_epoch\x18\x17 \x01(\x04J\x04\x08\x0b\x10\x0cR\x06offset\"\x8c\x04\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x38\n\x0b\x63ompression\x18\x0e \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12-\n\x06tables\x18\x0c \x03(\x0b\x32\x1d.headrace.parameters.v1.Table\x12\x36\n\nassignment\x18\x14 \x01(\x0b\x32\".headrace.parameters.v1.Assignment\x12\r\n\x05joins\x18\x10 \x01(\x08\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x16PrepareSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x9f\x01\n\x17PrepareSnapshotResponse\x12R\n\nnext_steps\x18\x01 \x03(\x0b\x32>.headrace.parameters.v1.PrepareSnapshotResponse.NextStepsEntry\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xbf\x01\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12J\n\nnext_steps\x18\x03 \x03(\x0b\x32\x36.headrace.parameters.v1.SnapshotRequest.NextStepsEntry\x12\x11\n\tmap_epoch\x18\x04 \x01(\x04\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*k\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02\x12\x13\n\x0f\x43ONSISTENCY_SSP\x10\x03*\xa1\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x12\x16\n\x12\x44URABILITY_REPLICA\x10\x04\x12\x1b\n\x17\x44URABILITY_REPLICA_DISK\x10\x05\x32\xd6\x07\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12^\n\tFinishRun\x12(.headrace.parameters.v1.FinishRunRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12g\n\nSetMembers\x12).headrace.parameters.v1.SetMembersRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x83\x01\n\x0fPrepareSnapshot\x12..headrace.parameters.v1.PrepareSnapshotRequest\x1a/.headrace.parameters.v1.PrepareSnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/parameters/v1/stores.proto\x12\x16headrace.parameters.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'headrace/parameters/v1/assignment.proto\x1a(headrace/parameters/v1/compression.proto\x1a$headrace/parameters/v1/members.proto\x1a%headrace/parameters/v1/schedule.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/tables.proto\x1a\x1eheadrace/types/v1/access.proto\"\x8c\x03\n\tOptimizer\x12*\n\x03sgd\x18\x01 \x01(\x0b\x32\x1b.headrace.parameters.v1.SgdH\x00\x12.\n\x05\x61\x64\x61mw\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.AdamWH\x00\x12,\n\x04\x61\x64\x61m\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.AdamH\x00\x12\x32\n\x07\x61\x64\x61grad\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.AdagradH\x00\x12,\n\x04lamb\x18\n \x01(\x0b\x32\x1c.headrace.parameters.v1.LambH\x00\x12\x38\n\nregistered\x18\x0b \x01(\x0b\x32\".headrace.parameters.v1.RegisteredH\x00\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .headrace.parameters.v1.Schedule\x12\x1d\n\x15maximum_gradient_norm\x18\x06 \x01(\x01\x42\x06\n\x04kind\"V\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x03 \x01(\x01\x12\x10\n\x08nesterov\x18\x04 \x01(\x08\"b\n\x04\x41\x64\x61m\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"d\n\x07\x41\x64\x61grad\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x1b\n\x13initial_accumulator\x18\x02 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\"c\n\x05\x41\x64\x61mW\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"b\n\x04Lamb\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\"\\\n\nRegistered\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0e\n\x06update\x18\x02 \x01(\t\x12\'\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xa6\x06\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x33\n\x07tensors\x18\x08 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x13\n\x0binitialized\x18\n \x01(\x08\x12\x0e\n\x06length\x18\x0c \x01(\x04\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstaleness_bound\x18\x0f \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\x10 \x01(\r\x12\x36\n\ndurability\x18\x11 \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x33\n\tshard_map\x18\x16 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x38\n\x0b\x63ompression\x18\x14 \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12-\n\x06tables\x18\x12 \x03(\x0b\x32\x1d.headrace.parameters.v1.Table\x12\x12\n\ngeneration\x18\x18 \x01(\x04\x12\x0f\n\x07workers\x18\x19 \x03(\r\x12\x36\n\nassignment\x18\x1a \x01(\x0b\x32\".headrace.parameters.v1.Assignment\x12\x16\n\x0ereplica_synced\x18\x1b \x01(\x08\x12\x16\n\x0enext_map_epoch\x18\x17 \x01(\x04J\x04\x08\x0b\x10\x0cR\x06offset\"\x8c\x04\n\x12\x43reateStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\x14\n\x0cworker_count\x18\x05 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x06 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x07 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x38\n\x0b\x63ompression\x18\x0e \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12-\n\x06tables\x18\x0c \x03(\x0b\x32\x1d.headrace.parameters.v1.Table\x12\x36\n\nassignment\x18\x14 \x01(\x0b\x32\".headrace.parameters.v1.Assignment\x12\r\n\x05joins\x18\x10 \x01(\x08\"\x1f\n\x0fGetStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListStoresRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListStoresResponse\x12-\n\x06stores\x18\x01 \x03(\x0b\x32\x1d.headrace.parameters.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"1\n\x12\x44\x65leteStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x16PrepareSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\x9f\x01\n\x17PrepareSnapshotResponse\x12R\n\nnext_steps\x18\x01 \x03(\x0b\x32>.headrace.parameters.v1.PrepareSnapshotResponse.NextStepsEntry\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xbf\x01\n\x0fSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12J\n\nnext_steps\x18\x03 \x03(\x0b\x32\x36.headrace.parameters.v1.SnapshotRequest.NextStepsEntry\x12\x11\n\tmap_epoch\x18\x04 \x01(\x04\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"5\n\x10SnapshotResponse\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x0eRestoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t*k\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSISTENCY_BSP\x10\x01\x12\x15\n\x11\x43ONSISTENCY_ASYNC\x10\x02\x12\x13\n\x0f\x43ONSISTENCY_SSP\x10\x03*\xa1\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03\x12\x16\n\x12\x44URABILITY_REPLICA\x10\x04\x12\x1b\n\x17\x44URABILITY_REPLICA_DISK\x10\x05\x32\xd6\x07\n\x06Stores\x12i\n\x0b\x43reateStore\x12*.headrace.parameters.v1.CreateStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x63\n\x08GetStore\x12\'.headrace.parameters.v1.GetStoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12v\n\nListStores\x12).headrace.parameters.v1.ListStoresRequest\x1a*.headrace.parameters.v1.ListStoresResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x62\n\x0b\x44\x65leteStore\x12*.headrace.parameters.v1.DeleteStoreRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12^\n\tFinishRun\x12(.headrace.parameters.v1.FinishRunRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12g\n\nSetMembers\x12).headrace.parameters.v1.SetMembersRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x83\x01\n\x0fPrepareSnapshot\x12..headrace.parameters.v1.PrepareSnapshotRequest\x1a/.headrace.parameters.v1.PrepareSnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08Snapshot\x12\'.headrace.parameters.v1.SnapshotRequest\x1a(.headrace.parameters.v1.SnapshotResponse\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12\x61\n\x07Restore\x12&.headrace.parameters.v1.RestoreRequest\x1a\x1d.headrace.parameters.v1.Store\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,52 +63,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORES'].methods_by_name['Snapshot']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
   _globals['_STORES'].methods_by_name['Restore']._loaded_options = None
   _globals['_STORES'].methods_by_name['Restore']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
-  _globals['_CONSISTENCY']._serialized_start=3459
-  _globals['_CONSISTENCY']._serialized_end=3566
-  _globals['_DURABILITY']._serialized_start=3569
-  _globals['_DURABILITY']._serialized_end=3730
-  _globals['_OPTIMIZER']._serialized_start=395
-  _globals['_OPTIMIZER']._serialized_end=733
-  _globals['_SGD']._serialized_start=735
-  _globals['_SGD']._serialized_end=821
-  _globals['_ADAM']._serialized_start=823
-  _globals['_ADAM']._serialized_end=921
-  _globals['_ADAGRAD']._serialized_start=923
-  _globals['_ADAGRAD']._serialized_end=1023
-  _globals['_ADAMW']._serialized_start=1025
-  _globals['_ADAMW']._serialized_end=1124
-  _globals['_LAMB']._serialized_start=1126
-  _globals['_LAMB']._serialized_end=1224
-  _globals['_TENSORSPEC']._serialized_start=1226
-  _globals['_TENSORSPEC']._serialized_end=1267
-  _globals['_STORE']._serialized_start=1270
-  _globals['_STORE']._serialized_end=2076
-  _globals['_CREATESTOREREQUEST']._serialized_start=2079
-  _globals['_CREATESTOREREQUEST']._serialized_end=2603
-  _globals['_GETSTOREREQUEST']._serialized_start=2605
-  _globals['_GETSTOREREQUEST']._serialized_end=2636
-  _globals['_LISTSTORESREQUEST']._serialized_start=2638
-  _globals['_LISTSTORESREQUEST']._serialized_end=2712
-  _globals['_LISTSTORESRESPONSE']._serialized_start=2714
-  _globals['_LISTSTORESRESPONSE']._serialized_end=2806
-  _globals['_FINISHRUNREQUEST']._serialized_start=2808
-  _globals['_FINISHRUNREQUEST']._serialized_end=2875
-  _globals['_DELETESTOREREQUEST']._serialized_start=2877
-  _globals['_DELETESTOREREQUEST']._serialized_end=2926
-  _globals['_PREPARESNAPSHOTREQUEST']._serialized_start=2928
-  _globals['_PREPARESNAPSHOTREQUEST']._serialized_end=2981
-  _globals['_PREPARESNAPSHOTRESPONSE']._serialized_start=2984
-  _globals['_PREPARESNAPSHOTRESPONSE']._serialized_end=3143
-  _globals['_PREPARESNAPSHOTRESPONSE_NEXTSTEPSENTRY']._serialized_start=3095
-  _globals['_PREPARESNAPSHOTRESPONSE_NEXTSTEPSENTRY']._serialized_end=3143
-  _globals['_SNAPSHOTREQUEST']._serialized_start=3146
-  _globals['_SNAPSHOTREQUEST']._serialized_end=3337
-  _globals['_SNAPSHOTREQUEST_NEXTSTEPSENTRY']._serialized_start=3095
-  _globals['_SNAPSHOTREQUEST_NEXTSTEPSENTRY']._serialized_end=3143
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=3339
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=3392
-  _globals['_RESTOREREQUEST']._serialized_start=3394
-  _globals['_RESTOREREQUEST']._serialized_end=3457
-  _globals['_STORES']._serialized_start=3733
-  _globals['_STORES']._serialized_end=4715
+  _globals['_CONSISTENCY']._serialized_start=3641
+  _globals['_CONSISTENCY']._serialized_end=3748
+  _globals['_DURABILITY']._serialized_start=3751
+  _globals['_DURABILITY']._serialized_end=3912
+  _globals['_OPTIMIZER']._serialized_start=425
+  _globals['_OPTIMIZER']._serialized_end=821
+  _globals['_SGD']._serialized_start=823
+  _globals['_SGD']._serialized_end=909
+  _globals['_ADAM']._serialized_start=911
+  _globals['_ADAM']._serialized_end=1009
+  _globals['_ADAGRAD']._serialized_start=1011
+  _globals['_ADAGRAD']._serialized_end=1111
+  _globals['_ADAMW']._serialized_start=1113
+  _globals['_ADAMW']._serialized_end=1212
+  _globals['_LAMB']._serialized_start=1214
+  _globals['_LAMB']._serialized_end=1312
+  _globals['_REGISTERED']._serialized_start=1314
+  _globals['_REGISTERED']._serialized_end=1406
+  _globals['_TENSORSPEC']._serialized_start=1408
+  _globals['_TENSORSPEC']._serialized_end=1449
+  _globals['_STORE']._serialized_start=1452
+  _globals['_STORE']._serialized_end=2258
+  _globals['_CREATESTOREREQUEST']._serialized_start=2261
+  _globals['_CREATESTOREREQUEST']._serialized_end=2785
+  _globals['_GETSTOREREQUEST']._serialized_start=2787
+  _globals['_GETSTOREREQUEST']._serialized_end=2818
+  _globals['_LISTSTORESREQUEST']._serialized_start=2820
+  _globals['_LISTSTORESREQUEST']._serialized_end=2894
+  _globals['_LISTSTORESRESPONSE']._serialized_start=2896
+  _globals['_LISTSTORESRESPONSE']._serialized_end=2988
+  _globals['_FINISHRUNREQUEST']._serialized_start=2990
+  _globals['_FINISHRUNREQUEST']._serialized_end=3057
+  _globals['_DELETESTOREREQUEST']._serialized_start=3059
+  _globals['_DELETESTOREREQUEST']._serialized_end=3108
+  _globals['_PREPARESNAPSHOTREQUEST']._serialized_start=3110
+  _globals['_PREPARESNAPSHOTREQUEST']._serialized_end=3163
+  _globals['_PREPARESNAPSHOTRESPONSE']._serialized_start=3166
+  _globals['_PREPARESNAPSHOTRESPONSE']._serialized_end=3325
+  _globals['_PREPARESNAPSHOTRESPONSE_NEXTSTEPSENTRY']._serialized_start=3277
+  _globals['_PREPARESNAPSHOTRESPONSE_NEXTSTEPSENTRY']._serialized_end=3325
+  _globals['_SNAPSHOTREQUEST']._serialized_start=3328
+  _globals['_SNAPSHOTREQUEST']._serialized_end=3519
+  _globals['_SNAPSHOTREQUEST_NEXTSTEPSENTRY']._serialized_start=3277
+  _globals['_SNAPSHOTREQUEST_NEXTSTEPSENTRY']._serialized_end=3325
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=3521
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=3574
+  _globals['_RESTOREREQUEST']._serialized_start=3576
+  _globals['_RESTOREREQUEST']._serialized_end=3639
+  _globals['_STORES']._serialized_start=3915
+  _globals['_STORES']._serialized_end=4897
 # @@protoc_insertion_point(module_scope)

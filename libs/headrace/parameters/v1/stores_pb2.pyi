@@ -6,6 +6,7 @@ Parameter storage: shards of live parameters."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -112,6 +113,7 @@ class Optimizer(_message.Message):
     ADAM_FIELD_NUMBER: _builtins.int
     ADAGRAD_FIELD_NUMBER: _builtins.int
     LAMB_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     MAXIMUM_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     maximum_gradient_norm: _builtins.float
@@ -143,6 +145,10 @@ class Optimizer(_message.Message):
         """
 
     @_builtins.property
+    def registered(self) -> Global___Registered:
+        """An update of the user's own."""
+
+    @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """How the learning rate changes as training goes on. Unset: it stays as it is."""
 
@@ -154,14 +160,15 @@ class Optimizer(_message.Message):
         adam: Global___Adam | None = ...,
         adagrad: Global___Adagrad | None = ...,
         lamb: Global___Lamb | None = ...,
+        registered: Global___Registered | None = ...,
         schedule: _schedule_pb2.Schedule | None = ...,
         maximum_gradient_norm: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "registered", b"registered", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "maximum_gradient_norm", b"maximum_gradient_norm", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "adamw", b"adamw", "kind", b"kind", "lamb", b"lamb", "maximum_gradient_norm", b"maximum_gradient_norm", "registered", b"registered", "schedule", b"schedule", "sgd", b"sgd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad", "lamb"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adamw", "adam", "adagrad", "lamb", "registered"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -350,6 +357,41 @@ class Lamb(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lamb: _TypeAlias = Lamb  # noqa: Y015
+
+@_typing.final
+class Registered(_message.Message):
+    """An update that a module on the operator's allow-list defines (HEADRACE_PARAMETERS_ALLOWED_UPDATES; HEADRACE_TRAINING_ALLOWED_UPDATES without a
+    parameter server), else PERMISSION_DENIED (PROGRAM_NOT_ALLOWED). It is tried when the store is made: INVALID_ARGUMENT says what it does wrong. When it raises
+    later, the push is answered PROGRAM_FAILED, and nothing is applied.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size, > 0; the schedule applies to it."""
+    update: _builtins.str
+    """`module:attribute`: a class or function that is called with the config, or an instance."""
+    @_builtins.property
+    def config(self) -> _struct_pb2.Struct:
+        """Keyword arguments."""
+
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        update: _builtins.str = ...,
+        config: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "learning_rate", b"learning_rate", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Registered: _TypeAlias = Registered  # noqa: Y015
 
 @_typing.final
 class TensorSpec(_message.Message):
