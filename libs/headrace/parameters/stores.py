@@ -6,7 +6,13 @@ from typing import Self
 
 import grpc
 
-from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import (
+    members_pb2,
+    resharding_pb2,
+    resharding_pb2_grpc,
+    stores_pb2,
+    stores_pb2_grpc,
+)
 from headrace.rpc.channel import open_channel
 from headrace.rpc.pages import pages
 
@@ -23,6 +29,7 @@ class StoresClient:
         channel = open_channel(address) if isinstance(address, str) else address
         self._own_channel = channel if isinstance(address, str) else None
         self._stub = stores_pb2_grpc.StoresStub(channel)
+        self._resharding = resharding_pb2_grpc.ReshardingStub(channel)
         self._timeout_s = timeout_s
 
     def __enter__(self) -> Self:
@@ -67,3 +74,26 @@ class StoresClient:
         """Put a snapshot back."""
         request = stores_pb2.RestoreRequest(name=name, epoch=epoch, artifact=artifact)
         return self._stub.Restore(request, timeout=self._timeout_s)
+
+    def reshard(
+        self,
+        name: str,
+        *,
+        epoch: int,
+        shards: Sequence[str],
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        map_epoch: int = 1,
+    ) -> resharding_pb2.ReshardResponse:
+        """Let the shards at the addresses `add` join a store while workers go on, and those at `remove` leave.
+
+        Args:
+            shards: Addresses of all processes that hold a shard now; this one among them.
+            map_epoch: The epoch of the shard map that holds now.
+        Raises:
+            HeadraceError: As `Resharding.Reshard` says; the old map is in force.
+        """
+        request = resharding_pb2.ReshardRequest(
+            store=name, epoch=epoch, map_epoch=map_epoch, shards=shards, add=add, remove=remove
+        )
+        return self._resharding.Reshard(request, timeout=self._timeout_s)

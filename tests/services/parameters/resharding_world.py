@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import Aborted
-from headrace.parameters.client import ShardedStore
+from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.v1 import stores_pb2
-from headrace.parameters.v1.resharding_pb2 import ReshardRequest, ReshardResponse
-from headrace.parameters.v1.resharding_pb2_grpc import ReshardingStub
-from headrace.rpc.channel import open_channel
+from headrace.parameters.v1.resharding_pb2 import ReshardResponse
 from tests.services.parameters.parameter_server import NAME, ParameterServer, create_request
 
 SIZE = 9001  # more than there are blocks, and no multiple of their number
@@ -48,18 +46,15 @@ def reshard(
     map_epoch: int = 1,
     timeout_s: float = 20,
 ) -> ReshardResponse:
-    request = ReshardRequest(
-        store=NAME,
-        epoch=1,
-        map_epoch=map_epoch,
-        shards=list(map(address_of, shards)),
-        add=list(map(address_of, add)),
-        remove=list(map(address_of, remove)),
-    )
-    if isinstance(server, ParameterServer):
-        return ReshardingStub(server.channel).Reshard(request, timeout=timeout_s)
-    with open_channel(server) as channel:
-        return ReshardingStub(channel).Reshard(request, timeout=timeout_s)
+    with StoresClient(address_of(server), timeout_s=timeout_s) as stores:
+        return stores.reshard(
+            NAME,
+            epoch=1,
+            map_epoch=map_epoch,
+            shards=list(map(address_of, shards)),
+            add=list(map(address_of, add)),
+            remove=list(map(address_of, remove)),
+        )
 
 
 def reshard_when_free(server: ParameterServer, **change: Any) -> ReshardResponse:
