@@ -47,6 +47,14 @@ def up(
             show_default=False,
         ),
     ] = "",
+    object_storage_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file with options of the object stores that programs read data from.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Start all services on this machine; Ctrl-C stops them.
 
@@ -66,6 +74,7 @@ def up(
         port=port,
         training=tracking(tensorboard, mlflow),
         allowed_updates=allow_updates,
+        object_storage_file=object_storage_file,
     )
     refuse_taken_ports(specs)
     with suppress(KeyboardInterrupt), claimed(data_dir):

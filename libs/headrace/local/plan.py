@@ -34,6 +34,7 @@ def plan(
     take_port: Callable[[], int] = free_port,
     training: Mapping[str, str] | None = None,
     allowed_updates: str = "",
+    object_storage_file: Path | None = None,
 ) -> list[ProcessSpec]:
     """Return the processes in the order they are started.
 
@@ -43,10 +44,12 @@ def plan(
     Args:
         training: Further settings of the training nodes.
         allowed_updates: Modules, separated by commas, whose optimizers may run.
+        object_storage_file: Options of the object stores that data are read from, for training and optimization nodes.
     """
     registry, scheduler, inference = (
         join_address(_HOST, port + offset if port else take_port()) for offset in (1, 0, 2)
     )
+    reading = {"OBJECT_STORAGE_FILE": str(object_storage_file.resolve())} if object_storage_file else {}
     planner = _Planner(data_dir.resolve(), scheduler, registry, take_port)
     return [
         planner.service("registry", registry),
@@ -57,9 +60,10 @@ def plan(
             sizes.workers,
             ALLOW_ARCHIVES="true",
             ALLOWED_UPDATES=allowed_updates,
+            **reading,
             **(training or {}),
         ),
-        *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true"),
+        *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true", **reading),
         *planner.nodes("inference", sizes.replicas, first=inference),
     ]
 

@@ -70,3 +70,15 @@ def test_modules_whose_optimizers_may_run_are_told_where_they_run(
 
     told = {spec.name for spec in specs if "mine,ours.rules" in spec.environment.values()}
     assert told == {"parameters-0", "parameters-1", "training-0", "training-1"}
+
+
+def test_nodes_that_read_data_are_told_of_object_stores(tmp_path: Path, ports: Iterator[int]) -> None:
+    options = tmp_path / "storage.json"
+    specs = plan(tmp_path, Sizes(), take_port=lambda: next(ports), object_storage_file=options)
+    told = {
+        spec.name
+        for spec in specs
+        for name, value in spec.environment.items()
+        if name.endswith("_OBJECT_STORAGE_FILE") and value == str(options)
+    }
+    assert told == {"training-0", "training-1", "optimization-0"}
