@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks._durability import durability, recover
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
+from benchmarks._scale import scale, scale_stream
 from benchmarks._shards import AS_IT_IS, shard_process
 from benchmarks.compression import compression
 from benchmarks.harness import Case, main
@@ -193,6 +194,8 @@ if __name__ == "__main__":
             "recover": recover,
             "reshard": reshard,
             "sparse": sparse,
+            "scale": scale,
+            "scale_stream": scale_stream,
             "transfer": transfer,
             "step": step,
             "step_large": step_large,

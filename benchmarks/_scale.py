@@ -1,4 +1,4 @@
-"""What more workers and shards bring and cost: `python -m benchmarks.scale [shared_memory|stream] [--json]`.
+"""What more workers and shards bring and cost: `python -m benchmarks.parameters scale`, or `scale_stream`.
 
 1, 2 and 4 workers push gradients of 10M parameters to 1, 2 and 4 shards and pull the values (AdamW, BSP), all of them processes:
 
@@ -11,7 +11,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import count, islice, product
 from multiprocessing.connection import Connection
@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from benchmarks._shards import shard_process
-from benchmarks.harness import Case, main
+from benchmarks.harness import Case
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory
@@ -37,7 +37,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # never fork after gRPC has start
 
 
 @contextmanager
-def suite(*, shared_memory: bool) -> Iterator[Sequence[Case]]:
+def _suite(*, shared_memory: bool) -> Iterator[Sequence[Case]]:
     """Measure every number of workers with every number of shards; at most one of them has processes at a time."""
     cases: list[Case] = []
     for workers, shards in product(COUNTS, COUNTS):
@@ -146,8 +146,11 @@ def _own_bytes(server: psutil.Process) -> int:
     return own
 
 
-if __name__ == "__main__":
-    main(
-        "scale",
-        {"shared_memory": partial(suite, shared_memory=True), "stream": partial(suite, shared_memory=False)},
-    )
+def scale() -> AbstractContextManager[Sequence[Case]]:
+    """Through shared memory."""
+    return _suite(shared_memory=True)
+
+
+def scale_stream() -> AbstractContextManager[Sequence[Case]]:
+    """By streams."""
+    return _suite(shared_memory=False)
