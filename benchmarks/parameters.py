@@ -9,11 +9,13 @@ DistributedDataParallel over gloo in the same workers, with the same model and d
 
 durability, recover: what it costs to lose nothing; see `benchmarks._durability`.
 
-sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks.sparse`. It takes 7 GB of memory.
+sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks._sparse`. It takes 7 GB of memory.
 
-reshard: how long a shard takes to join a store of 256 MB under load, and how long pushes wait; see `benchmarks.resharding`.
+scale, scale_stream: what more workers and shards bring and cost; see `benchmarks._scale`.
 
-compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks.compression`.
+reshard: how long a shard takes to join a store of 256 MB under load, and how long pushes wait; see `benchmarks._resharding`.
+
+compression: what filters cost, and below which bandwidth each is worth it; see `benchmarks._compression`.
 """
 
 import functools
@@ -24,14 +26,14 @@ from itertools import count
 
 import numpy as np
 
+from benchmarks._compression import compression
 from benchmarks._durability import durability, recover
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
+from benchmarks._resharding import reshard
 from benchmarks._scale import scale, scale_stream
 from benchmarks._shards import AS_IT_IS, shard_process
-from benchmarks.compression import compression
+from benchmarks._sparse import sparse
 from benchmarks.harness import Case, main
-from benchmarks.resharding import reshard
-from benchmarks.sparse import sparse
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.malloc import keep_freed_memory

@@ -164,13 +164,13 @@ class Server(grpc.Server):
         """
         self._health.leave()
         finished = self._admission.drain(bound_s)
-        self.lanes.close()
+        self.lanes.close(at_once=not finished)
         self._server.stop(LAST_WORDS_S if finished else 0).wait(LAST_WORDS_S * 2)
         return finished or self._admission.drain(LAST_WORDS_S)
 
     def stop(self, grace: float | None) -> threading.Event:
         """Stop as `grpc.Server.stop` does, without the good order of `drain`."""
-        self.lanes.close()
+        self.lanes.close(at_once=True)
         return self._server.stop(grace)
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:

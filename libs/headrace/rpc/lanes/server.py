@@ -79,8 +79,12 @@ class Lanes:
                 self._invited.popitem(last=False)
             return lane_pb2.Lane(socket=self._name, token=token)
 
-    def close(self) -> None:
-        """Hang up on everybody."""
+    def close(self, *, at_once: bool) -> None:
+        """Hang up on everybody.
+
+        Args:
+            at_once: Also on those who wait for an answer; else they get it first.
+        """
         with self._lock:
             self._closed = True
             listening, lanes = self._listening, list(self._open.values())
@@ -89,7 +93,7 @@ class Lanes:
             with suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         for lane in lanes:
-            lane.hang_up()
+            lane.hang_up(socket.SHUT_RDWR if at_once else socket.SHUT_RD)
 
     def _listen(self) -> None:
         if not _HANG_UP:
@@ -191,10 +195,10 @@ class _Lane:
         if serving:
             serving.end()
 
-    def hang_up(self) -> None:
-        """Break the connection."""
+    def hang_up(self, how: int) -> None:
+        """Hear nothing more (SHUT_RD), which ends the lane when the answer it owes is out; or break it off (SHUT_RDWR)."""
         with suppress(OSError):
-            self._connected.shutdown(socket.SHUT_RDWR)
+            self._connected.shutdown(how)
 
     def _answer(self, request: lane_pb2.LaneRequest) -> lane_pb2.LaneResponse:
         context = LaneContext(self._opener, request.metadata, request.timeout_s)
