@@ -28,15 +28,22 @@ class Reaper:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._left = list(KILL_AT)
+        self._killed: set[int] = set()
         self.messages: list[str] = []
 
     def on_job(self, job: Job) -> None:
         self.messages.append(job.message)
-        if self._left and job.progress.step >= self._left[0]:
+        pids = {
+            self._supervisor.pid(spec.name)
+            for spec in self._supervisor.specs
+            if spec.name.startswith("parameters")
+        }
+        # Not before those of the last time are back: progress that was on its way may tell of a later step.
+        if self._left and job.progress.step >= self._left[0] and not pids & self._killed:
             self._left.pop(0)
-            for spec in self._supervisor.specs:
-                if spec.name.startswith("parameters"):
-                    os.kill(self._supervisor.pid(spec.name), signal.SIGKILL)
+            self._killed |= pids
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
 
 
 def patient(spec: ProcessSpec) -> ProcessSpec:
