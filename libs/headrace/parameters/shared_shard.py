@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
@@ -11,16 +10,15 @@ from headrace.errors import (
     HeadraceError,
     ShapeMismatch,
     SharedMemoryUnavailable,
-    TooManyCalls,
     Unavailable,
     Unimplemented,
 )
 from headrace.parameters.answers import Received
+from headrace.parameters.lane_stub import LaneStub
 from headrace.parameters.operation import Operation
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_memory_pb2_grpc
 from headrace.parameters.wire import Piece, pulled_from_proto, push_pulled_from_proto
-from headrace.rpc.lanes.channel import LaneChannel
 
 _RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
 _MAPPED = (
@@ -42,12 +40,6 @@ class AnswerFuture(Protocol[Answer_co]):
         """Wait for the answer."""
 
 
-@dataclass(frozen=True)
-class _ByLane:
-    channel: LaneChannel
-    stub: shared_memory_pb2_grpc.SharedMemoryStub
-
-
 class SharedShard:
     """One shard, as `headrace.parameters.shard.ShardClient` sees it.
 
@@ -56,9 +48,7 @@ class SharedShard:
     """
 
     def __init__(self, channel: grpc.Channel, store: str, *, epoch: int, worker: int) -> None:
-        self._direct = shared_memory_pb2_grpc.SharedMemoryStub(channel)
-        self._by_lane: _ByLane | None = None
-        self._lanes_refused = False
+        self._stub = LaneStub(channel, store, shared_memory_pb2_grpc.SharedMemoryStub)
         self._store = store
         self._epoch = epoch
         self._worker = worker
@@ -72,7 +62,7 @@ class SharedShard:
     ) -> parameters_pb2.PushResponse:
         """Lend the shard its part of a gradient; return what it answers."""
         request = shared_memory_pb2.PushSharedRequest(store=self._store, header=header, gradient=gradient)
-        call = self._stub(operation).PushShared.future(request, timeout=operation.remaining_s)
+        call = self._stub.for_call(operation).PushShared.future(request, timeout=operation.remaining_s)
         return self._answer(operation, call).response
 
     def push_pull(
@@ -87,7 +77,7 @@ class SharedShard:
         None: the gradient is taken, but the values were overwritten before they were copied.
         """
         request = shared_memory_pb2.PushPullSharedRequest(store=self._store, header=header, gradient=gradient)
-        call = self._stub(operation).PushPullShared.future(request, timeout=operation.remaining_s)
+        call = self._stub.for_call(operation).PushPullShared.future(request, timeout=operation.remaining_s)
         answer = self._answer(operation, call)
         if not self._copy(answer.values, values, sum(piece.values.size for piece in values)):
             return None
@@ -107,7 +97,7 @@ class SharedShard:
             known=asked.known if asked.HasField("known") else None,
         )
         for _ in range(_COPIES):
-            call = self._stub(operation).PullShared.future(request, timeout=operation.remaining_s)
+            call = self._stub.for_call(operation).PullShared.future(request, timeout=operation.remaining_s)
             answer = self._answer(operation, call)
             if answer.response.not_modified or self._copy(answer.values, pieces, length):
                 return pulled_from_proto(answer.response)
@@ -117,36 +107,14 @@ class SharedShard:
         """Tell the shard that the worker's segment is not needed any more, if it listens."""
         request = shared_memory_pb2.ReleaseSharedRequest(store=self._store, worker=self._worker, nonce=nonce)
         try:
-            self._direct.ReleaseShared(request, timeout=_RELEASE_S)
+            self._stub.direct.ReleaseShared(request, timeout=_RELEASE_S)
         except HeadraceError:
             return
 
     def forget(self) -> None:
         """Let go of the shard's memory, and of the lane."""
         self._mapped.clear()
-        if self._by_lane:
-            self._by_lane.channel.close()
-        self._by_lane = None
-
-    def _stub(self, operation: Operation) -> shared_memory_pb2_grpc.SharedMemoryStub:
-        """Return what to call by: the lane, or gRPC where there is none or another thread's call has it."""
-        if self._by_lane and not self._by_lane.channel.is_open:
-            self._by_lane = None
-        if not self._by_lane and not self._lanes_refused:
-            self._by_lane = self._open_lane(operation)
-        if self._by_lane and self._by_lane.channel.is_free:
-            return self._by_lane.stub
-        return self._direct
-
-    def _open_lane(self, operation: Operation) -> "_ByLane | None":
-        request = shared_memory_pb2.OpenLaneRequest(store=self._store)
-        call = self._direct.OpenLane.future(request, timeout=operation.remaining_s)
-        try:
-            channel = LaneChannel(self._answer(operation, call).lane)
-        except (SharedMemoryUnavailable, TooManyCalls):
-            self._lanes_refused = True
-            return None
-        return _ByLane(channel, shared_memory_pb2_grpc.SharedMemoryStub(channel.for_stubs))
+        self._stub.close()
 
     def _answer(self, operation: Operation, call: AnswerFuture[Answer_co]) -> Answer_co:
         try:
