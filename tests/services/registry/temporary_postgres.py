@@ -62,6 +62,9 @@ def temporary_postgres() -> Iterator[TemporaryPostgres]:
 
 
 def _run(*command: str) -> None:
-    account = ACCOUNT if os.getuid() == 0 else None
+    # By `setpriv`, not by `run(user=...)`: with that Python forks, and what libraries do in a forked process may crash it; else it calls vfork.
+    become = (
+        ("setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups") if os.getuid() == 0 else ()
+    )
     # Not into a pipe: the server inherits it, and `run` would wait for the server to close it.
-    subprocess.run(command, check=True, user=account, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run((*become, *command), check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)

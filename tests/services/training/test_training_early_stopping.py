@@ -76,6 +76,7 @@ def test_all_ranks_end_early_and_the_best_values_become_the_version(running: Wor
 @pytest.mark.parametrize("ask", [over_store(), all_reduce], ids=["bsp", "all-reduce"])
 def test_synchronous_ranks_end_in_the_step_in_which_patience_did(running: World, ask: Ask) -> None:
     tasks = running.run(*selecting(ask(running, {"evaluate_every_steps": EVERY}), Selection(patience=2)))
+    assert tasks[0].state == TaskState.TASK_STATE_SUCCEEDED, tasks[0].failure
     assert [tasks[0].best.step, tasks[0].progress.step] == [BEST, END]
     assert (
         END - 1 <= tasks[1].progress.step <= END
