@@ -10,14 +10,12 @@ from headrace.errors import ShapeMismatch
 from headrace.names import StoreName
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
+from headrace.parameters.row_lending import KEY_VALUES, rounded
 from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.live import LiveStore
 from headrace_parameters.recycled import PrivateMemory, Recycled
-
-KEY_VALUES = 2  # a key takes the place of two float32
-_LEAST_BITS = 16  # 256 KiB
 
 
 class RowSegments:
@@ -57,7 +55,7 @@ class RowSegments:
         Raises:
             SharedMemoryUnavailable, ShapeMismatch, Cancelled: As `GradientSegments.read`.
         """
-        _, copy = self._copies.take(_rounded(where.count))
+        _, copy = self._copies.take(rounded(where.count))
         for values in self._written.read(store, worker, where):
             copy[: where.count] = values
         return copy[: where.count]
@@ -95,7 +93,7 @@ class _AnswerMemory:
     def reserve(self, count: int) -> OwnSegment:
         """Return a segment with room for `count` values, whose readers know by its sequence that it is written again."""
         if self.segment is None or self.segment.capacity < count:
-            self.segment = OwnSegment(_rounded(count))
+            self.segment = OwnSegment(rounded(count))
         self.answers += 1
         self.segment.sequence = self.answers
         return self.segment
@@ -132,8 +130,3 @@ class Answer:
         return SharedValues(
             segment=self._segment.describe(), sequence=self._segment.sequence, count=self._count
         )
-
-
-def _rounded(count: int) -> int:
-    """Return a power of two, so that a batch that is a little larger needs no other segment."""
-    return 1 << max(_LEAST_BITS, (count - 1).bit_length())

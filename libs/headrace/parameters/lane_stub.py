@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import grpc
 
-from headrace.errors import SharedMemoryUnavailable, TooManyCalls, Unimplemented
+from headrace.errors import SharedMemoryUnavailable, TooManyCalls, Unavailable, Unimplemented
 from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import shared_memory_pb2, shared_memory_pb2_grpc
 from headrace.rpc.lanes.channel import LaneChannel
@@ -30,16 +30,23 @@ class LaneStub(Generic[Stub]):
         self._by_lane: Stub | None = None
         self._refused = False
 
-    def for_call(self, operation: Operation) -> Stub:
+    def for_call(self, operation: Operation, lost: Callable[[], object]) -> Stub:
         """Return what to call by: the lane, or gRPC where there is none or another thread's call has it.
 
+        Args:
+            lost: Called if the process cannot be reached: it may be gone, and nobody else keeps its memory.
         Raises:
+            Unavailable: The process cannot be reached.
             SharedMemoryUnavailable: The process shares no memory, and so has no lanes.
         """
         if self._lane and not self._lane.is_open:
             self.close()
         if self._lane is None and not self._refused:
-            self._open(operation)
+            try:
+                self._open(operation)
+            except Unavailable:
+                lost()
+                raise
         if self._by_lane is not None and self._lane and self._lane.is_free:
             return self._by_lane
         return self.direct

@@ -91,7 +91,12 @@ class RowLender:
     def _reserve(self, count: int) -> OwnSegment | None:
         if self._enabled and (self._segment is None or self._segment.capacity < count):
             try:
-                self._segment = OwnSegment(1 << max(_LEAST_BITS, (count - 1).bit_length()))
+                self._segment = OwnSegment(rounded(count))
             except SharedMemoryUnavailable:
                 self._enabled = False
         return self._segment if self._enabled else None
+
+
+def rounded(count: int) -> int:
+    """Return a power of two, so that a batch that is a little larger needs no other segment."""
+    return 1 << max(_LEAST_BITS, (count - 1).bit_length())

@@ -104,7 +104,7 @@ class RowShardClient:
                 gradients=gradient.lent_gradients,
             )
             try:
-                stub = self._shared.for_call(operation)
+                stub = self._shared.for_call(operation, self._lose)
                 call = stub.PushRowsShared.future(request, timeout=operation.remaining_s)
                 return _taken(self._answer(operation, call).response)
             except SharedMemoryUnavailable as why:
@@ -132,7 +132,7 @@ class RowShardClient:
                 keys=asked.lent_keys,
             )
             try:
-                stub = self._shared.for_call(operation)
+                stub = self._shared.for_call(operation, self._lose)
                 call = stub.PullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
                 copied = self._copy(answer.values, asked)
@@ -173,7 +173,7 @@ class RowShardClient:
                 pull_keys=asked.lent_keys,
             )
             try:
-                stub = self._shared.for_call(operation)
+                stub = self._shared.for_call(operation, self._lose)
                 call = stub.PushPullRowsShared.future(request, timeout=operation.remaining_s)
                 answer = self._answer(operation, call)
                 copied = self._copy(answer.values, asked)
@@ -205,9 +205,14 @@ class RowShardClient:
         self._forget_shared()
 
     def _forget_shared(self) -> None:
+        self._lose()
+        self._shared = None
+
+    def _lose(self) -> None:
+        """Let go of the shard's memory and of the lane; the next call finds others."""
         if self._shared:
             self._shared.close()
-        self._shared, self._mapped = None, None
+        self._mapped = None
 
     def _answer(self, operation: Operation, call: _Future[Answer_co]) -> Answer_co:
         try:
@@ -215,9 +220,7 @@ class RowShardClient:
         except Unimplemented as error:
             raise SharedMemoryUnavailable(f"the service knows no shared memory: {error.message}") from error
         except Unavailable:
-            self._mapped = None  # the process may be gone, and nobody else keeps its memory
-            if self._shared:
-                self._shared.close()
+            self._lose()  # the process may be gone, and nobody else keeps its memory
             raise
         self.shares_memory = True
         return answer

@@ -62,7 +62,9 @@ class SharedShard:
     ) -> parameters_pb2.PushResponse:
         """Lend the shard its part of a gradient; return what it answers."""
         request = shared_memory_pb2.PushSharedRequest(store=self._store, header=header, gradient=gradient)
-        call = self._calls(operation).PushShared.future(request, timeout=operation.remaining_s)
+        call = self._stub.for_call(operation, self.forget).PushShared.future(
+            request, timeout=operation.remaining_s
+        )
         return self._answer(operation, call).response
 
     def push_pull(
@@ -77,7 +79,9 @@ class SharedShard:
         None: the gradient is taken, but the values were overwritten before they were copied.
         """
         request = shared_memory_pb2.PushPullSharedRequest(store=self._store, header=header, gradient=gradient)
-        call = self._calls(operation).PushPullShared.future(request, timeout=operation.remaining_s)
+        call = self._stub.for_call(operation, self.forget).PushPullShared.future(
+            request, timeout=operation.remaining_s
+        )
         answer = self._answer(operation, call)
         if not self._copy(answer.values, values, sum(piece.values.size for piece in values)):
             return None
@@ -97,7 +101,9 @@ class SharedShard:
             known=asked.known if asked.HasField("known") else None,
         )
         for _ in range(_COPIES):
-            call = self._calls(operation).PullShared.future(request, timeout=operation.remaining_s)
+            call = self._stub.for_call(operation, self.forget).PullShared.future(
+                request, timeout=operation.remaining_s
+            )
             answer = self._answer(operation, call)
             if answer.response.not_modified or self._copy(answer.values, pieces, length):
                 return pulled_from_proto(answer.response)
@@ -115,13 +121,6 @@ class SharedShard:
         """Let go of the shard's memory, and of the lane."""
         self._mapped.clear()
         self._stub.close()
-
-    def _calls(self, operation: Operation) -> shared_memory_pb2_grpc.SharedMemoryStub:
-        try:
-            return self._stub.for_call(operation)
-        except Unavailable:
-            self.forget()  # the process may be gone, and nobody else keeps its memory
-            raise
 
     def _answer(self, operation: Operation, call: AnswerFuture[Answer_co]) -> Answer_co:
         try:

@@ -14,6 +14,8 @@ import pytest
 
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.tables import ShardedTables
+from headrace.parameters.v1.tables_pb2 import RowOptimizer, RowSgd
 from tests.services.parameters.parameter_process import REPOSITORY_ENVIRONMENT, service_process
 from tests.services.parameters.parameter_server import NAME, create_request
 
@@ -177,3 +179,22 @@ def test_a_worker_that_may_not_see_the_memory_uses_streams_by_itself(stranger: s
 
     assert done.stdout.startswith("-2.0 " * 10 + "stream cannot open /proc/"), done.stdout + done.stderr
     assert "as one user, in one container" in done.stdout
+
+
+def test_a_shard_of_a_table_that_was_killed_leaves_no_memory_behind_either() -> None:
+    mapped = _mapped(os.getpid(), "r--s")
+    with service_process("parameters") as (address, process):
+        request = create_request(learning_rate=1)
+        request.tables.add(name="users", dim=4, optimizer=RowOptimizer(sgd=RowSgd(learning_rate=1)))
+        with StoresClient(address) as stores:
+            stores.create(request)
+        with ShardedTables([address], NAME, epoch=1, worker=0, timeout_s=10) as tables:
+            tables.pull_rows("users", np.array([1, 2], np.uint64))
+            assert len(_mapped(os.getpid(), "r--s") - mapped) == 1
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+            with pytest.raises(Exception, match=r"cannot reach|did not answer"):
+                tables.pull_rows("users", np.array([1, 2], np.uint64))
+
+            assert not _mapped(os.getpid(), "r--s") - mapped
