@@ -18,6 +18,8 @@ from headrace.errors import (
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.25  # a shard that was killed is back within seconds, and its workers wait for it
 
+_STOPPED = "the call was stopped, because another shard failed or the client was closed"
+
 
 class Cancellable(Protocol):
     """A running gRPC call."""
@@ -84,9 +86,11 @@ class Operation:
                 return work()
             # A server that stops under a call ends it as cancelled; then another try is right too.
             except (Unavailable, TooManyCalls, Cancelled, NotPrimary) as error:
+                if self._stopped.is_set():  # what a call meets then says nothing about its server
+                    raise Cancelled(_STOPPED) from error
                 elsewhere = turn(error)
                 hopeless = isinstance(error, NotPrimary) and not elsewhere
-                if hopeless or self._stopped.is_set() or pause_s >= self.remaining_s:
+                if hopeless or pause_s >= self.remaining_s:
                     raise
                 self._stopped.wait(pause_s)
             except QuotaExceeded as error:  # of memory, which waiting does not bring, or of a rate
@@ -98,6 +102,6 @@ class Operation:
 
     def _check(self) -> None:
         if self._stopped.is_set():
-            raise Cancelled("the call was stopped, because another shard failed or the client was closed")
+            raise Cancelled(_STOPPED)
         if not self.remaining_s:
             raise DeadlineExceeded(f"no answer within {self._timeout_s:g} s; allow more time")
