@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import structlog
 
 from headrace.errors import HeadraceError
+from headrace.parameters.cut import latest
 from headrace.parameters.v1 import resharding_pb2
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
-from headrace_parameters.core.boundary import Boundary, Standing, complete_gradients
-from headrace_parameters.moving_wire import boundary_to_proto, plan_to_proto, standing_from_proto
+from headrace_parameters.core.standing import Standing, complete_gradients
+from headrace_parameters.moving_wire import plan_to_proto, standing_from_proto
 from headrace_parameters.participant import FetchParts, Participant
 from headrace_parameters.peers import Peers, Steps
 
@@ -73,10 +74,10 @@ class Coordinator:
         first = ParticipateRequest(
             store=str(store.config.name), epoch=store.config.epoch, hold=plan_to_proto(plan)
         )
-        boundary = Boundary.of(company.stand(first, store.standing))
+        cut = latest([standing.cut for standing in company.stand(first, store.standing)])
         settled = company.stand(
-            ParticipateRequest(settle=boundary_to_proto(boundary)),
-            lambda: own.settle(boundary, self._timeout_s, lambda: True),
+            ParticipateRequest(settle=resharding_pb2.Settle(next_steps=cut)),
+            lambda: own.settle(cut, self._timeout_s, lambda: False),
         )
         workers = sorted(complete_gradients(settled))
         company.do(

@@ -1,24 +1,18 @@
-"""Keeps pushes out of a shard while all shards of a store come to one moment, so that a snapshot of them is consistent."""
+"""Keeps pushes out of a shard while all shards of a store come to one cut: to be saved there, or for values to move."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from headrace.errors import Aborted, FailedPrecondition
-from headrace_parameters.core.shard import Shard
+from headrace.errors import Aborted, Unavailable
+from headrace.parameters.cut import Cut, behind
 
-HOLD_S = 2.0  # who began a snapshot and is gone keeps the run waiting no longer
+HOLD_S = 2.0  # of a snapshot: who began it and is gone keeps the run waiting no longer
+# Longer than a resharding takes; whoever waits longer is told to come again, so that no thread is kept for good.
+LONGEST_WAIT_S = 60.0
 
-# A moment that all shards can stop at: the step that each worker pushes next; under BSP the version, for all workers alike.
-Cut = Mapping[int, int]
-
-
-def where(shard: Shard) -> Cut:
-    """Say where a shard is; FailedPrecondition if it has no values yet."""
-    published = shard.published
-    if published is None:
-        raise FailedPrecondition(f"{shard.config.name} has no values to save yet; call Initialize first")
-    return {worker: shard.next_step(worker, published) for worker in shard.members.workers}
+NOTHING: Cut = {}  # a cut that no push comes before
 
 
 class Gate:
@@ -35,9 +29,9 @@ class Gate:
         self._cut: Cut | None = None
         self._until = 0.0
 
-    def hold(self, cut: Cut) -> Cut:
-        """Let nothing behind `cut` in until `open`, or for `HOLD_S`; return it."""
-        self._cut, self._until = cut, self._now() + HOLD_S
+    def hold(self, cut: Cut, for_s: float = math.inf) -> Cut:
+        """Let nothing behind `cut` in until `open`, or for so long; return it."""
+        self._cut, self._until = cut, self._now() + for_s
         self._moved.notify_all()
         return cut
 
@@ -47,36 +41,58 @@ class Gate:
         self._moved.notify_all()
 
     def enter(self, step: int, worker: int | None = None) -> None:
-        """Wait until a push may be taken, or all workers' step be completed."""
-        while self._cut is not None and self._now() < self._until:
-            last = max(self._cut.values()) if worker is None else self._cut.get(worker, 0)
-            if step < last:
-                return
-            self._moved.wait(self._until - self._now())
+        """Wait until a push may be taken, or all workers' step be completed.
+
+        Raises:
+            Unavailable: It still may not after a minute.
+        """
+        deadline = self._now() + LONGEST_WAIT_S
+        while self._keeps_out(step, worker):
+            now = self._now()
+            if now >= deadline:
+                raise Unavailable("the store's shards are held for long; the same call may work soon")
+            self._moved.wait(min(self._until, deadline) - now)
+
+    def _keeps_out(self, step: int, worker: int | None) -> bool:
+        if self._cut is None or self._now() >= self._until:
+            return False
+        first = max(self._cut.values(), default=0) if worker is None else self._cut.get(worker, 0)
+        return step >= first
 
     def moved(self) -> None:
-        """Tell that something was taken."""
+        """Tell that something was taken, or that whoever waits shall look again."""
         if self._cut is not None:
             self._moved.notify_all()
 
-    def reach(self, cut: Cut, progress: Callable[[], Cut]) -> None:
-        """Wait until the shard is at `cut`; when the caller lets go of the lock, everything is let in again.
+    def reach(
+        self,
+        cut: Cut,
+        position: Callable[[], Cut],
+        timeout_s: float,
+        over: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Hold the shard at `cut`, for good, and return once it is there, or will not be; return whether it is.
 
         Args:
-            progress: Where the shard is.
+            position: Where the shard is.
+            over: Whether nobody wants it any more; asked again whenever something has moved.
+        """
+        self.hold(cut)
+        self._moved.wait_for(lambda: self._cut is not cut or over() or not behind(position(), cut), timeout_s)
+        return not behind(position(), cut)
+
+    def meet(self, cut: Cut, position: Callable[[], Cut]) -> None:
+        """Wait until the shard is at `cut`; when the caller lets go of the lock, everything is let in again.
+
         Raises:
             Aborted: It is beyond, because it was held for too long; or it did not come so far, because a worker is gone.
         """
-        self.hold(cut)
-
-        def behind() -> dict[int, int]:
-            return {worker: step for worker, step in progress().items() if step < cut.get(worker, 0)}
-
-        self._moved.wait_for(lambda: self._cut is not cut or not behind(), HOLD_S)
-        self.open()
-        if missing := behind():
+        self.reach(cut, position, HOLD_S)
+        if self._cut is cut:  # else somebody else holds the shard by now
+            self.open()
+        if missing := behind(position(), cut):
             raise Aborted(
-                f"the shards are not at one moment: pushes of workers {sorted(missing)} are on some of them alone; repeat the snapshot"
+                f"the shards are not at one moment: pushes of workers {missing} are on some of them alone; repeat the snapshot"
             )
-        if dict(progress()) != dict(cut):
+        if dict(position()) != dict(cut):
             raise Aborted("the shards are not at one moment: this one has gone on; repeat the snapshot")

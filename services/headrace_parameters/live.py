@@ -3,15 +3,15 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from headrace.errors import Aborted, DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
+from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
-from headrace_parameters.core.boundary import Standing
 from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.exchange import of_version
 from headrace_parameters.core.joint import Measured
@@ -19,8 +19,9 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
+from headrace_parameters.core.standing import Standing
 from headrace_parameters.core.state import ShardState
-from headrace_parameters.gate import Cut, Gate, where
+from headrace_parameters.gate import HOLD_S, NOTHING, Gate
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.lateness import too_late
 from headrace_parameters.live_tables import LiveTables
@@ -28,7 +29,6 @@ from headrace_parameters.news import News
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 from headrace_parameters.shard_view import ShardView
-from headrace_parameters.turnstile import Turnstile
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ class LiveStore(ShardView):
         self._changing = threading.Lock()
         self.gate = Gate(self._changing)
         self.news = News()
-        self.turnstile = Turnstile(config.consistency)
         self.next_map: ShardMap | None = None  # the one that is being made
 
     @property
@@ -107,8 +106,7 @@ class LiveStore(ShardView):
         """Let these workers' gradients count from now on; calls of an older generation that wait end with MembersChanged."""
         with self._changing:
             self.check_serves()
-            if self.next_map:
-                raise Unavailable(f"values of {self.config.name} move between its shards; try again soon")
+            self._check_stays()
             before, published = self._shard.members, self._shard.published
             if before.followed_by(generation, workers, 0) is before:
                 return
@@ -159,14 +157,10 @@ class LiveStore(ShardView):
     @contextmanager
     def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
         """Have the shard alone for a change that belongs to this step, as soon as it may come; None: of all workers."""
-        while True:
-            self.turnstile.wait(worker or 0, step)
-            with self._changing:
-                self.gate.enter(step, worker)
-                self.check_serves()
-                if self.turnstile.admits(worker or 0, step):
-                    yield
-                    return
+        with self._changing:
+            self.gate.enter(step, worker)
+            self.check_serves()
+            yield
 
     def _seal(self, push: Push) -> Sealed | None:
         """Prepare the record of a push; None if nobody keeps one."""
@@ -224,13 +218,24 @@ class LiveStore(ShardView):
         """Take no further push for a while, and say where the shard is, so that `state` finds all shards at one moment."""
         with self._changing:
             self.check_serves()
-            return self.gate.hold(where(self._shard))
+            self._check_stays()
+            if self._shard.published is None:
+                raise FailedPrecondition(
+                    f"{self.config.name} has no values to save yet; call Initialize first"
+                )
+            return self.gate.hold(self._shard.cut(), HOLD_S)
+
+    def _check_stays(self) -> None:
+        """Raise Unavailable while values move to other shards."""
+        if self.next_map:
+            raise Unavailable(f"values of {self.config.name} move between its shards; try again soon")
 
     def state(self, cut: Cut | None = None) -> ShardState:
         """Return a copy of everything, of one moment: as soon as the shard is at `cut`, after `hold`; Aborted if it is not in time."""
         with self._changing:
             if cut:
-                self.gate.reach(cut, lambda: where(self._shard))
+                self._check_stays()
+                self.gate.meet(cut, self._shard.cut)
             self.check_serves()
             state, made = replace(self._shard.state(), tables=self.tables.states()), self._made()
         self._tell(made)
@@ -304,7 +309,6 @@ class LiveStore(ShardView):
         with self._changing:
             self.news.end(why)
             self.gate.open()
-        self.turnstile.open()  # so that whoever waits there hears of it
         self.tables.end(why)
 
     @property
@@ -313,7 +317,7 @@ class LiveStore(ShardView):
         return self.news.alive
 
     def begin_move(self, next_map: ShardMap) -> None:
-        """Hold the shard for the next map: nothing is applied from now on, but for what the turnstile lets pass.
+        """Hold the shard for the next map: nothing is applied from now on, but for what `settle` lets in.
 
         Raises:
             Aborted: It is held already.
@@ -325,13 +329,31 @@ class LiveStore(ShardView):
                     f"values of {self.config.name} are moving already, to shard map {self.next_map.epoch}; wait until they have"
                 )
             self.next_map = next_map
-            self.turnstile.close()
+            self.gate.hold(NOTHING)
+
+    def settle(self, cut: Cut, timeout_s: float, over: Callable[[], bool]) -> bool:
+        """Let in what lies before `cut`, and return whether the shard came there in time, after `begin_move`.
+
+        Args:
+            over: Whether nobody wants it any more; `look_again` when that becomes true.
+        """
+        with self._changing:
+            arrived = self.gate.reach(cut, self._shard.cut, timeout_s, over)
+            self.check_serves()
+            made = self._made()
+        self._tell(made)
+        return arrived
+
+    def look_again(self) -> None:
+        """Let `settle` see whether it is over."""
+        with self._changing:
+            self.gate.moved()
 
     def give_up_move(self) -> None:
         """Go on as if nothing had been."""
         with self._changing:
             self.next_map = None
-            self.turnstile.open()
+            self.gate.open()
 
     def standing(self) -> Standing:
         """Say where the shard is in the run."""
@@ -339,13 +361,8 @@ class LiveStore(ShardView):
             self.check_serves()
             return self._shard.standing()
 
-    @property
-    def clocks(self) -> Mapping[int, int]:
-        """Each worker's next step."""
-        return self._shard.standing().clocks
-
     def part(self, workers: Collection[int]) -> Part:
-        """Return what of the shard can move, while the turnstile is closed."""
+        """Return what of the shard can move, after `begin_move`."""
         return self._shard.part(workers)
 
     def hand_over(self, swap: Callable[[], None], why: HeadraceError) -> None:
@@ -359,7 +376,6 @@ class LiveStore(ShardView):
             swap()
             self.news.end(why)
             self.gate.open()
-        self.turnstile.open()
 
     def forget_files(self) -> None:
         """Remove what is on the disk, after `end`."""

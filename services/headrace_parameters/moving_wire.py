@@ -3,9 +3,9 @@
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import resharding_pb2
 from headrace.parameters.wire import layout_from_proto, layout_to_proto, map_from_proto, map_to_proto
-from headrace_parameters.core.boundary import Boundary, Standing
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.part import Facts
+from headrace_parameters.core.standing import Standing
 from headrace_parameters.participant import Plan
 
 
@@ -34,24 +34,12 @@ def plan_from_proto(hold: resharding_pb2.Hold) -> Plan:
 
 def standing_to_proto(standing: Standing) -> resharding_pb2.Standing:
     """Write where a shard is."""
-    return resharding_pb2.Standing(
-        version=standing.version, clocks=standing.clocks, pending=sorted(standing.pending)
-    )
+    return resharding_pb2.Standing(next_steps=standing.cut, pending=sorted(standing.pending))
 
 
 def standing_from_proto(standing: resharding_pb2.Standing) -> Standing:
     """Read where a shard is."""
-    return Standing(standing.version, dict(standing.clocks), frozenset(standing.pending))
-
-
-def boundary_to_proto(boundary: Boundary) -> resharding_pb2.Settle:
-    """Write a boundary."""
-    return resharding_pb2.Settle(version=boundary.version, clocks=boundary.clocks)
-
-
-def boundary_from_proto(settle: resharding_pb2.Settle) -> Boundary:
-    """Read a boundary."""
-    return Boundary(settle.version, dict(settle.clocks))
+    return Standing(dict(standing.next_steps), frozenset(standing.pending))
 
 
 def facts_to_proto(facts: Facts) -> resharding_pb2.PartFacts:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headrace.errors import DeadlineExceeded, FailedPrecondition
+from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import shared
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of, state_bytes
 from headrace_parameters.assembly import Assembly
-from headrace_parameters.core.boundary import Boundary, Standing
 from headrace_parameters.core.config import Durability
 from headrace_parameters.core.shard import Shard
+from headrace_parameters.core.standing import Standing
 from headrace_parameters.live import LiveStore
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.table import StoreTable
@@ -90,29 +91,18 @@ class Participant:
         """Whether the shard has values before the resharding."""
         return self._shard in self.plan.now.shards
 
-    def settle(self, boundary: Boundary, timeout_s: float, wanted: Callable[[], bool]) -> Standing:
+    def settle(self, cut: Cut, timeout_s: float, over: Callable[[], bool]) -> Standing:
         """Let the shard apply what others have applied, and return where it is then.
 
         Raises:
             DeadlineExceeded: Workers did not bring it there in time.
         """
-        consistency = self.store.config.consistency
-        if not self.has_values:
-            return self.store.standing()
-
-        def reached() -> bool:
-            version = self.store.published.version if self.store.published else 0
-            return boundary.is_reached(consistency, version, self.store.clocks)
-
-        self.store.turnstile.close(boundary)
-        arrived = self.store.news.wait_for(reached, timeout_s, lambda: not wanted())
-        standing = self.store.standing()
-        if not arrived:
+        if self.has_values and not self.store.settle(cut, timeout_s, over):
             raise DeadlineExceeded(
-                f"shard {self._shard} of {self.store.config.name} is at {standing}, others at {boundary}; nothing has moved: "
-                "try again when all workers run"
+                f"shard {self._shard} of {self.store.config.name} is at {self.store.standing()}, others at {dict(cut)}; nothing has "
+                "moved: try again when all workers run"
             )
-        return standing
+        return self.store.standing()
 
     def stage(self, workers: Collection[int], fetch: FetchParts) -> None:
         """Put the new shard together.

@@ -16,7 +16,6 @@ from headrace_parameters.assembly import Assembly, selected
 from headrace_parameters.coordinator import Coordinator
 from headrace_parameters.live import LiveStore
 from headrace_parameters.moving_wire import (
-    boundary_from_proto,
     facts_to_proto,
     plan_from_proto,
     standing_to_proto,
@@ -75,10 +74,10 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         staged = False
         try:
             yield ParticipateResponse(standing=standing_to_proto(store.standing()))
-            settle = _next(request_iterator, "settle").settle
+            cut = dict(_next(request_iterator, "settle").settle.next_steps)
             bound_s = min(_LONGEST_S, context.time_remaining())
-            context.add_callback(store.news.wake)
-            standing = part.settle(boundary_from_proto(settle), bound_s, context.is_active)
+            context.add_callback(store.look_again)
+            standing = part.settle(cut, bound_s, lambda: not context.is_active())
             yield ParticipateResponse(standing=standing_to_proto(standing))
             workers = _next(request_iterator, "stage").stage.workers
             part.stage(workers, self._fetch_for(part, bound_s))

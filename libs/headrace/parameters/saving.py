@@ -1,9 +1,8 @@
 """A snapshot of all shards of a store, while workers go on."""
 
-from collections.abc import Mapping, Sequence
-
 from headrace.errors import Aborted, ShardMapChanged
 from headrace.parameters.answers import Snapshot
+from headrace.parameters.cut import Cut, latest
 from headrace.parameters.known_shards import Shards
 
 _ATTEMPTS = 3
@@ -24,12 +23,7 @@ def save(shards: Shards) -> Snapshot:
     return _saved(shards, {}, consistent=False)
 
 
-def latest(cuts: Sequence[Mapping[int, int]]) -> dict[int, int]:
-    """Return the first moment that no shard is behind: how far each worker has come on any of them."""
-    return {worker: max(cut.get(worker, 0) for cut in cuts) for cut in cuts for worker in cut}
-
-
-def _saved(shards: Shards, cut: Mapping[int, int], *, consistent: bool = True) -> Snapshot:
+def _saved(shards: Shards, cut: Cut, *, consistent: bool = True) -> Snapshot:
     saved = shards.do(lambda operation, index: shards.clients[index].snapshot(operation, cut))
     return Snapshot(
         min(shard.version for shard in saved), tuple(shard.artifact for shard in saved), consistent

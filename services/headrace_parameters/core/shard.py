@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 
 from headrace.errors import FailedPrecondition, OutOfRange, ShapeMismatch
+from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.ranges import length
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
 from headrace_optimizers.lamb import LambOptimizer
 from headrace_optimizers.making import optimizer_for
-from headrace_parameters.core.boundary import Standing
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.coverage import check_shape, is_partial, means
@@ -25,6 +25,7 @@ from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check
 from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
+from headrace_parameters.core.standing import Standing
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.step import weighted
 from headrace_parameters.core.update import Update, partial, whole
@@ -304,11 +305,17 @@ class Shard:
         self._pending, self._joint = gradients, JointSteps(self.config, self._tensor_norms)
         self._publish(state.version, optimizer.hold(state.values)[: length(held)])
 
+    def cut(self) -> Cut:
+        """Say what the values hold."""
+        if self.config.consistency is not Consistency.BSP:
+            return self._clocks.all
+        return dict.fromkeys(self.members.workers, self.published.version if self.published else 0)
+
     def standing(self) -> Standing:
         """Say where the shard is in the run."""
         waits = self._joint.held is not None
-        version = self.published.version + waits if self.published else 0
-        return Standing(version, self._clocks.all, frozenset(self._pending))
+        cut = {worker: step + waits for worker, step in self.cut().items()}
+        return Standing(cut, frozenset(self._pending))
 
     def part(self, workers: Collection[int]) -> Part:
         """Return all of it that can move, with the gradients of these workers; nothing is copied."""

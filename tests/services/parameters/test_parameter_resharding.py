@@ -14,6 +14,7 @@ from headrace.errors import (
     FailedPrecondition,
     InvalidArgument,
     ShardMapChanged,
+    Unavailable,
 )
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.layout import Floats
@@ -281,3 +282,17 @@ def test_a_store_whose_values_move_already_is_left_alone(three: list[ParameterSe
 
         with pytest.raises(Aborted, match="are moving already"):
             reshard(three[0], shards=three[:1], add=three[1:2])
+
+
+def test_nothing_is_saved_while_values_move(three: list[ParameterServer]) -> None:
+    create(three[:1])
+    with worker_of(three[:1]) as store:
+        store.initialize(LAYOUT, start())
+        live = three[0].table.all()[0]
+        assert live.map
+        live.begin_move(live.map.changed(add=[1]))
+
+        with pytest.raises(Unavailable, match="move between its shards"):
+            live.hold()
+        with pytest.raises(Unavailable, match="move between its shards"):
+            live.state({0: 0})

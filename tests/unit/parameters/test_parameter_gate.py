@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from headrace.errors import Aborted
-from headrace.parameters.saving import latest
-from headrace_parameters.gate import HOLD_S, Gate
+from headrace.errors import Aborted, Unavailable
+from headrace_parameters.gate import HOLD_S, LONGEST_WAIT_S, NOTHING, Gate
 
 
 class Clock:
@@ -53,7 +52,7 @@ def test_a_gate_that_nobody_opens_holds_nobody_for_long() -> None:
     lock, clock = threading.Lock(), Clock()
     gate = Gate(lock, clock)
     with lock:
-        gate.hold({0: 3})
+        gate.hold({0: 3}, HOLD_S)
     clock.now += HOLD_S
     assert entered(gate, lock, step=3, worker=0).wait(20)
 
@@ -62,8 +61,50 @@ def test_a_shard_that_went_on_is_not_at_the_moment_of_the_others() -> None:
     lock = threading.Lock()
     gate = Gate(lock)
     with lock, pytest.raises(Aborted, match="has gone on"):
-        gate.reach({0: 3, 1: 5}, lambda: {0: 4, 1: 5})
+        gate.meet({0: 3, 1: 5}, lambda: {0: 4, 1: 5})
 
 
-def test_the_moment_to_meet_at_is_the_furthest_of_each_worker() -> None:
-    assert latest([{0: 3, 1: 5}, {0: 4, 1: 2}, {2: 1}]) == {0: 4, 1: 5, 2: 1}
+def test_whoever_waits_for_longer_than_a_minute_is_told_to_come_again() -> None:
+    lock, clock = threading.Lock(), Clock()
+
+    def later() -> float:
+        clock.now += LONGEST_WAIT_S / 2
+        return clock.now
+
+    gate = Gate(lock, later)
+    with lock:
+        gate.hold(NOTHING)
+        with pytest.raises(Unavailable, match="held for long"):
+            gate.enter(0, 0)
+
+
+def test_a_snapshot_that_comes_too_late_does_not_open_what_is_held_for_values_to_move() -> None:
+    lock = threading.Lock()
+    gate = Gate(lock)
+
+    def position() -> dict[int, int]:
+        gate.hold(NOTHING)  # as another thread may while the snapshot waits
+        return {0: 3}
+
+    with lock, pytest.raises(Aborted):
+        gate.meet({0: 5}, position)
+    waiting = entered(gate, lock, step=3, worker=0)
+    assert not waiting.wait(0.05)
+    with lock:
+        gate.open()
+    assert waiting.wait(20)
+
+
+def test_whoever_brings_a_shard_to_a_cut_hears_whether_it_is_there() -> None:
+    lock = threading.Lock()
+    gate = Gate(lock)
+    with lock:
+        assert gate.reach({0: 3}, lambda: {0: 3}, timeout_s=20)
+        assert not gate.reach({0: 4}, lambda: {0: 3}, timeout_s=20, over=lambda: True)
+        assert not gate.reach({0: 4}, lambda: {0: 3}, timeout_s=0)
+    assert entered(gate, lock, step=3, worker=0).wait(20)
+    waiting = entered(gate, lock, step=4, worker=0)
+    assert not waiting.wait(0.05)
+    with lock:
+        gate.open()
+    assert waiting.wait(20)

@@ -28,17 +28,17 @@ from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/resharding.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"n\n\x0eReshardRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x03(\t\x12\x0b\n\x03\x61\x64\x64\x18\x05 \x03(\t\x12\x0e\n\x06remove\x18\x06 \x03(\t\"X\n\x0fReshardResponse\x12\x33\n\tshard_map\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x10\n\x08paused_s\x18\x02 \x01(\x01\"\xfc\x01\n\x12ParticipateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12,\n\x04hold\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.HoldH\x00\x12\x30\n\x06settle\x18\x04 \x01(\x0b\x32\x1e.headrace.parameters.v1.SettleH\x00\x12.\n\x05stage\x18\x05 \x01(\x0b\x32\x1d.headrace.parameters.v1.StageH\x00\x12\x30\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x1e.headrace.parameters.v1.CommitH\x00\x42\x06\n\x04step\"\xaf\x01\n\x04Hold\x12-\n\x03now\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12.\n\x04next\x18\x02 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x13\n\x0b\x63oordinator\x18\x03 \x01(\r\x12\x33\n\x07tensors\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\"\x84\x01\n\x06Settle\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12:\n\x06\x63locks\x18\x02 \x03(\x0b\x32*.headrace.parameters.v1.Settle.ClocksEntry\x1a-\n\x0b\x43locksEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x18\n\x05Stage\x12\x0f\n\x07workers\x18\x01 \x03(\r\"\x08\n\x06\x43ommit\"\xbd\x01\n\x13ParticipateResponse\x12\x34\n\x08standing\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.StandingH\x00\x12\x30\n\x06staged\x18\x02 \x01(\x0b\x32\x1e.headrace.parameters.v1.StagedH\x00\x12\x36\n\tcommitted\x18\x03 \x01(\x0b\x32!.headrace.parameters.v1.CommittedH\x00\x42\x06\n\x04step\"\x99\x01\n\x08Standing\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12<\n\x06\x63locks\x18\x02 \x03(\x0b\x32,.headrace.parameters.v1.Standing.ClocksEntry\x12\x0f\n\x07pending\x18\x03 \x03(\r\x1a-\n\x0b\x43locksEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x08\n\x06Staged\"\x0b\n\tCommitted\"\x84\x01\n\x0c\x46\x65tchRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x32\n\x06ranges\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07workers\x18\x05 \x03(\r\"o\n\rFetchResponse\x12\x30\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32!.headrace.parameters.v1.PartFacts\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xd7\x03\n\tPartFacts\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x44\n\nlast_steps\x18\x02 \x03(\x0b\x32\x30.headrace.parameters.v1.PartFacts.LastStepsEntry\x12\x0f\n\x07vectors\x18\x03 \x03(\t\x12?\n\x07scalars\x18\x04 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.ScalarsEntry\x12?\n\x07samples\x18\x05 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.SamplesEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x0f\n\x07workers\x18\x07 \x03(\r\x12\x15\n\rsince_version\x18\x08 \x01(\x04\x12\x12\n\nsince_step\x18\t \x01(\x04\x1a\x30\n\x0eLastStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cSamplesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xdf\x02\n\nResharding\x12l\n\x07Reshard\x12&.headrace.parameters.v1.ReshardRequest\x1a\'.headrace.parameters.v1.ReshardResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12y\n\x0bParticipate\x12*.headrace.parameters.v1.ParticipateRequest\x1a+.headrace.parameters.v1.ParticipateResponse\"\r\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12h\n\x05\x46\x65tch\x12$.headrace.parameters.v1.FetchRequest\x1a%.headrace.parameters.v1.FetchResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x02\x12\x05store0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/resharding.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"n\n\x0eReshardRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x03(\t\x12\x0b\n\x03\x61\x64\x64\x18\x05 \x03(\t\x12\x0e\n\x06remove\x18\x06 \x03(\t\"X\n\x0fReshardResponse\x12\x33\n\tshard_map\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x10\n\x08paused_s\x18\x02 \x01(\x01\"\xfc\x01\n\x12ParticipateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12,\n\x04hold\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.HoldH\x00\x12\x30\n\x06settle\x18\x04 \x01(\x0b\x32\x1e.headrace.parameters.v1.SettleH\x00\x12.\n\x05stage\x18\x05 \x01(\x0b\x32\x1d.headrace.parameters.v1.StageH\x00\x12\x30\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x1e.headrace.parameters.v1.CommitH\x00\x42\x06\n\x04step\"\xaf\x01\n\x04Hold\x12-\n\x03now\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12.\n\x04next\x18\x02 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x13\n\x0b\x63oordinator\x18\x03 \x01(\r\x12\x33\n\x07tensors\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\"}\n\x06Settle\x12\x41\n\nnext_steps\x18\x01 \x03(\x0b\x32-.headrace.parameters.v1.Settle.NextStepsEntry\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x18\n\x05Stage\x12\x0f\n\x07workers\x18\x01 \x03(\r\"\x08\n\x06\x43ommit\"\xbd\x01\n\x13ParticipateResponse\x12\x34\n\x08standing\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.StandingH\x00\x12\x30\n\x06staged\x18\x02 \x01(\x0b\x32\x1e.headrace.parameters.v1.StagedH\x00\x12\x36\n\tcommitted\x18\x03 \x01(\x0b\x32!.headrace.parameters.v1.CommittedH\x00\x42\x06\n\x04step\"\x92\x01\n\x08Standing\x12\x43\n\nnext_steps\x18\x01 \x03(\x0b\x32/.headrace.parameters.v1.Standing.NextStepsEntry\x12\x0f\n\x07pending\x18\x02 \x03(\r\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x08\n\x06Staged\"\x0b\n\tCommitted\"\x84\x01\n\x0c\x46\x65tchRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x32\n\x06ranges\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07workers\x18\x05 \x03(\r\"o\n\rFetchResponse\x12\x30\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32!.headrace.parameters.v1.PartFacts\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xd7\x03\n\tPartFacts\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x44\n\nlast_steps\x18\x02 \x03(\x0b\x32\x30.headrace.parameters.v1.PartFacts.LastStepsEntry\x12\x0f\n\x07vectors\x18\x03 \x03(\t\x12?\n\x07scalars\x18\x04 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.ScalarsEntry\x12?\n\x07samples\x18\x05 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.SamplesEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x0f\n\x07workers\x18\x07 \x03(\r\x12\x15\n\rsince_version\x18\x08 \x01(\x04\x12\x12\n\nsince_step\x18\t \x01(\x04\x1a\x30\n\x0eLastStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cSamplesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xdf\x02\n\nResharding\x12l\n\x07Reshard\x12&.headrace.parameters.v1.ReshardRequest\x1a\'.headrace.parameters.v1.ReshardResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12y\n\x0bParticipate\x12*.headrace.parameters.v1.ParticipateRequest\x1a+.headrace.parameters.v1.ParticipateResponse\"\r\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12h\n\x05\x46\x65tch\x12$.headrace.parameters.v1.FetchRequest\x1a%.headrace.parameters.v1.FetchResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x02\x12\x05store0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.parameters.v1.resharding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SETTLE_CLOCKSENTRY']._loaded_options = None
-  _globals['_SETTLE_CLOCKSENTRY']._serialized_options = b'8\001'
-  _globals['_STANDING_CLOCKSENTRY']._loaded_options = None
-  _globals['_STANDING_CLOCKSENTRY']._serialized_options = b'8\001'
+  _globals['_SETTLE_NEXTSTEPSENTRY']._loaded_options = None
+  _globals['_SETTLE_NEXTSTEPSENTRY']._serialized_options = b'8\001'
+  _globals['_STANDING_NEXTSTEPSENTRY']._loaded_options = None
+  _globals['_STANDING_NEXTSTEPSENTRY']._serialized_options = b'8\001'
   _globals['_PARTFACTS_LASTSTEPSENTRY']._loaded_options = None
   _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_options = b'8\001'
   _globals['_PARTFACTS_SCALARSENTRY']._loaded_options = None
@@ -59,36 +59,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARTICIPATEREQUEST']._serialized_end=672
   _globals['_HOLD']._serialized_start=675
   _globals['_HOLD']._serialized_end=850
-  _globals['_SETTLE']._serialized_start=853
-  _globals['_SETTLE']._serialized_end=985
-  _globals['_SETTLE_CLOCKSENTRY']._serialized_start=940
-  _globals['_SETTLE_CLOCKSENTRY']._serialized_end=985
-  _globals['_STAGE']._serialized_start=987
-  _globals['_STAGE']._serialized_end=1011
-  _globals['_COMMIT']._serialized_start=1013
-  _globals['_COMMIT']._serialized_end=1021
-  _globals['_PARTICIPATERESPONSE']._serialized_start=1024
-  _globals['_PARTICIPATERESPONSE']._serialized_end=1213
-  _globals['_STANDING']._serialized_start=1216
-  _globals['_STANDING']._serialized_end=1369
-  _globals['_STANDING_CLOCKSENTRY']._serialized_start=940
-  _globals['_STANDING_CLOCKSENTRY']._serialized_end=985
-  _globals['_STAGED']._serialized_start=1371
-  _globals['_STAGED']._serialized_end=1379
-  _globals['_COMMITTED']._serialized_start=1381
-  _globals['_COMMITTED']._serialized_end=1392
-  _globals['_FETCHREQUEST']._serialized_start=1395
-  _globals['_FETCHREQUEST']._serialized_end=1527
-  _globals['_FETCHRESPONSE']._serialized_start=1529
-  _globals['_FETCHRESPONSE']._serialized_end=1640
-  _globals['_PARTFACTS']._serialized_start=1643
-  _globals['_PARTFACTS']._serialized_end=2114
-  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_start=1970
-  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_end=2018
-  _globals['_PARTFACTS_SCALARSENTRY']._serialized_start=2020
-  _globals['_PARTFACTS_SCALARSENTRY']._serialized_end=2066
-  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_start=2068
-  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_end=2114
-  _globals['_RESHARDING']._serialized_start=2117
-  _globals['_RESHARDING']._serialized_end=2468
+  _globals['_SETTLE']._serialized_start=852
+  _globals['_SETTLE']._serialized_end=977
+  _globals['_SETTLE_NEXTSTEPSENTRY']._serialized_start=929
+  _globals['_SETTLE_NEXTSTEPSENTRY']._serialized_end=977
+  _globals['_STAGE']._serialized_start=979
+  _globals['_STAGE']._serialized_end=1003
+  _globals['_COMMIT']._serialized_start=1005
+  _globals['_COMMIT']._serialized_end=1013
+  _globals['_PARTICIPATERESPONSE']._serialized_start=1016
+  _globals['_PARTICIPATERESPONSE']._serialized_end=1205
+  _globals['_STANDING']._serialized_start=1208
+  _globals['_STANDING']._serialized_end=1354
+  _globals['_STANDING_NEXTSTEPSENTRY']._serialized_start=929
+  _globals['_STANDING_NEXTSTEPSENTRY']._serialized_end=977
+  _globals['_STAGED']._serialized_start=1356
+  _globals['_STAGED']._serialized_end=1364
+  _globals['_COMMITTED']._serialized_start=1366
+  _globals['_COMMITTED']._serialized_end=1377
+  _globals['_FETCHREQUEST']._serialized_start=1380
+  _globals['_FETCHREQUEST']._serialized_end=1512
+  _globals['_FETCHRESPONSE']._serialized_start=1514
+  _globals['_FETCHRESPONSE']._serialized_end=1625
+  _globals['_PARTFACTS']._serialized_start=1628
+  _globals['_PARTFACTS']._serialized_end=2099
+  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_start=1955
+  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_end=2003
+  _globals['_PARTFACTS_SCALARSENTRY']._serialized_start=2005
+  _globals['_PARTFACTS_SCALARSENTRY']._serialized_end=2051
+  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_start=2053
+  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_end=2099
+  _globals['_RESHARDING']._serialized_start=2102
+  _globals['_RESHARDING']._serialized_end=2453
 # @@protoc_insertion_point(module_scope)

@@ -196,7 +196,7 @@ class Settle(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class ClocksEntry(_message.Message):
+    class NextStepsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -215,23 +215,19 @@ class Settle(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    VERSION_FIELD_NUMBER: _builtins.int
-    CLOCKS_FIELD_NUMBER: _builtins.int
-    version: _builtins.int
-    """BSP: the version."""
+    NEXT_STEPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def clocks(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """SSP and ASYNC: each worker's next step."""
+    def next_steps(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Each worker's next step; BSP: the version, for all workers alike."""
 
     def __init__(
         self,
         *,
-        version: _builtins.int = ...,
-        clocks: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        next_steps: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clocks", b"clocks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,7 +321,7 @@ class Standing(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class ClocksEntry(_message.Message):
+    class NextStepsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -344,14 +340,11 @@ class Standing(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    VERSION_FIELD_NUMBER: _builtins.int
-    CLOCKS_FIELD_NUMBER: _builtins.int
+    NEXT_STEPS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
-    version: _builtins.int
-    """BSP: its version, or one more if a complete step waits for norms of the whole model."""
     @_builtins.property
-    def clocks(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """Each worker's next step."""
+    def next_steps(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Each worker's next step; BSP: the version, or one more if a complete step waits for norms of the whole model, for all workers alike."""
 
     @_builtins.property
     def pending(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -360,13 +353,12 @@ class Standing(_message.Message):
     def __init__(
         self,
         *,
-        version: _builtins.int = ...,
-        clocks: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        next_steps: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         pending: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clocks", b"clocks", "pending", b"pending", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
