@@ -1,7 +1,7 @@
 """Snapshots of shards: safetensors files that pass through a private folder on their way to and from the registry."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.state import ShardState
+from headrace_parameters.recut import recut
 
 _FILE = "shard.safetensors"
 
@@ -47,6 +49,19 @@ class Snapshots:
             path = Path(folder, _FILE)
             save_file(tensors, path, metadata)
             return artifacts.upload_file(project, path), saved.version
+
+    def cut_out(self, artifacts: Sequence[str], config: StoreConfig) -> ShardState:
+        """Return what a shard begins with, out of the snapshots of all shards of a checkpoint, in the order of their ids.
+
+        Only those are loaded that it needs: its own alone if there are as many shards as were saved.
+
+        Raises:
+            FailedPrecondition, InvalidArgument: As `load` and `recut`.
+        """
+        first = (
+            config.shard_index * len(artifacts) // config.shard_count
+        )  # most likely what it needs begins here
+        return recut(map(self.load, (*artifacts[first:], *artifacts[:first])), config)
 
     def load(self, artifact: str) -> ShardState:
         """Return what was saved under this name.

@@ -31,14 +31,14 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
     def CreateStore(
         self, request: stores_pb2.CreateStoreRequest, context: ServicerContext
     ) -> stores_pb2.Store:
-        """Make a shard, empty or from a snapshot."""
+        """Make a shard, empty or from snapshots."""
 
-        def begin_with_snapshot(store: LiveStore) -> None:
-            if request.snapshot:
-                store.begin(self._snapshots.load(request.snapshot))
+        def begin_with_snapshots(store: LiveStore) -> None:
+            if request.snapshots:
+                store.begin(self._snapshots.cut_out(request.snapshots, store.config))
 
         config = config_from_proto(request, self._load)
-        return store_to_proto(self._table.create(config, request, begin_with_snapshot))
+        return store_to_proto(self._table.create(config, request, begin_with_snapshots))
 
     def GetStore(self, request: stores_pb2.GetStoreRequest, context: ServicerContext) -> stores_pb2.Store:
         """Return one store."""

@@ -63,8 +63,8 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest, load: Load = refus
             f"durability is {request.durability}; use DURABILITY_MEMORY, _PROCESS, _DISK, _REPLICA or _REPLICA_DISK",
             field="durability",
         )
-    if request.snapshot:
-        check_snapshot(request.snapshot, name, "snapshot")
+    for snapshot in request.snapshots:
+        check_snapshot(snapshot, name, "snapshots")
     return StoreConfig(
         name=name,
         epoch=request.epoch,
@@ -73,7 +73,7 @@ def config_from_proto(request: stores_pb2.CreateStoreRequest, load: Load = refus
         worker_count=request.worker_count,
         consistency=consistency,
         optimizer=optimizer_from_proto(request.optimizer, load),
-        snapshot=request.snapshot,
+        snapshots=tuple(request.snapshots),
         schedule=schedule_from_proto(request.optimizer.schedule),
         staleness_bound=request.staleness_bound,
         backup_workers=request.backup_workers,

@@ -89,7 +89,7 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         worker_count=command.workers,
         consistency=train.consistency,
         optimizer=train.optimizer,
-        snapshot=command.snapshot,
+        snapshots=command.snapshots,
         staleness_bound=train.staleness_bound,
         backup_workers=train.backup_workers,
         durability=train.durability,

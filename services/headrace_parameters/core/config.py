@@ -66,7 +66,7 @@ class StoreConfig:
         shard_index: Its id, below `shard_count` in a store's first map.
         shard_count: How many shards there are in the map it goes by.
         joins: It takes over values from other shards, and its id is any.
-        snapshot: Name of the artifact it begins with; empty: it waits to be initialized.
+        snapshots: Names of the artifacts it begins with; none: it waits to be initialized.
         staleness_bound: SSP: how many steps a worker may run ahead of the slowest.
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
         compression: What is done to gradients and values that travel by streams.
@@ -81,7 +81,7 @@ class StoreConfig:
     worker_count: int
     consistency: Consistency
     optimizer: Optimizer
-    snapshot: str = ""
+    snapshots: tuple[str, ...] = ()
     schedule: Schedule = CONSTANT
     staleness_bound: int = 0
     backup_workers: int = 0
@@ -108,9 +108,9 @@ class StoreConfig:
                 f"durability is {self.durability.value}; set assignment with replica and replica+disk, and only there",
                 field="assignment",
             )
-        if self.snapshot and self.assignment and self.assignment.role is Role.REPLICA:
+        if self.snapshots and self.assignment and self.assignment.role is Role.REPLICA:
             raise InvalidArgument(
-                "a replica begins with what its primary has; leave snapshot out", field="snapshot"
+                "a replica begins with what its primary has; leave snapshots out", field="snapshots"
             )
 
     def _check_tables(self) -> None:

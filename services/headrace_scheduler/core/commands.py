@@ -24,7 +24,7 @@ class CreateStore:
     index: int
     shards: int
     workers: int
-    snapshot: str
+    snapshots: tuple[str, ...]  # to go on from, of any number of shards
     spec: bytes
 
 

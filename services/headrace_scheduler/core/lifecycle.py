@@ -6,7 +6,6 @@ from dataclasses import replace
 from headrace_scheduler.core import elastic, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
-    Checkpoint,
     Failure,
     Job,
     JobState,
@@ -59,17 +58,11 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         straggler=-1,
         avoided_nodes=(),
         start_time=job.start_time or now,
-        resume=_resume(job),
+        resume=job.checkpoint if job.checkpoint and job.checkpoint.snapshots else None,
         resume_best=job.best,
         rank_progress={},
         message=f"attempt {job.attempt + 1} starts on {nodes}",
     )
-
-
-def _resume(job: Job) -> Checkpoint | None:
-    """Return the checkpoint to go on from, if it fits: one snapshot for each shard, or one where there are none."""
-    fits = job.checkpoint is not None and len(job.checkpoint.snapshots) == max(job.shards, 1)
-    return job.checkpoint if fits else None
 
 
 def failed(job: Job, failure: Failure, now: float) -> Job:

@@ -69,7 +69,7 @@ def _create_store(job: Job, store: Member) -> CreateStore:
         index=store.index,
         shards=job.shards,
         workers=job.first_workers,
-        snapshot=job.resume.snapshots[store.index] if job.resume else "",
+        snapshots=job.resume.snapshots if job.resume else (),
         spec=job.spec,
     )
 

@@ -23,9 +23,11 @@ from tests.services.parameters.conftest import Connect
 from tests.services.parameters.parameter_server import (
     LAYOUT,
     NAME,
+    FolderOfArtifacts,
     ParameterServer,
     create_request,
     flat,
+    parameter_server,
 )
 
 WORKERS = SHARDS = 2
@@ -153,3 +155,27 @@ def push_to(server: ParameterServer, step: int) -> None:
     part = np.ones(length(ShardMap.first(LAYOUT.size, SHARDS).held(index)), np.float32)
     shard = ShardClient(server.channel, NAME, epoch=1, worker=1, shared_memory=False)
     shard.push(Operation(10), step, [Piece(0, part)], 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_checkpoint_of_two_shards_is_gone_on_from_by_another_number_of_them(
+    servers: list[ParameterServer], connect: Connect, tmp_path: Path, count: int
+) -> None:
+    create(servers, ASYNC)
+    store = connect(*servers)
+    store.initialize(LAYOUT, flat())
+    for step in range(3):
+        store.push(step, flat(1), samples=1)
+    artifacts = store.snapshot().artifacts
+
+    with parameter_server(FolderOfArtifacts(tmp_path)) as another:
+        shards = [*servers, another][:count]
+        for index, server in enumerate(shards):
+            place = {"epoch": 2, "shard_index": index, "shard_count": count}
+            run = {"worker_count": WORKERS, "consistency": ASYNC, "learning_rate": 1}
+            server.stores.create(create_request(snapshots=artifacts, **place, **run))  # type: ignore[arg-type]  # numbers
+        with ShardedStore([server.channel for server in shards], NAME, epoch=2, worker=0) as late:
+            assert late.pull().values.tolist() == flat(-3).tolist()
+            late.push(2, flat(1), samples=1)
+            assert late.pull().version == 3, "it was pushed before"
+            assert late.push_pull(3, flat(1), samples=1).values.tolist() == flat(-4).tolist()

@@ -42,7 +42,7 @@ def test_a_run_goes_on_from_the_registry_after_its_process_was_killed(tmp_path: 
             process.kill()
         with service_process("parameters", REGISTRY_ADDRESS=registry) as (address, _):
             with StoresClient(address) as stores:
-                stores.create(create_request(momentum=0.9, epoch=2, snapshot=snapshot.artifacts[0]))
+                stores.create(create_request(momentum=0.9, epoch=2, snapshots=[snapshot.artifacts[0]]))
             with ShardedStore([address], NAME, epoch=2, worker=0) as run:
                 continued = run.push_pull(1, flat(0.7), samples=1)
 

@@ -126,7 +126,7 @@ def test_a_store_made_from_a_snapshot_and_a_restored_one_come_back_as_they_were(
     artifacts = FolderOfArtifacts(tmp_path)
     with parameter_server(artifacts, folder=folder) as server:
         snapshot = begun(server, connect, durability=PROCESS).snapshot().artifacts[0]
-        server.stores.create(create_request(epoch=2, durability=PROCESS, snapshot=snapshot))
+        server.stores.create(create_request(epoch=2, durability=PROCESS, snapshots=[snapshot]))
         connect(server, epoch=2).push(2, flat(1), samples=1)
     with parameter_server(artifacts, folder=folder) as server:
         assert server.stores.get(NAME).version == 3

@@ -66,7 +66,7 @@ def test_a_snapshot_has_the_tables_and_a_store_goes_on_from_it(
     expected = tables.pull_rows("users", [0, 1, 2, 70, 1 << 63]).values
     artifact = store.snapshot().artifacts[0]
 
-    server.stores.create(store_with_tables(epoch=2, snapshot=artifact))
+    server.stores.create(store_with_tables(epoch=2, snapshots=[artifact]))
 
     resumed = open_tables(server, epoch=2)
     pulled = resumed.pull_rows("users", [0, 1, 2, 70, 1 << 63], step=3)
@@ -85,7 +85,7 @@ def test_a_snapshot_is_not_restored_to_a_store_that_lacks_its_table(
     artifact = store.snapshot().artifacts[0]
 
     with pytest.raises(InvalidArgument, match="'items'"):
-        server.stores.create(store_with_tables(USERS, epoch=2, snapshot=artifact))
+        server.stores.create(store_with_tables(USERS, epoch=2, snapshots=[artifact]))
 
 
 def test_memory_shared_for_rows_is_let_go_when_the_client_closes(server: ParameterServer) -> None:

@@ -110,7 +110,7 @@ def test_the_same_epoch_with_other_settings_is_refused(server: ParameterServer) 
         (lambda request: request.ClearField("epoch"), "epoch"),
         (lambda request: request.ClearField("name"), "name"),
         (lambda request: request.optimizer.sgd.ClearField("learning_rate"), "optimizer.sgd.learning_rate"),
-        (lambda request: request.MergeFrom(stores_pb2.CreateStoreRequest(snapshot="x")), "snapshot"),
+        (lambda request: request.MergeFrom(stores_pb2.CreateStoreRequest(snapshots=["x"])), "snapshots"),
     ],
 )
 def test_a_request_that_cannot_be_names_its_field(
@@ -177,7 +177,7 @@ def test_a_snapshot_continues_in_another_process_to_the_last_bit(
     run.push_pull(0, flat(0.3), samples=1)
 
     snapshot = run.snapshot()
-    second.stores.create(create_request(momentum=0.9, epoch=2, snapshot=snapshot.artifacts[0]))
+    second.stores.create(create_request(momentum=0.9, epoch=2, snapshots=[snapshot.artifacts[0]]))
     continued = connect(second, epoch=2)
 
     assert snapshot.version == continued.pull().version == 1
@@ -233,7 +233,7 @@ def test_a_snapshot_leaves_no_file_behind(
         ),
         (
             lambda server: server.stores.create(
-                create_request(epoch=2, snapshot=f"projects/other/artifacts/{'0' * 64}")
+                create_request(epoch=2, snapshots=[f"projects/other/artifacts/{'0' * 64}"])
             ),
             InvalidArgument,
             "is not of project 'default'",

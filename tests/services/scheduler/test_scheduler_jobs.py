@@ -129,7 +129,7 @@ def test_a_lost_node_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(
     start = other.starts[task]
     assert isinstance(start, workers_pb2.StartTaskRequest)
     assert start.start_step == 40
-    assert (shard.stores[STORE].epoch, shard.stores[STORE].snapshot) == (2, checkpoint.snapshots[0])
+    assert (shard.stores[STORE].epoch, list(shard.stores[STORE].snapshots)) == (2, list(checkpoint.snapshots))
 
 
 def test_a_node_that_hangs_holds_up_nobody_else(scheduler: Scheduler, nodes: Nodes) -> None:

@@ -133,7 +133,7 @@ class World:
                         staleness_bound=staleness_bound,
                         backup_workers=backup_workers,
                         optimizer=optimizer,
-                        snapshot=snapshot,
+                        snapshots=[snapshot] if snapshot else [],
                     )
                 )
         return name

@@ -35,7 +35,7 @@ def test_a_shard_that_joins_gets_every_setting() -> None:
     asked = set(stores_pb2.CreateStoreRequest.DESCRIPTOR.fields_by_name)
     told = set(stores_pb2.Store.DESCRIPTOR.fields_by_name)
 
-    assert asked - told == {"snapshot", "joins"}
+    assert asked - told == {"snapshots", "joins"}
 
 
 def test_a_shard_that_joins_is_asked_for_with_the_settings_of_the_store() -> None:

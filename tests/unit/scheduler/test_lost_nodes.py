@@ -20,13 +20,22 @@ def test_a_lost_node_queues_the_job_again_from_its_newest_checkpoint() -> None:
     commands = world.deliver()
     stores = [command for command in commands if isinstance(command, CreateStore)]
     starts = [command for command in commands if isinstance(command, StartTask)]
-    assert [(store.epoch, store.snapshot) for store in stores] == [
-        (2, f"{PROJECT}/artifacts/40-0"),
-        (2, f"{PROJECT}/artifacts/40-1"),
-    ]
+    saved = (f"{PROJECT}/artifacts/40-0", f"{PROJECT}/artifacts/40-1")
+    assert [(store.epoch, store.index, store.snapshots) for store in stores] == [(2, 0, saved), (2, 1, saved)]
     assert {(start.epoch, start.start_step) for start in starts} == {(2, 40)}
     assert {start.target.node for start in starts} == {"nodes/training-0", "nodes/training-2"}
     assert "node training-1 was lost" not in world.job("a").message, "the message is of the last change"
+
+
+def test_a_checkpoint_of_another_number_of_shards_is_gone_on_from() -> None:
+    """The shards cut what they need out of all its snapshots."""
+    world = cluster(training=2, parameters=3)
+    world.running("a", shards=2)
+    world.checkpoint("a-1-train-0", step=20, shards=3)
+    world.fail("a-1-train-0", "NODE_LOST")
+    world.pass_time(1)
+    stores = [command for command in world.deliver() if isinstance(command, CreateStore)]
+    assert [(store.index, len(store.snapshots)) for store in stores] == [(0, 3), (1, 3)]
 
 
 def test_a_job_without_attempts_left_fails_with_node_lost() -> None:

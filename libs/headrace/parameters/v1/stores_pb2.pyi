@@ -568,7 +568,7 @@ class CreateStoreRequest(_message.Message):
     WORKER_COUNT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
-    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     STALENESS_BOUND_FIELD_NUMBER: _builtins.int
     BACKUP_WORKERS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
@@ -588,8 +588,6 @@ class CreateStoreRequest(_message.Message):
     """>= 1."""
     consistency: Global___Consistency.ValueType
     """Required."""
-    snapshot: _builtins.str
-    """Artifact name of a snapshot to begin with; empty: the store waits for Initialize."""
     staleness_bound: _builtins.int
     """SSP alone: how many steps a worker may run ahead of the slowest. With 0 no worker begins a step before all have pushed the
     step before.
@@ -609,6 +607,14 @@ class CreateStoreRequest(_message.Message):
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """Required."""
+
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Artifact names of the snapshots to begin with: of all shards of one checkpoint, in the order of their ids. There may be fewer or more
+        of them than `shard_count`: what this shard is to hold is cut out of them, and one alone will do if it has all of that. Empty: the
+        store waits for Initialize. INVALID_ARGUMENT: they are not of one checkpoint, of another optimizer, or lack values. FAILED_PRECONDITION:
+        there is no registry; or they fit only as many shards as were saved, because they have tables or are not of one moment.
+        """
 
     @_builtins.property
     def compression(self) -> _compression_pb2.Compression:
@@ -636,7 +642,7 @@ class CreateStoreRequest(_message.Message):
         worker_count: _builtins.int = ...,
         consistency: Global___Consistency.ValueType = ...,
         optimizer: Global___Optimizer | None = ...,
-        snapshot: _builtins.str = ...,
+        snapshots: _abc.Iterable[_builtins.str] | None = ...,
         staleness_bound: _builtins.int = ...,
         backup_workers: _builtins.int = ...,
         durability: Global___Durability.ValueType = ...,
@@ -647,7 +653,7 @@ class CreateStoreRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "joins", b"joins", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshot", b"snapshot", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "durability", b"durability", "epoch", b"epoch", "joins", b"joins", "name", b"name", "optimizer", b"optimizer", "shard_count", b"shard_count", "shard_index", b"shard_index", "snapshots", b"snapshots", "staleness_bound", b"staleness_bound", "tables", b"tables", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
