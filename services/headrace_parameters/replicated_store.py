@@ -161,10 +161,11 @@ class ReplicatedStore(LiveStore):
         self._show(made)
 
     def follow_base(self, term: int, number: int, state: ShardState | None) -> None:
-        """Become what the primary is after record `number`; None: it has no values yet."""
+        """Become what the primary is after record `number`; None: it has no values yet. Do nothing if more than that is here."""
         with self._changing:
             self.news.check_alive()
-            self.replicated.follows(term, number, base=True)
+            if not self.replicated.follows(term, number, base=True):
+                return
             if state:
                 following = Shard(self.config, self.memory.allocate, self.members)
                 following.restore(state)

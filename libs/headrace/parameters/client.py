@@ -6,6 +6,7 @@ with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores
         values = store.push_pull(step, gradient, samples=32).values
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,7 +38,7 @@ class ShardedStore:
     """All shards of one store, as one worker uses them.
 
     Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed, at the replica of a
-    shard if that has taken over; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; they take turns.
+    shard if that has taken over; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; pushes take turns.
 
     Args:
         shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
@@ -62,6 +63,7 @@ class ShardedStore:
         self._known = KnownShards(shards, connect, timeout_s)
         self._lender, self._part_lender = (Lender(enabled=shared_memory) for _ in range(2))
         self._membership = Membership(worker)
+        self._closing = threading.Lock()
         self._pushed: int | None = None  # the last step whose gradient all shards have
 
     def __enter__(self) -> Self:
@@ -71,13 +73,14 @@ class ShardedStore:
         self.close()
 
     def close(self) -> None:
-        """End what runs, which then raises Cancelled, and free the connections."""
-        self._known.close()
-        for shard in self._known.all:
-            shard.release(self._lender.nonce, self._part_lender.nonce)
-        self._lender.close()
-        self._part_lender.close()
-        self._known.close_channels()
+        """End what runs, which then raises Cancelled, and free the connections. From any thread, and as often as you like."""
+        with self._closing:
+            self._known.close()
+            for shard in self._known.all:
+                shard.release(self._lender.nonce, self._part_lender.nonce)
+            for lender in (self._lender, self._part_lender):
+                lender.close()
+            self._known.close_channels()
 
     @property
     def transport(self) -> str:
@@ -130,10 +133,8 @@ class ShardedStore:
         """Wait until this worker is a member of its run, and receive the values that the members begin with.
 
         To be called before the first step of a run whose members may change, and again whenever a call raises MembersChanged, as each
-        then does: the step is to be computed again, with the new place's share of its batch.
+        then does: the step is to be computed again, with the new place's share of its batch. `out`: as for `pull`.
 
-        Args:
-            out: As for `pull`.
         Raises:
             StaleEpoch: This worker was a member and is none any more.
             Aborted, DeadlineExceeded: As `Membership.take_place`.

@@ -60,6 +60,7 @@ class KnownShards:
         self._connect = connect
         self._timeout_s = timeout_s
         self._finding = threading.Lock()
+        self._closed = False
         self._used: list[Together] = []
         self._routes = [self._open(shard) for shard in shards]
         self._all = list(self._routes)  # those that have left, too
@@ -67,8 +68,9 @@ class KnownShards:
         self._current: Shards | None = None
 
     def close(self) -> None:
-        """End what runs, which then raises Cancelled, and free the connections."""
-        for together in self._used:
+        """End what runs, which then raises Cancelled; so does whatever comes later."""
+        self._closed = True
+        for together in list(self._used):
             together.close()
 
     def close_channels(self) -> None:
@@ -170,5 +172,8 @@ class KnownShards:
         return Route(self._connect(channel), channel, address)
 
     def _new_together(self) -> Together:
-        self._used.append(Together(len(self._routes), self._timeout_s, self._routes))
-        return self._used[-1]
+        together = Together(len(self._routes), self._timeout_s, self._routes)
+        self._used.append(together)
+        if self._closed:  # looked at after it can be found: whichever of the two comes last closes it
+            together.close()
+        return together

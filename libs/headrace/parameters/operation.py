@@ -28,6 +28,15 @@ class Cancellable(Protocol):
         """End it."""
 
 
+class _Part:
+    def __init__(self, part: "Operation") -> None:
+        self._part = part
+
+    def cancel(self) -> None:
+        """End it."""
+        self._part.stop()
+
+
 Result = TypeVar("Result")
 Call = TypeVar("Call", bound=Cancellable)
 
@@ -67,6 +76,12 @@ class Operation:
             running = list(self._running)
         for call in running:
             call.cancel()
+
+    def within(self, timeout_s: float) -> "Operation":
+        """Return an operation that is a part of this one: it stops with it, and has at most `timeout_s`."""
+        part = Operation(min(timeout_s, self.remaining_s))
+        self.track(_Part(part))
+        return part
 
     def attempt(
         self, work: Callable[[], Result], turn: Callable[[HeadraceError], bool] = lambda _: False

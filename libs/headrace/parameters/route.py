@@ -44,7 +44,7 @@ class Route:
             return
         term = self.shard.term
         try:
-            store = self.shard.get(Operation(min(_LEARN_S, operation.remaining_s)))
+            store = self.shard.get(operation.within(_LEARN_S))
         except HeadraceError:
             return
         self._term = term

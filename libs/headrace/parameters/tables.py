@@ -5,6 +5,7 @@ with ShardedTables(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/store
     tables.push_rows("users", 0, [17, 4], gradients, samples=32)
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Self
 
@@ -31,7 +32,7 @@ class ShardedTables:
     """All shards of the tables of one store, as one worker uses them; beside its `ShardedStore`, for dense tensors.
 
     Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed; each
-    raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; they take turns.
+    raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; those that share memory take turns.
 
     Args:
         shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
@@ -65,6 +66,7 @@ class ShardedTables:
         self._store = store
         self._lender = RowLender(enabled=shares)
         self._together = Together(len(shards), timeout_s)
+        self._closing = threading.Lock()
         self._dims: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
@@ -74,13 +76,14 @@ class ShardedTables:
         self.close()
 
     def close(self) -> None:
-        """End what runs, which then raises Cancelled, and free the connections."""
-        self._together.close()
-        for shard in self._shards:
-            shard.release(self._lender.nonce)
-        self._lender.close()
-        for channel in self._own_channels:
-            channel.close()
+        """End what runs, which then raises Cancelled, and free the connections. From any thread, and as often as you like."""
+        with self._closing:
+            self._together.close()
+            for shard in self._shards:
+                shard.release(self._lender.nonce)
+            self._lender.close()
+            for channel in self._own_channels:
+                channel.close()
 
     @property
     def transport(self) -> str:

@@ -1,8 +1,9 @@
 """The same work for all shards of a store, at once."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 from headrace.errors import Cancelled, HeadraceError
@@ -11,9 +12,11 @@ from headrace.parameters.route import Route
 
 Result = TypeVar("Result")
 
+_LEAVE_S = 5.0  # that closing waits for work to end: it has been stopped, and has only to notice
+
 
 class Together:
-    """Does work for shards 0 to `count` - 1.
+    """Does work for shards 0 to `count` - 1; any thread may ask for it, and several at once.
 
     Args:
         timeout_s: Time for one piece of work with all of them.
@@ -26,31 +29,45 @@ class Together:
         self.timeout_s = timeout_s
         self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="shard")
-        self._operation: Operation | None = None
+        self._changed = threading.Condition()
+        self._running: set[Operation] = set()
 
     def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
         """Do `work` for every shard index at once; the first failure stops the others and is raised."""
-        operation = self._operation = Operation(self.timeout_s)
-        # Looked at after the operation can be found: whichever of the two comes last, nothing goes on.
-        if self._closed.is_set():
-            raise Cancelled("the client is closed")
+        with self._begun() as operation:
 
-        def attempt(index: int) -> Result:
+            def attempt(index: int) -> Result:
+                try:
+                    return self._attempt(operation, index, lambda: work(operation, index))
+                except BaseException:  # KeyboardInterrupt too: nothing of it goes on alone
+                    operation.stop()
+                    raise
+
+            others = self._submit(attempt)
+            first: Future[Result] = Future()
             try:
-                return self._attempt(operation, index, lambda: work(operation, index))
-            except BaseException:  # KeyboardInterrupt too: nothing of it goes on alone
-                operation.stop()
-                raise
+                # In this thread: to wake another takes as long as a small transfer.
+                first.set_result(attempt(0))
+            except HeadraceError as error:
+                first.set_exception(error)
+            finally:
+                wait(others)
+            return _results([first, *others])
 
-        others = self._submit(attempt)
-        first: Future[Result] = Future()
+    @contextmanager
+    def _begun(self) -> Iterator[Operation]:
+        """Let `close` find an operation as long as it runs."""
+        operation = Operation(self.timeout_s)
+        with self._changed:
+            if self._closed.is_set():
+                raise Cancelled("the client is closed")
+            self._running.add(operation)
         try:
-            first.set_result(attempt(0))  # in this thread: to wake another takes as long as a small transfer
-        except HeadraceError as error:
-            first.set_exception(error)
+            yield operation
         finally:
-            wait(others)
-        return _results([first, *others])
+            with self._changed:
+                self._running.discard(operation)
+                self._changed.notify_all()
 
     def _attempt(self, operation: Operation, index: int, work: Callable[[], Result]) -> Result:
         if not self._routes:
@@ -72,11 +89,15 @@ class Together:
             raise Cancelled("the client was closed")
 
     def close(self) -> None:
-        """End what runs, and whatever comes later; it raises Cancelled."""
-        self._closed.set()
-        if self._operation:
-            self._operation.stop()
-        self._threads.shutdown()
+        """End what runs, and whatever comes later; it raises Cancelled. Returns when nothing runs any more, so that connections can go."""
+        with self._changed:
+            self._closed.set()
+            running = list(self._running)
+        for operation in running:
+            operation.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, _LEAVE_S)
+        self._threads.shutdown(wait=False)
 
 
 def _results(futures: Sequence[Future[Result]]) -> list[Result]:

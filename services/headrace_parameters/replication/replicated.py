@@ -179,12 +179,16 @@ class Replicated:
 
     def may_tell(self, position: int) -> bool:
         """Tell whether everything up to `position` is as safe as it must be before anyone is told."""
-        primary = self._tenure.role is Role.PRIMARY
-        return primary and (not self._tenure.needs_replica or self._is_held(position))
+        if self._tenure.role is not Role.PRIMARY:
+            return False
+        # Held is not enough as long as the replica does not know that it has everything: nobody could promote it.
+        return not self._tenure.needs_replica or (self._tenure.synced and self._is_held(position))
 
     def _may_go_on(self, position: int) -> bool:
-        if self._tenure.role is not Role.PRIMARY or self._tenure.needs_replica:
-            return self._tenure.role is not Role.PRIMARY or self._is_held(position)
+        if self._tenure.role is not Role.PRIMARY:
+            return True
+        if self._tenure.needs_replica:
+            return self.may_tell(position)
         return not self._connected or self._outbox.backlog_bytes <= MOST_BACKLOG_BYTES
 
     def _is_held(self, position: int) -> bool:
@@ -254,13 +258,15 @@ class Replicated:
     # What a replica does, under the store's lock
 
     def follows(self, term: int, number: int, *, base: bool) -> bool:
-        """Tell whether a record is the next one; False: it is there already.
+        """Tell whether a record is the next one, or a base one to go on from; False: what it brings is there already.
 
         Raises:
             StaleTerm, FailedPrecondition: It is not the primary that sends it, or one before it is missing.
         """
         self._tenure.check_follows(term, self.store)
-        if base or (self._held is not None and number == self._held + 1):
+        if base:  # an older one comes late, by a connection that was given up
+            return self._held is None or number >= self._held
+        if self._held is not None and number == self._held + 1:
             return True
         if self._held is None or number > self._held:
             raise FailedPrecondition(f"{self.store} holds records up to {self._held} here, {number} came")

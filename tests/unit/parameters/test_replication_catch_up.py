@@ -66,6 +66,19 @@ def test_a_primary_waits_for_its_replica_from_before_that_one_is_told() -> None:
     assert primary.tenure.synced
 
 
+def test_what_a_replica_holds_is_acknowledged_only_when_it_may_be_promoted() -> None:
+    """It would be lost with the primary: a replica that does not know that it has everything takes nobody's place."""
+    primary = Replicated("store", Tenure.first(Assignment(1, Role.PRIMARY, "replica:1")))
+    primary.connected(1, None)
+    primary.become(STATE)
+
+    primary.confirmed(1, primary.position, (), synced=False)
+
+    assert not primary.may_tell(primary.position)
+    primary.confirmed(1, primary.position, (), synced=True)
+    assert primary.may_tell(primary.position)
+
+
 def test_records_of_a_primary_whose_new_replica_is_away_are_not_kept() -> None:
     primary = catching_up()
     primary.disconnected(2, Unavailable("cut off"))
@@ -114,6 +127,14 @@ def test_a_replica_takes_no_record_before_the_one_that_comes_next() -> None:
         replica.follows(3, 6, base=False)
     with pytest.raises(StaleTerm):
         replica.follows(2, 5, base=False)
+
+
+def test_a_base_that_comes_late_does_not_take_a_replica_back() -> None:
+    """By a connection that was given up, while the next one has brought more, which was acknowledged."""
+    replica = Replicated("store", Tenure.first(Assignment(3, Role.REPLICA)))
+    assert replica.follows(3, 4, base=True)
+    replica.hold(4)
+    assert not replica.follows(3, 3, base=True)
 
 
 def test_who_waits_too_long_for_a_replica_learns_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
