@@ -113,4 +113,6 @@ def _open_process(pid: int) -> int:
 
 
 def _has_ended(process: int) -> bool:
-    return bool(select.select([process], [], [], 0)[0])
+    looking = select.poll()  # not select(), which takes no descriptor above 1023
+    looking.register(process, select.POLLIN)
+    return bool(looking.poll(0))

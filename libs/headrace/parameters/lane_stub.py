@@ -26,8 +26,7 @@ class LaneStub(Generic[Stub]):
         self._opening = shared_memory_pb2_grpc.SharedMemoryStub(channel)
         self._store = store
         self._make = make
-        self._lane: LaneChannel | None = None
-        self._by_lane: Stub | None = None
+        self._opened: tuple[LaneChannel, Stub] | None = None
         self._refused = False
 
     def for_call(self, operation: Operation, lost: Callable[[], object]) -> Stub:
@@ -39,30 +38,32 @@ class LaneStub(Generic[Stub]):
             Unavailable: The process cannot be reached.
             SharedMemoryUnavailable: The process shares no memory, and so has no lanes.
         """
-        if self._lane and not self._lane.is_open:
+        opened = self._opened  # another thread may hang up meanwhile
+        if opened and not opened[0].is_open:
             self.close()
-        if self._lane is None and not self._refused:
+            opened = None
+        if opened is None and not self._refused:
             try:
-                self._open(operation)
+                opened = self._opened = self._open(operation)
             except Unavailable:
                 lost()
                 raise
-        if self._by_lane is not None and self._lane and self._lane.is_free:
-            return self._by_lane
+        if opened and opened[0].is_free:
+            return opened[1]
         return self.direct
 
     def close(self) -> None:
         """Hang up; the next call opens another lane."""
-        if self._lane:
-            self._lane.close()
-        self._lane = self._by_lane = None
+        opened, self._opened = self._opened, None
+        if opened:
+            opened[0].close()
 
-    def _open(self, operation: Operation) -> None:
+    def _open(self, operation: Operation) -> tuple[LaneChannel, Stub] | None:
         request = shared_memory_pb2.OpenLaneRequest(store=self._store)
         call = self._opening.OpenLane.future(request, timeout=operation.remaining_s)
         try:
-            self._lane = LaneChannel(operation.track(call).result().lane)
+            lane = LaneChannel(operation.track(call).result().lane)
         except (SharedMemoryUnavailable, TooManyCalls, Unimplemented):
             self._refused = True
-            return
-        self._by_lane = self._make(self._lane.for_stubs)
+            return None
+        return lane, self._make(lane.for_stubs)

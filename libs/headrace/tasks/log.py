@@ -51,13 +51,17 @@ class LogWriter:
         text = b"".join(self._tail)[-_TAIL_BYTES:].decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
+    def close(self) -> None:
+        """Write nothing any more."""
+        self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
     def _begin_segment(self, place: int) -> None:
         while len(self._paths) >= _SEGMENTS:
@@ -97,7 +101,7 @@ def tail_offset(folder: Path, lines: int) -> int:
     newlines = lines
     whole = True  # nothing follows yet: the newline that ends the last line begins no other one
     for begin, path in reversed(_segments(folder)):
-        data = path.read_bytes() if path.exists() else b""
+        data = _content(path)
         newlines += whole and data.endswith(b"\n")
         whole = whole and not data
         found = data.count(b"\n")
@@ -105,6 +109,13 @@ def tail_offset(folder: Path, lines: int) -> int:
             return begin + len(data) - len(data.split(b"\n", found - newlines + 1)[-1])
         newlines -= found
     return 0
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # its turn came to be removed
+        return b""
 
 
 def _segments(folder: Path) -> list[tuple[int, Path]]:

@@ -46,7 +46,7 @@ ENVIRONMENT = frozenset(
 STOP_GRACE_S = 5.0  # from the polite request to SIGTERM: a few training steps and the last report
 KILL_GRACE_S = 3.0  # from SIGTERM to SIGKILL
 _DETAIL_LINES = 20
-_PIPE_END_S = 2.0  # how long a process nobody could find may hold a pipe open after the task ended
+_PIPE_END_S = 10.0  # how long a process nobody could find may hold a pipe open after the task ended
 
 OnEvent = Callable[[Task], None]
 OnExit = Callable[[Failure], None]
@@ -154,7 +154,12 @@ class TaskProcess:
         self._stopping = False
         self._mark = new_mark()
         work_dir.mkdir()
-        self._process, self._events = _spawn(command, work_dir, self._mark)
+        try:
+            self._process, self._events = _spawn(command, work_dir, self._mark)
+        except OSError:  # nothing stays behind: the same task may be started again
+            log.close()
+            work_dir.rmdir()
+            raise
         with contextlib.suppress(ProcessLookupError):
             limits.apply(self.pid)  # before it knows which program to run
         threading.Thread(target=self._run, args=(frames,), name=f"task-{self.pid}", daemon=True).start()

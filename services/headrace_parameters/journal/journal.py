@@ -22,7 +22,13 @@ from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
 from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
-from headrace_parameters.journal.snapshot_files import KEPT, find_snapshots, remove_snapshots, write_snapshot
+from headrace_parameters.journal.snapshot_files import (
+    KEPT,
+    SnapshotFile,
+    find_snapshots,
+    remove_snapshots,
+    write_snapshot,
+)
 
 REMOVED = ".gone"
 
@@ -86,6 +92,7 @@ class Journal:
         # Where the last snapshot was begun. After a recovery: as if just now, less what is in the log.
         self._base = (sequence, -tail.stat().st_size)
         self._writing: threading.Thread | None = None
+        self._closing, self._closed = threading.Lock(), False
         snapshots = find_snapshots(folder)
         self._snapshot_bytes = snapshots[0].path.stat().st_size if snapshots else 0
 
@@ -178,11 +185,14 @@ class Journal:
         # One number is left out, so that no older snapshot and log lead past this one.
         sequence = self._sequence + 1
         path = segment_path(self._folder, sequence)
+        newest: SnapshotFile | None = None
         try:
             path.touch(0o600)
             newest = write_snapshot(self._folder, sequence, state)
             self._log.roll(path)
         except OSError as error:
+            if newest:  # or a restart would begin with what was refused
+                newest.path.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise storage_error(error, "the snapshot of the store") from error
         self._sequence = sequence
@@ -198,9 +208,12 @@ class Journal:
         self._folder = folder
 
     def close(self) -> None:
-        """Stop writing; the files stay for the next process."""
-        self._finish_writing()
-        self._log.close()
+        """Stop writing; the files stay for the next process. A second time does nothing: two may delete a store at once."""
+        with self._closing:
+            if not self._closed:
+                self._finish_writing()
+                self._log.close()
+            self._closed = True
 
     def destroy(self) -> None:
         """Stop writing and remove the files."""

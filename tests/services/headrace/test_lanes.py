@@ -169,6 +169,28 @@ def test_who_vanishes_wakes_its_handler() -> None:
         assert waiting.left.wait(TIMEOUT_S)
 
 
+def test_news_of_a_lane_that_is_gone_does_not_end_the_one_in_its_place() -> None:
+    """The system gives the next lane the number of the last one, which the server may hear of a moment too late."""
+
+    def is_active(_: object, context: grpc.ServicerContext) -> models_pb2.Model:
+        return models_pb2.Model(description=str(context.is_active()))
+
+    with lane(is_active) as opened:
+        assert opened.get().description == "True"
+        for descriptor in range(3, 1024):
+            opened.server.lanes.hung_up(descriptor)
+        assert opened.get().description == "True"
+
+
+def test_a_call_that_another_has_the_lane_for_too_long_is_given_up() -> None:
+    waiting = Waiting()
+    with lane(waiting) as opened:
+        opened.begin()
+        assert waiting.entered.wait(TIMEOUT_S)
+        with pytest.raises(errors.DeadlineExceeded, match="another call has the lane"):
+            opened.begin(timeout_s=0.05)
+
+
 def test_a_server_that_stops_breaks_the_lane_and_the_caller_hears_it() -> None:
     waiting = Waiting()
     with lane(waiting) as opened:

@@ -53,6 +53,8 @@ from headrace_parameters.wire import config_from_proto
 
 NO_FOLDER = Path(os.devnull, "none")  # where nothing can be kept
 NAME = "projects/default/stores/run"
+# Of a client whose call shall fail for want of time: long enough that a busy machine does everything else in it.
+IMPATIENT_S = 2.0
 LAYOUT = FlatLayout((TensorSpec("weight", (3, 2)), TensorSpec("bias", ()), TensorSpec("scale", (4,))))
 
 

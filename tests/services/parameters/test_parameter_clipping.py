@@ -12,7 +12,14 @@ from headrace.parameters.v1 import stores_pb2
 from headrace_optimizers.config import Lamb
 from headrace_optimizers.lamb import LambOptimizer
 from tests.services.parameters.conftest import Connect
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+)
 
 
 def clipped_store(servers: list[ParameterServer], connect: Connect, workers: int) -> list[ShardedStore]:
@@ -73,7 +80,7 @@ def test_who_pulls_before_the_norms_are_told_hears_so(
     store.push(0, flat(1), samples=1)
 
     with pytest.raises(DeadlineExceeded, match="step 0 waits for its norm: FinishStep"):
-        connect(*servers, timeout_s=0.5).pull(step=1)
+        connect(*servers, timeout_s=IMPATIENT_S).pull(step=1)
 
     store.finish_step(0)
     assert store.pull(step=1).version == 1
@@ -83,7 +90,7 @@ def test_a_norm_that_does_not_come_names_the_worker_that_is_missing(
     servers: list[ParameterServer], connect: Connect
 ) -> None:
     clipped_store(servers, connect, workers=2)
-    impatient = connect(*servers, timeout_s=0.5)
+    impatient = connect(*servers, timeout_s=IMPATIENT_S)
 
     with pytest.raises(DeadlineExceeded, match=r"the pushes of workers \[1\] for step 0 are missing"):
         impatient.push_pull(0, flat(1), samples=1)

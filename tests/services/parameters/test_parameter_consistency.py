@@ -11,7 +11,14 @@ from headrace.errors import DeadlineExceeded, InvalidArgument, OutOfRange
 from headrace.parameters.v1 import parameters_pb2, schedule_pb2, stores_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
 from tests.services.parameters.conftest import Connect, ready_store
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+)
 
 ASYNC, SSP = stores_pb2.CONSISTENCY_ASYNC, stores_pb2.CONSISTENCY_SSP
 
@@ -52,7 +59,7 @@ def test_a_push_beyond_the_bound_is_refused_and_told_what_to_do(
 def test_a_pull_for_a_step_waits_until_the_bound_allows_it(server: ParameterServer, connect: Connect) -> None:
     store = ready_store(server, connect, worker_count=3, consistency=SSP, staleness_bound=1)
     store.push(0, flat(1), samples=1)
-    impatient = connect(server, timeout_s=0.5)
+    impatient = connect(server, timeout_s=IMPATIENT_S)
     impatient.pull(step=1)
 
     with pytest.raises(DeadlineExceeded, match=r"workers \[1, 2\] for step 0 are missing") as late:

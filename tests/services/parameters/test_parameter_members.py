@@ -17,6 +17,7 @@ from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.wire import Piece, carry
 from tests.services.parameters.conftest import Connect
 from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
     LAYOUT,
     NAME,
     ParameterServer,
@@ -140,7 +141,7 @@ def test_who_is_not_a_member_yet_waits_until_all_shards_know_it(
         set_members(servers[1:], 1, 0, 1)
         assert waiting.result(timeout=10) == Place(1, 2, generation=1, step=0)
     with pytest.raises(DeadlineExceeded, match="worker 5 was not made a member"):
-        connect(*servers, worker=5, timeout_s=0.3).take_place()
+        connect(*servers, worker=5, timeout_s=IMPATIENT_S).take_place()
 
 
 def test_a_worker_that_leaves_a_bounded_run_holds_nobody_up(

@@ -15,7 +15,14 @@ from headrace.parameters.v1.shard_map_pb2 import ValueRange
 from tests.services.parameters.breaking_proxy import breaking_proxy
 from tests.services.parameters.conftest import Connect, ready_store
 from tests.services.parameters.parameter_process import service_process
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+)
 
 ASYNC = stores_pb2.CONSISTENCY_ASYNC
 
@@ -206,7 +213,7 @@ def test_under_bsp_reading_ones_writes_waits_for_the_others(
 
 def test_a_write_that_nobody_completes_is_not_read(servers: list[ParameterServer], connect: Connect) -> None:
     two_shards(servers, connect, worker_count=2)
-    impatient = connect(*servers, timeout_s=0.5)
+    impatient = connect(*servers, timeout_s=IMPATIENT_S)
     impatient.push(0, flat(1), samples=1)
 
     with pytest.raises(DeadlineExceeded, match=r"the pushes of workers \[1\] for step 0 are missing"):

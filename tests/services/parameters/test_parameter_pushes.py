@@ -21,7 +21,14 @@ from headrace.parameters.v1 import parameters_pb2, stores_pb2
 from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
 from headrace.parameters.wire import map_from_proto
 from tests.services.parameters.conftest import Connect, ready_store
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+)
 
 ASYNC = stores_pb2.CONSISTENCY_ASYNC
 
@@ -139,7 +146,7 @@ def test_a_pull_waits_for_the_first_values(server: ParameterServer, connect: Con
 
 def test_a_deadline_tells_whose_push_is_missing(server: ParameterServer, connect: Connect) -> None:
     server.stores.create(create_request(worker_count=3))
-    store = connect(server, worker=1, timeout_s=0.5)
+    store = connect(server, worker=1, timeout_s=IMPATIENT_S)
     store.initialize(LAYOUT, flat(0))
 
     with pytest.raises(
@@ -180,7 +187,7 @@ def test_closing_the_client_ends_a_call_that_waits(server: ParameterServer, conn
 
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(store.push_pull, 0, flat(1), 1)
-        connect(server, worker=1, timeout_s=0.2).layout  # noqa: B018 - a round trip, in which the push gets going
+        connect(server, worker=1).layout  # noqa: B018 - a round trip, in which the push gets going
         store.close()
 
     with pytest.raises(Cancelled):

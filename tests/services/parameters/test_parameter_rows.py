@@ -11,7 +11,7 @@ from headrace.errors import (
 )
 from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc, stores_pb2
-from tests.services.parameters.parameter_server import NAME, ParameterServer
+from tests.services.parameters.parameter_server import IMPATIENT_S, NAME, ParameterServer
 from tests.services.parameters.parameter_tables import Tables, ones, store_with_tables, users_of
 
 
@@ -91,7 +91,7 @@ def test_a_pull_that_waits_in_vain_tells_whose_pushes_are_missing(
     server: ParameterServer, open_tables: Tables
 ) -> None:
     server.stores.create(store_with_tables(worker_count=3))
-    tables = open_tables(server, worker=1, timeout_s=1)
+    tables = open_tables(server, worker=1, timeout_s=IMPATIENT_S)
     tables.push_rows("users", 0, [1], ones(1), samples=1)
 
     with pytest.raises(DeadlineExceeded) as error:

@@ -1,7 +1,9 @@
 """What only shared memory can do, and what becomes of it when something goes wrong."""
 
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from headrace.parameters.segments import MappedSegment, OwnSegment
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, stores_pb2
 from headrace.parameters.v1.shared_memory_pb2_grpc import SharedMemoryStub
 from tests.services.parameters.parameter_server import (
+    IMPATIENT_S,
     LAYOUT,
     NAME,
     ParameterServer,
@@ -57,7 +60,7 @@ def test_what_a_store_says_of_its_values_comes_with_those_in_memory(server: Para
     server.stores.create(
         create_request(worker_count=2, consistency=stores_pb2.CONSISTENCY_SSP, staleness_bound=1)
     )
-    with ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=0.5) as store:
+    with ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=IMPATIENT_S) as store:
         store.initialize(LAYOUT, flat())
         pushed = store.push_pull(0, flat(1), samples=1)
 
@@ -239,11 +242,37 @@ def test_the_gradients_of_a_deleted_store_are_let_go(server: ParameterServer) ->
         assert server.gradients.count == 0
 
 
+def test_workers_are_noticed_to_be_gone_however_many_files_the_process_has_open(
+    server: ParameterServer,
+) -> None:
+    assert server.gradients is not None
+    with many_open_files(), _store(server) as store:
+        store.push(0, flat(1), samples=1)
+        server.gradients.sweep()
+        assert server.gradients.count == 1
+
+
+@contextmanager
+def many_open_files() -> Iterator[None]:
+    """Let every further descriptor be above 1023, beyond which select(2) looks at nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    taken: list[int] = []
+    try:
+        while not taken or taken[-1] < 1024:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_push_after_a_deadline_sends_the_new_gradient(server: ParameterServer) -> None:
     """The call that was given up has withdrawn its gradient."""
     server.stores.create(create_request(worker_count=2, consistency=stores_pb2.CONSISTENCY_BSP))
     with (
-        ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=0.5) as store,
+        ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=IMPATIENT_S) as store,
         ShardedStore([server.channel], NAME, epoch=1, worker=1, timeout_s=10) as other,
     ):
         store.initialize(LAYOUT, flat())

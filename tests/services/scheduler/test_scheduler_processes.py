@@ -135,7 +135,7 @@ def test_a_scheduler_that_was_frozen_loses_no_node(
     process.signal(signal.SIGSTOP)
     assert worker.agent
     with pytest.raises(HeadraceError):
-        scheduler.jobs.GetJob(jobs_pb2.GetJobRequest(name=f"{PROJECT}/jobs/a"), timeout=LEASE_S * 2)
+        scheduler.jobs.GetJob(jobs_pb2.GetJobRequest(name=f"{PROJECT}/jobs/a"), timeout=LEASE_S * 1.2)
     process.signal(signal.SIGCONT)
     assert worker.agent.attached.wait(WAIT_S)
     worker.set_task(TASK, task_pb2.TASK_STATE_RUNNING, progress=task_pb2.Progress(step=9))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
-from headrace.errors import ServerDraining
+from headrace.errors import ResourceExhausted, ServerDraining
 from headrace.tasks.descendants import MARK
 from headrace.tasks.frozen import FROZEN
 from headrace.tasks.process import Launcher
@@ -55,6 +55,16 @@ def final(tasks: TaskService, name: str) -> Task:
     *_, last = tasks.watch(name, 0, lambda: True)
     assert last.state in FINAL
     return last
+
+
+def test_a_task_whose_process_could_not_be_started_may_be_started_again(
+    tasks: TaskService, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as overfull:
+        overfull.setenv("LC_ALL", "x" * (1 << 20))  # more than the system takes in one variable
+        with pytest.raises(ResourceExhausted, match="cannot start a process"):
+            start("succeed", answer=1)
+    assert final(tasks, start("succeed", answer=1)).state == TaskState.TASK_STATE_SUCCEEDED
 
 
 def until_progress(tasks: TaskService, name: str) -> Task:

@@ -1,5 +1,6 @@
 """A durable shard without a service: the core and its journal, in a folder of a test."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,10 +58,16 @@ def push_of(step: int, worker: int = 0) -> Push:
 class JournaledShard:
     """A shard whose pushes are written first, as `LiveStore` does it."""
 
-    def __init__(self, folder: Path, settings: StoreConfig, limits: Limits = SELDOM) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: StoreConfig,
+        limits: Limits = SELDOM,
+        force: Callable[[int], object] = os.fdatasync,
+    ) -> None:
         self.folder = folder
         self.shard = Shard(settings)
-        self.journal = Journal(folder, settings, limits, Observers())
+        self.journal = Journal(folder, settings, limits, Observers(), force=force)
 
     def initialize(self) -> None:
         self.shard.initialize(LAYOUT, np.ones(LENGTH, np.float32))

@@ -56,6 +56,27 @@ def test_a_restore_there_is_no_room_for_leaves_the_store_as_it_was(tmp_path: Pat
     assert same(recover(tmp_path, config()), model(config(), 2, lambda step: [push_of(step)]))
 
 
+def test_a_restore_whose_log_cannot_begin_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    """Its snapshot is complete by then: a restart must not take it for the store."""
+    broken = False
+
+    def force(_: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    settings = config(durability=Durability.DISK)
+    store = JournaledShard(tmp_path, settings, force=force)
+    store.initialize()
+    saved = store.shard.state()
+    store.push(0)
+    broken = True
+    with pytest.raises(DataLoss):
+        store.push(1)  # which may be in the log, as far as anybody knows
+    with pytest.raises(DataLoss):
+        store.journal.rebase(saved)
+    assert same(recover(tmp_path, settings), model(settings, 2, lambda step: [push_of(step)]))
+
+
 def test_only_a_lack_of_room_is_called_so() -> None:
     assert isinstance(storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "x"), StorageFull)
     assert isinstance(storage_error(OSError(errno.EIO, os.strerror(errno.EIO)), "x"), DataLoss)

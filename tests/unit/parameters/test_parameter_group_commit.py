@@ -125,6 +125,13 @@ def test_a_disk_that_fails_makes_the_store_read_only_at_the_last_safe_version(
     store.journal.close()
 
 
+def test_a_journal_may_be_closed_twice(tmp_path: Path) -> None:
+    """Two may delete one store at once; the second must not close descriptors that belong to others by now."""
+    journal = Journal(tmp_path, DISK, Limits(1 << 30, 1 << 30), Observers())
+    journal.close()
+    journal.close()
+
+
 def test_snapshots_are_written_while_pushes_go_on(tmp_path: Path) -> None:
     journal = Journal(tmp_path, DISK, Limits(1 << 30, 5), Observers())
     store = LiveStore(DISK, datetime.now(UTC), journal=journal)

@@ -22,6 +22,7 @@ from headrace.rpc.tracing import client_span, end_span
 from headrace.types.v1 import lane_pb2
 
 _LATE_S = 1.0  # the server answers before the deadline; this long after it, it is frozen
+_CONNECT_S = 5.0  # it has just invited us: whatever takes longer is not there, or not ours
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -60,8 +61,14 @@ class LaneChannel:
         return LaneMethod(self, method, request_serializer, response_deserializer)
 
     def begin(self, request: bytes, timeout_s: float) -> None:
-        """Send a call, as soon as the one before is over; `finish` or `abandon` ends it."""
-        self._busy.acquire()
+        """Send a call, as soon as the one before is over; `finish` ends it.
+
+        Raises:
+            Unavailable: The lane is broken.
+            DeadlineExceeded: The call before is not over in time.
+        """
+        if not self._busy.acquire(timeout=timeout_s):
+            raise DeadlineExceeded(f"another call has the lane for {timeout_s:g} s; call by gRPC meanwhile")
         try:
             self._connected.settimeout(timeout_s + _LATE_S)
             frames.send(self._connected, request)
@@ -185,7 +192,7 @@ def _metadata(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 def _connect(lane: lane_pb2.Lane) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connected.settimeout(_LATE_S)
+        connected.settimeout(_CONNECT_S)
         connected.connect(f"\0{lane.socket}")
         frames.send(connected, lane.token)
         welcome = frames.receive(connected)

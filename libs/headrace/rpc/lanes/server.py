@@ -119,9 +119,15 @@ class Lanes:
         """Notice callers that hang up while they wait for an answer."""
         while not self._closed:
             for descriptor, _ in watched.poll():
-                lane = self._open.get(descriptor)
-                if lane:
-                    lane.left()
+                self.hung_up(descriptor)
+
+    def hung_up(self, descriptor: int) -> None:
+        """Take note that the caller of the lane with this descriptor has hung up, if it is still that lane."""
+        with self._lock:  # so that it is not closed while it is looked at
+            lane = self._open.get(descriptor)
+            if lane is None or not lane.is_left:
+                return  # another lane's by now: the one that was meant has ended
+        lane.left()
 
     def _serve(self, connected: socket.socket) -> None:
         with connected:
@@ -186,6 +192,13 @@ class _Lane:
         while (frame := frames.receive(self._connected)) is not None:
             answer = self._answer(lane_pb2.LaneRequest.FromString(frame))
             frames.send(self._connected, answer.SerializeToString())
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the caller has hung up."""
+        looking = select.poll()
+        looking.register(self.descriptor, select.POLLRDHUP)
+        return bool(looking.poll(0))
 
     def left(self) -> None:
         """Tell the call that is served that its caller is gone."""
