@@ -1,3 +1,4 @@
+# length: one lane, and all that may befall it
 """What a call is when it comes by a lane: the same as by gRPC."""
 
 import socket
