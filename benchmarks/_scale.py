@@ -136,11 +136,11 @@ def _processor_s(servers: Sequence[psutil.Process]) -> float:
 
 
 def _own_bytes(server: psutil.Process) -> int:
-    """Return the memory a process has, without what it maps of others to read alone."""
+    """Return the memory a process has, without the segments of others, which it maps to read (privately: nothing is written)."""
     own, foreign = 0, False
     for line in Path(f"/proc/{server.pid}/smaps").read_text().splitlines():
         if "-" in line.split(maxsplit=1)[0]:
-            foreign = "memfd:headrace" in line and " r--s " in line
+            foreign = "memfd:headrace" in line and " rw-s " not in line
         elif line.startswith("Rss:") and not foreign:
             own += int(line.split()[1]) * 1024
     return own

@@ -11,6 +11,7 @@ from headrace.names import StoreName
 from headrace.parameters.layout import Floats
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1.shared_memory_pb2 import Segment, SharedSpan, SharedValues
+from headrace_parameters.core.exchange import Loan
 from headrace_parameters.live import LiveStore
 
 
@@ -19,6 +20,20 @@ class _Held:
     store: LiveStore
     mapped: MappedSegment
     process: int  # a pidfd: other than a pid, it never means another process
+
+
+@dataclass(frozen=True)
+class _Loan:
+    """What a worker has lent, as `Loan`: until it changes its segment's sequence, or takes the gradient back."""
+
+    mapped: MappedSegment
+    where: SharedValues
+    ended: Callable[[], tuple[bytes, int]]
+
+    def holds(self) -> bool:
+        nonce, sequence = self.ended()
+        over = nonce == self.mapped.nonce and self.where.sequence <= sequence
+        return not over and self.mapped.is_current(self.where)
 
 
 class GradientSegments:
@@ -32,6 +47,7 @@ class GradientSegments:
         self._find = find
         self._lock = threading.Lock()
         self._held: dict[tuple[StoreName, int], _Held] = {}
+        self._ended: dict[tuple[StoreName, int], tuple[bytes, int]] = {}  # the last loan that was taken back
 
     @property
     def count(self) -> int:
@@ -54,13 +70,26 @@ class GradientSegments:
         mapped = self._map(store, worker, where.segment)
         parts: list[SharedValues | SharedSpan] = [where, *where.further]
         for part in parts:
-            if part.offset + part.count > mapped.values.size:
-                raise ShapeMismatch(
-                    f"{part.count} values from {part.offset} on do not lie in a segment of {mapped.values.size}"
-                )
-            yield mapped.part(part)
+            yield _part(mapped, part)
         if not mapped.is_current(where):
             raise Cancelled(f"worker {worker} withdrew the gradient while it was read; nothing was applied")
+
+    def lend(self, store: LiveStore, worker: int, where: SharedValues) -> tuple[Floats, Loan]:
+        """Return a gradient that lies in one piece, where it lies, and what tells how long it does.
+
+        Raises:
+            SharedMemoryUnavailable, ShapeMismatch: As `read`.
+        """
+        mapped, key = self._map(store, worker, where.segment), (store.config.name, worker)
+        return _part(mapped, where), _Loan(mapped, where, lambda: self._ended.get(key, (b"", 0)))
+
+    def take_back(self, store: LiveStore, worker: int, nonce: bytes, sequence: int) -> None:
+        """Read nothing any more of what was lent as this sequence or an earlier one."""
+
+        def end() -> None:
+            self._ended[store.config.name, worker] = nonce, sequence
+
+        store.take_back(end)
 
     def release(self, store: StoreName, worker: int, nonce: bytes) -> None:
         """Let go of a worker's segment, if it is this one."""
@@ -75,6 +104,7 @@ class GradientSegments:
             for key, held in list(self._held.items()):
                 if _has_ended(held.process) or not self._is_current(key[0], held.store):
                     self._drop(key)
+            self._ended = {key: loan for key, loan in self._ended.items() if key in self._held}
 
     def _map(self, store: LiveStore, worker: int, segment: Segment) -> MappedSegment:
         key = (store.config.name, worker)
@@ -84,7 +114,7 @@ class GradientSegments:
                 return held.mapped
             process = _open_process(segment.pid)
             try:
-                mapped = MappedSegment(segment)
+                mapped = MappedSegment(segment, writable=True)  # torch asks for that; nobody writes
             except SharedMemoryUnavailable:
                 os.close(process)
                 raise
@@ -100,7 +130,16 @@ class GradientSegments:
             return False
 
     def _drop(self, key: tuple[StoreName, int]) -> None:
-        os.close(self._held.pop(key).process)  # the memory itself goes when the last call has copied from it
+        os.close(self._held.pop(key).process)  # the memory itself goes with the last gradient that lies in it
+        self._ended.pop(key, None)
+
+
+def _part(mapped: MappedSegment, where: SharedValues | SharedSpan) -> Floats:
+    if where.offset + where.count > mapped.values.size:
+        raise ShapeMismatch(
+            f"{where.count} values from {where.offset} on do not lie in a segment of {mapped.values.size}"
+        )
+    return mapped.part(where)
 
 
 def _open_process(pid: int) -> int:

@@ -12,8 +12,8 @@ from headrace.errors import Aborted, DeadlineExceeded, FailedPrecondition, Headr
 from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
-from headrace_parameters.core.config import Norms, StoreConfig
-from headrace_parameters.core.exchange import of_version
+from headrace_parameters.core.config import Durability, Norms, StoreConfig
+from headrace_parameters.core.exchange import GradientLost, of_version
 from headrace_parameters.core.joint import Measured
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
@@ -143,16 +143,32 @@ class LiveStore(ShardView):
 
         Raises:
             StorageFull, DataLoss: It could not be written, and was not applied.
+            GradientLost: A worker wrote to a lent one while it was applied, and the store has ended.
         """
         sealed = self._seal(push)
-        with self._turn(push.step, push.worker):
-            taken = self._shard.takes(push)
-            if taken:
-                self._write(sealed)  # before: what is applied can always be recovered
-                self._apply(push)
-            made = self._made()
+        try:
+            with self._turn(push.step, push.worker):
+                taken = self._shard.takes(push)
+                if taken:
+                    self._write(sealed)  # before: what is applied can always be recovered
+                    self._apply(push)
+                made = self._made()
+        except GradientLost as error:
+            self.end(error)
+            raise
         self._tell(made)
         return taken
+
+    @property
+    def takes_loans(self) -> bool:
+        """Whether a gradient may stay where its worker has it; a log or a replica reads it later than its worker waits."""
+        return self.config.durability is Durability.MEMORY
+
+    def take_back(self, end: Callable[[], None]) -> None:
+        """Copy lent gradients that wait for others, and let no further one come by the loan that `end` ends."""
+        with self._changing:
+            self._shard.keep_gradients()
+            end()
 
     @contextmanager
     def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
@@ -359,6 +375,7 @@ class LiveStore(ShardView):
         """Say where the shard is in the run."""
         with self._changing:
             self.check_serves()
+            self._shard.keep_gradients()  # a worker may take its own back before they have moved
             return self._shard.standing()
 
     def part(self, workers: Collection[int]) -> Part:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TypeVar
 
 from grpc import ServicerContext
 
@@ -13,10 +12,10 @@ from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.encoded import encoding_from_proto
 from headrace.parameters.filters.encodings import Encoding
-from headrace.parameters.layout import Floats
 from headrace.parameters.ranges import length, shared
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carried_bytes, carry, layout_from_proto, receive
+from headrace_parameters.bringing import Bring, first_of, streamed
 from headrace_parameters.core.config import Norms
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
@@ -31,7 +30,6 @@ _LONGEST_WAIT_S = 600.0
 # The answer "not in time, worker 3 is missing" must reach the caller before it stops to listen, from a busy machine too.
 _LAST_WORDS_S = 1.0
 
-Pushed = TypeVar("Pushed", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
 Answered = parameters_pb2.PullResponse | parameters_pb2.PushPullResponse
 
 
@@ -46,7 +44,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request_iterator: Iterator[parameters_pb2.InitializeRequest], context: ServicerContext
     ) -> parameters_pb2.InitializeResponse:
         """Give a store its first values."""
-        first = _first(request_iterator)
+        first = first_of(request_iterator)
         store = self._table.get(StoreName.parse(first.store, field="store"))
         store.config.fence(first.epoch)
         store.check_serves()
@@ -65,11 +63,8 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request_iterator: Iterator[parameters_pb2.PushRequest], context: ServicerContext
     ) -> parameters_pb2.PushResponse:
         """Take a gradient."""
-        first = _first(request_iterator)
-        store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
-        self._meter.admit(store.config)
-        taken = self._take(store, first, request_iterator)
-        return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store), term=store.term)
+        first = first_of(request_iterator)
+        return self.pushed(first.store, first.header, streamed(first, request_iterator))
 
     def Pull(
         self, request: parameters_pb2.PullRequest, context: ServicerContext
@@ -88,7 +83,9 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
     ) -> Iterator[parameters_pb2.PushPullResponse]:
         """Take a gradient, then send the values that hold it."""
-        response, store, published = self.push_pulled(request_iterator, context)
+        first = first_of(request_iterator)
+        bring = streamed(first, request_iterator)
+        response, store, published = self.push_pulled(first.store, first.header, bring, context)
         pieces, encoding = [Piece(0, published.values)], store.config.compression.values
         self.count_sent(store, response, carried_bytes(pieces, encoding))
         yield from carry(response, pieces, encoding)
@@ -133,22 +130,30 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         need = replace(need, version=max(need.version, request.min_version))
         return self._wait(store, need, context, generation)
 
+    def pushed(
+        self, name: str, header: parameters_pb2.PushHeader, bring: Bring
+    ) -> parameters_pb2.PushResponse:
+        """Take a gradient; return what Push answers."""
+        store = self._fenced(name, header.epoch, header.map_epoch)
+        self._meter.admit(store.config)
+        taken = self._take(store, header, bring)
+        return parameters_pb2.PushResponse(duplicate=not taken, version=_version(store), term=store.term)
+
     def push_pulled(
-        self, requests: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
+        self, name: str, header: parameters_pb2.PushHeader, bring: Bring, context: ServicerContext
     ) -> tuple[parameters_pb2.PushPullResponse, LiveStore, Published]:
         """Take a gradient; return what PushPull answers, without values, and the values."""
-        first = _first(requests)
-        store = self._fenced(first.store, first.header.epoch, first.header.map_epoch)
+        store = self._fenced(name, header.epoch, header.map_epoch)
         self._meter.admit(store.config)
-        taken = self._take(store, first, requests)
-        step = first.header.step + 1
+        taken = self._take(store, header, bring)
+        step = header.step + 1
         before = store.incarnation
-        published = self._wait(store, store.need_for(step), context, first.header.generation)
+        published = self._wait(store, store.need_for(step), context, header.generation)
         response = parameters_pb2.PushPullResponse(
             version=published.version,
             duplicate=not taken,
             staleness=published.staleness(step),
-            next_step=store.next_step(first.header.worker, published),
+            next_step=store.next_step(header.worker, published),
             incarnation=_unless_replaced(store, before),
             term=store.term,
         )
@@ -202,26 +207,27 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store.check_map(map_epoch)
         return store
 
-    def _take(self, store: LiveStore, first: Pushed, rest: Iterator[Pushed]) -> bool:
+    def _take(self, store: LiveStore, header: parameters_pb2.PushHeader, bring: Bring) -> bool:
         """Receive a gradient and push it; return False if it was taken before."""
-        header = first.header
         duplicate = store.is_duplicate(header.worker, header.step, header.generation)
         if not duplicate:
             covers = covered(store, header)
-            gradient = self._receive(store, covers, first, rest)
-            push = Push(header.worker, header.step, header.samples, gradient, header.generation, covers)
+            assert store.published is not None, "`is_duplicate` has looked"
+            size = store.published.values.size if covers is None else length(covers)
+            brought = bring(store, size)
+            self._meter.received(store.config, brought.size_bytes)
+            push = Push(
+                header.worker,
+                header.step,
+                header.samples,
+                brought.gradient,
+                header.generation,
+                covers,
+                brought.loan,
+            )
             duplicate = not store.push(push)
         self._meter.pushed(store.config, duplicate=duplicate)
         return not duplicate
-
-    def _receive(
-        self, store: LiveStore, covers: tuple[range, ...] | None, first: Pushed, rest: Iterator[Pushed]
-    ) -> Floats:
-        assert store.published is not None, "`is_duplicate` has looked"
-        size = store.published.values.size if covers is None else length(covers)
-        gradient = store.new_memory(size)
-        self._meter.received(store.config, receive(chain([first], rest), [Piece(0, gradient)]))
-        return gradient
 
     def _wait(
         self, store: LiveStore, need: Need, context: ServicerContext, generation: int | None
@@ -242,18 +248,6 @@ def wait_bound_s(remaining_s: float) -> float:
     """
     bound_s = _LONGEST_WAIT_S if remaining_s > threading.TIMEOUT_MAX else remaining_s
     return bound_s - min(_LAST_WORDS_S, bound_s / 4)
-
-
-Request = TypeVar(
-    "Request", parameters_pb2.InitializeRequest, parameters_pb2.PushRequest, parameters_pb2.PushPullRequest
-)
-
-
-def _first(requests: Iterator[Request]) -> Request:
-    first = next(requests, None)
-    if first is None:
-        raise InvalidArgument("the stream ended without a message; the first one names the store")
-    return first
 
 
 def _version(store: LiveStore) -> int:

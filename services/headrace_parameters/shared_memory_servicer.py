@@ -1,24 +1,22 @@
 """The SharedMemory service on the wire: the Parameters service, but for where values lie."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 from grpc import ServicerContext
 
-from headrace.errors import SharedMemoryUnavailable
+from headrace.errors import ShapeMismatch, SharedMemoryUnavailable
 from headrace.names import StoreName
-from headrace.parameters import codec
 from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_memory_pb2_grpc
 from headrace.rpc.lanes.server import Lanes
+from headrace_parameters.bringing import Bring, Brought
+from headrace_parameters.core.config import Consistency
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.live import LiveStore
 from headrace_parameters.parameters_servicer import ParametersServicer
 
-Message = TypeVar("Message", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
-
 
 class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
-    """Hands gradients to a `ParametersServicer` as if they had come by a stream, so that the same rules hold.
+    """Hands gradients to a `ParametersServicer` as its streams do, so that the same rules hold.
 
     Args:
         find: Returns the store of a name, or raises NotFound.
@@ -50,9 +48,11 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         self, request: shared_memory_pb2.PushSharedRequest, context: ServicerContext
     ) -> shared_memory_pb2.PushSharedResponse:
         """Take a gradient."""
-        first = parameters_pb2.PushRequest(store=request.store, header=request.header)
-        messages = self._messages(first, request.gradient)
-        return shared_memory_pb2.PushSharedResponse(response=self._parameters.Push(messages, context))
+        store = self._find(StoreName.parse(request.store, field="store"))
+        applied = store.config.consistency is not Consistency.BSP  # before it is answered
+        bring = self._bring(request.header.worker, request.gradient, waits=applied)
+        pushed = self._parameters.pushed(request.store, request.header, bring)
+        return shared_memory_pb2.PushSharedResponse(response=pushed)
 
     def PullShared(
         self, request: shared_memory_pb2.PullSharedRequest, context: ServicerContext
@@ -79,12 +79,21 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         self, request: shared_memory_pb2.PushPullSharedRequest, context: ServicerContext
     ) -> shared_memory_pb2.PushPullSharedResponse:
         """Take a gradient, then say where the values lie that hold it."""
-        first = parameters_pb2.PushPullRequest(store=request.store, header=request.header)
-        messages = self._messages(first, request.gradient)
-        response, store, published = self._parameters.push_pulled(messages, context)
+        bring = self._bring(request.header.worker, request.gradient, waits=True)
+        response, store, published = self._parameters.push_pulled(
+            request.store, request.header, bring, context
+        )
         values = store.memory.locate(published.values)
         self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PushPullSharedResponse(response=response, values=values)
+
+    def TakeBackShared(
+        self, request: shared_memory_pb2.TakeBackSharedRequest, context: ServicerContext
+    ) -> shared_memory_pb2.TakeBackSharedResponse:
+        """Read a loan no more."""
+        store = self._find(StoreName.parse(request.store, field="store"))
+        self._segments().take_back(store, request.worker, request.nonce, request.sequence)
+        return shared_memory_pb2.TakeBackSharedResponse()
 
     def ReleaseShared(
         self, request: shared_memory_pb2.ReleaseSharedRequest, context: ServicerContext
@@ -93,20 +102,28 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         self._segments().release(StoreName.parse(request.store, field="store"), request.worker, request.nonce)
         return shared_memory_pb2.ReleaseSharedResponse()
 
-    def _messages(self, first: Message, where: shared_memory_pb2.SharedValues) -> Iterator[Message]:
-        """Yield a push, then its gradient, which nobody takes, nor is mapped, if the push is refused or known."""
-        gradients = self._segments()
-        return self._read(gradients, first, where)
+    def _bring(self, worker: int, where: shared_memory_pb2.SharedValues, *, waits: bool) -> Bring:
+        """Bring a gradient from its segment, which is not mapped for one that is refused or known.
 
-    def _read(
-        self, gradients: GradientSegments, first: Message, where: shared_memory_pb2.SharedValues
-    ) -> Iterator[Message]:
-        yield first
-        store = self._find(StoreName.parse(first.store, field="store"))
-        offset = 0
-        for part in gradients.read(store, first.header.worker, where):
-            yield codec.carried(type(first)(), offset, part.data)
-            offset += part.size
+        Args:
+            waits: The call lasts until the gradient is applied: until then it may stay where it is.
+        """
+        gradients = self._segments()
+
+        def bring(store: LiveStore, size: int) -> Brought:
+            count = where.count + sum(span.count for span in where.further)
+            if count != size:
+                raise ShapeMismatch(f"the gradient has {count} values; it must have {size} here")
+            if store.takes_loans and waits and not where.further:
+                gradient, loan = gradients.lend(store, worker, where)
+                return Brought(gradient, gradient.nbytes, loan)
+            gradient, offset = store.new_memory(size), 0
+            for part in gradients.read(store, worker, where):
+                gradient[offset : offset + part.size] = part
+                offset += part.size
+            return Brought(gradient, gradient.nbytes)
+
+        return bring
 
     def _segments(self) -> GradientSegments:
         if self._gradients is None:

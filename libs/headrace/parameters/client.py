@@ -188,7 +188,7 @@ class ShardedStore:
             flat, places = checked(placement.layout, gradient), placement.parts()
             parts, lender = placement.pieces(flat), self._lender
         coverage = part.to_proto() if part else None
-        with lender.lending(flat) as loan:
+        with lender.lending(flat, shards.take_back) as loan:
             versions = shards.do(
                 lambda operation, index: shards.clients[index].push(
                     operation, step, parts[index], samples, _lent(loan, places[index]), coverage
@@ -262,7 +262,7 @@ class ShardedStore:
             flat = checked(placement.layout, gradient)
             values = output(flat.size, out)
             parts, places, held = placement.pieces(flat), placement.pieces(values), placement.parts()
-            with self._lender.lending(flat) as loan:
+            with self._lender.lending(flat, shards.take_back) as loan:
                 received = shards.do(
                     lambda operation, index: shards.clients[index].push_pull(
                         operation, step, parts[index], samples, places[index], _lent(loan, held[index])

@@ -41,6 +41,11 @@ class Shards:
         """Do `work` with every shard at once, by its place among them."""
         return self.together.do(work)
 
+    def take_back(self, nonce: bytes, sequence: int) -> None:
+        """Return when no shard reads any more what the worker has lent."""
+        for client in self.clients:
+            client.take_back(nonce, sequence)
+
 
 class KnownShards:
     """Finds the shards of a store, and finds them anew when its map has changed.

@@ -1,7 +1,7 @@
 """The segment in which a worker lends its gradients to the shards of its machine."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +10,9 @@ from headrace.errors import Cancelled, SharedMemoryUnavailable
 from headrace.parameters.layout import Floats
 from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1 import shared_memory_pb2
+
+# Takes the nonce of a segment and its sequence.
+TakeBack = Callable[[bytes, int], object]
 
 
 class Loan:
@@ -75,11 +78,14 @@ class Lender:
         return values
 
     @contextmanager
-    def lending(self, gradient: Floats) -> Iterator[Loan | None]:
+    def lending(self, gradient: Floats, take_back: TakeBack) -> Iterator[Loan | None]:
         """Lend a gradient for the time of a `with`; None: there is no shared memory here.
 
-        When the time is over, a shard that still copies the gradient finds that it was withdrawn, and refuses it: the worker may write
-        the next one at once.
+        If it ends well, all shards have answered, and read the gradient no more. Else it is taken back: shards that still need it copy it
+        first. One that cannot be asked finds that the loan is over; it takes the gradient no more, or if it was just applying it, ends.
+
+        Args:
+            take_back: Asks all shards.
         """
         with self._lock:
             segment = self._reserve(gradient.size)
@@ -90,6 +96,9 @@ class Lender:
             segment.sequence = self._loans
             try:
                 yield Loan(segment, gradient, copied=not _is_view(gradient, segment))
+            except BaseException:
+                take_back(segment.nonce, segment.sequence)
+                raise
             finally:
                 segment.sequence = 0
 

@@ -35,6 +35,7 @@ from headrace.parameters.wire import (
 
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 Answer = TypeVar("Answer")
+Heard = TypeVar("Heard", Received, parameters_pb2.PushResponse)
 Lent = Callable[[], SharedValues]
 
 
@@ -118,7 +119,7 @@ class ShardClient:
         header = self._header(step, samples, coverage)
         if lent and self._shared:
             try:
-                return self._pushed(self._proven(self._shared.push(operation, header, lent())))
+                return self._heard(self._proven(self._shared.push(operation, header, lent()))).version
             except SharedMemoryUnavailable as why:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
@@ -126,7 +127,7 @@ class ShardClient:
         call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
         answer = operation.track(call).result()
         self._filter.sent()
-        return self._pushed(answer)
+        return self._heard(answer).version
 
     def pull(
         self,
@@ -150,12 +151,12 @@ class ShardClient:
                 self._refused(why)
             else:
                 if copied is not None:
-                    return self._received(copied)
+                    return self._heard(copied)
         call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
         first = next(call, None)
         if first is not None and first.not_modified:
-            return self._received(pulled_from_proto(first))
-        return self._received(pulled_from_proto(_receive(first, call, pieces)))
+            return self._heard(pulled_from_proto(first))
+        return self._heard(pulled_from_proto(_receive(first, call, pieces)))
 
     def pull_as_member(
         self, operation: Operation, version: int | None, pieces: Sequence[Piece]
@@ -190,14 +191,14 @@ class ShardClient:
                 self._refused(why)
             else:
                 if copied is not None:
-                    return self._received(copied)
+                    return self._heard(copied)
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
         # a second time, if the values were lost: a duplicate then
         requests = self._filter.carry(first, gradient)
         call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
         answer = _receive(next(call, None), call, values)
         self._filter.sent()
-        return self._received(push_pulled_from_proto(answer))
+        return self._heard(push_pulled_from_proto(answer))
 
     def step_norms(
         self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType
@@ -225,13 +226,11 @@ class ShardClient:
         squared: Sequence[float],
     ) -> int:
         """Let the step go on with norms over all shards; return the shard's version."""
+        whole = norms == parameters_pb2.NORMS_GRADIENT
+        told = {"squared_norm": squared[0]} if whole else {"tensor_norms": squared}
         request = parameters_pb2.FinishStepRequest(
-            store=self._store, epoch=self._epoch, step=step, norms=norms, map_epoch=self.map_epoch
+            store=self._store, epoch=self._epoch, step=step, norms=norms, map_epoch=self.map_epoch, **told
         )
-        if norms == parameters_pb2.NORMS_GRADIENT:
-            (request.squared_norm,) = squared
-        else:
-            request.tensor_norms.extend(squared)
         call = self._parameters.FinishStep.future(request, timeout=operation.remaining_s)
         return operation.track(call).result().version
 
@@ -253,22 +252,22 @@ class ShardClient:
         request = stores_pb2.FinishRunRequest(name=self._store, epoch=self._epoch, generation=self.generation)
         operation.track(self._stores.FinishRun.future(request, timeout=operation.remaining_s)).result()
 
+    def take_back(self, nonce: bytes, sequence: int) -> None:
+        """Return when the shard reads nothing any more of what the worker has lent."""
+        if self._shared:
+            self._shared.take_back(nonce, sequence)
+
     def release(self, *nonces: bytes) -> None:
         """Let go of all memory that is shared with the shard; `nonces` name the worker's segments, those that are there."""
-        for nonce in nonces:
-            if self._shared and nonce and self.shares_memory:
-                self._shared.release(nonce)
         if self._shared:
+            for nonce in filter(None, nonces) if self.shares_memory else ():
+                self._shared.release(nonce)
             self._shared.forget()
         self._shared = None
 
-    def _pushed(self, answer: parameters_pb2.PushResponse) -> int:
+    def _heard(self, answer: Heard) -> Heard:
         self.term = max(self.term, answer.term)
-        return answer.version
-
-    def _received(self, received: Received) -> Received:
-        self.term = max(self.term, received.term)
-        return received
+        return answer
 
     def _proven(self, answer: Answer) -> Answer:
         self.shares_memory = True

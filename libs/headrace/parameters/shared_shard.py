@@ -21,6 +21,9 @@ from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2, shared_mem
 from headrace.parameters.wire import Piece, pulled_from_proto, push_pulled_from_proto
 
 _RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
+_TAKE_BACK_S = (
+    5.0  # far longer than an update takes: a shard that does not answer does not run, or is not there
+)
 _MAPPED = (
     4  # segments kept mapped: a shard writes two of them in turn, and a third while a stream still reads one
 )
@@ -108,6 +111,16 @@ class SharedShard:
             if answer.response.not_modified or self._copy(answer.values, pieces, length):
                 return pulled_from_proto(answer.response)
         return None
+
+    def take_back(self, nonce: bytes, sequence: int) -> None:
+        """Return when the shard does not read a gradient any more, or cannot be asked."""
+        request = shared_memory_pb2.TakeBackSharedRequest(
+            store=self._store, worker=self._worker, nonce=nonce, sequence=sequence
+        )
+        try:
+            self._stub.direct.TakeBackShared(request, timeout=_TAKE_BACK_S)
+        except HeadraceError:
+            return
 
     def release(self, nonce: bytes) -> None:
         """Tell the shard that the worker's segment is not needed any more, if it listens."""

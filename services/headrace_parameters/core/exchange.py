@@ -1,12 +1,14 @@
 """What passes into a shard and out of it: gradients that are pushed, values that are published."""
 
 import math
-from dataclasses import InitVar, dataclass
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from headrace.errors import InvalidArgument, NonFiniteValues, OutOfRange
+from headrace.errors import DataLoss, InvalidArgument, NonFiniteValues, OutOfRange
 from headrace.parameters.layout import Floats
 
 # Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
@@ -50,11 +52,23 @@ def of_version(version: int, *held: Published | None) -> Published:
     )
 
 
+class GradientLost(DataLoss):
+    """A worker wrote to a gradient while it was applied: the values hold neither this one nor the next."""
+
+
+class Loan(Protocol):
+    """What a gradient in a worker's own memory is lent by."""
+
+    def holds(self) -> bool:
+        """Tell whether the gradient has been in its place until now."""
+
+
 @dataclass(frozen=True)
 class Push:
-    """One worker's gradient for one step; the memory of `gradient` is the shard's from now on.
+    """One worker's gradient for one step.
 
     Args:
+        loan: While it holds, `gradient` is as it was; None: its memory is the shard's from now on.
         covers: Which of the shard's values it is for, ascending and apart; `gradient` has theirs one after the other. None: all.
     Raises:
         NonFiniteValues: The gradient holds a NaN or an infinity.
@@ -67,6 +81,7 @@ class Push:
     gradient: Floats
     generation: int = 0  # of the members among whom the worker computed it
     covers: tuple[range, ...] | None = None
+    loan: Loan | None = None
 
     checked: InitVar[bool] = False  # whoever gave it to this process has looked at it as below
 
@@ -76,6 +91,27 @@ class Push:
         if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
             raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
         check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the gradient is as it was."""
+        return self.loan is None or self.loan.holds()
+
+    def kept(self) -> "Push | None":
+        """Return it with the gradient in memory of the shard's own; None: it was taken back."""
+        if self.loan is None:
+            return self
+        copy = replace(self, gradient=self.gradient.copy(), loan=None, checked=True)
+        return copy if self.holds else None
+
+
+def check_held(pushes: Mapping[int, Push]) -> None:
+    """Raise GradientLost unless all gradients, which have been applied, were in their place until now."""
+    lost = sorted(worker for worker, push in pushes.items() if not push.holds)
+    if lost:
+        raise GradientLost(
+            f"workers {lost} wrote to gradients that were being applied, so the values are of no use: go on from a checkpoint"
+        )
 
 
 def check_finite(values: Floats, what: str) -> None:

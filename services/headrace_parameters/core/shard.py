@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from headrace.errors import FailedPrecondition, OutOfRange, ShapeMismatch
+from headrace.errors import Cancelled, FailedPrecondition, OutOfRange, ShapeMismatch
 from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.ranges import length
@@ -20,7 +20,7 @@ from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.coverage import check_shape, is_partial, means
-from headrace_parameters.core.exchange import Published, Push, check_finite
+from headrace_parameters.core.exchange import Published, Push, check_finite, check_held
 from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
 from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.need import Need
@@ -82,13 +82,23 @@ class Shard:
         if self._joint.held:
             return []
         if self.config.consistency is Consistency.BSP:
-            return [worker for worker in self.members.workers if worker not in self._pending]
+            return [worker for worker in self.members.workers if worker not in self._waiting]
         return self._clocks.behind(need.clock)
 
     @property
     def between_steps(self) -> bool:
         """Whether `state` has all that was taken: no gradient waits for the others of its step, no step for its norm."""
-        return not self._pending and not self._joint.held
+        return not self._waiting and not self._joint.held
+
+    @property
+    def _waiting(self) -> Mapping[int, Push]:
+        """Gradients that wait for the others of their step, without those that were taken back."""
+        return {worker: push for worker, push in self._pending.items() if push.holds}
+
+    def keep_gradients(self) -> None:
+        """Let no gradient that waits lie in a worker's memory any more."""
+        kept = ((worker, push.kept()) for worker, push in self._pending.items())
+        self._pending = {worker: push for worker, push in kept if push}
 
     def initialize(self, layout: FlatLayout, values: Floats) -> None:
         """Take the first values, shape (shard's length,), as version 0; do nothing if there are values already.
@@ -171,6 +181,8 @@ class Shard:
             return False
         assert self.published is not None
         check_shape(self.config, push, self.published.values.size)
+        if not push.holds:
+            raise Cancelled(f"worker {push.worker} took the gradient back; nothing was applied")
         return True
 
     def _is_late(self, version: int, worker: int, step: int) -> bool:
@@ -179,7 +191,7 @@ class Shard:
                 f"step {step} is ahead of version {version}; pull, then push step {version}",
                 metadata={"version": version},
             )
-        return step < version or worker in self._pending or self._joint.held is not None
+        return step < version or worker in self._waiting or self._joint.held is not None
 
     def need_for(self, step: int | None, pushed_step: int | None = None) -> Need:
         """Say what the values must hold with which a worker computes `step`, and that hold its own gradient of `pushed_step`.
@@ -202,13 +214,16 @@ class Shard:
         Raises:
             ShapeMismatch: It has another shape than (shard's length,).
             FailedPrecondition, MembersChanged, Unavailable, InvalidArgument, OutOfRange: As `is_duplicate`.
+            Cancelled: The worker took it back.
+            GradientLost: A gradient was written to while it was applied; the shard is of no use any more.
         """
         if not self.takes(push):
             return False
-        pushes = {**self._pending, push.worker: push}
+        pushes = {**self._waiting, push.worker: push}
         required = self.members.required_gradients(self.config.backup_workers)
         if self.config.consistency is not Consistency.BSP or len(pushes) == required:
             self._complete(pushes)
+            check_held(pushes)
             pushes = {}
         self._pending = pushes
         return True
@@ -315,10 +330,10 @@ class Shard:
         """Say where the shard is in the run."""
         waits = self._joint.held is not None
         cut = {worker: step + waits for worker, step in self.cut().items()}
-        return Standing(cut, frozenset(self._pending))
+        return Standing(cut, frozenset(self._waiting))
 
     def part(self, workers: Collection[int]) -> Part:
-        """Return all of it that can move, with the gradients of these workers; nothing is copied."""
+        """Return all of it that can move, with the gradients of these workers; values are not copied."""
         assert self.published is not None
         assert self._optimizer is not None
         gradients = {worker: self._pending[worker] for worker in sorted(workers)}

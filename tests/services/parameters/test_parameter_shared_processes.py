@@ -44,7 +44,7 @@ def _worker(address: str) -> subprocess.Popen[str]:
 
 
 def _mapped(pid: int, access: str) -> set[str]:
-    """Return the segments a process has mapped: its own to write ("rw-s"), those of others to read ("r--s")."""
+    """Return the segments a process has mapped: its own to write ("rw-s"), those of others to read ("r--s", gradients "rw-p")."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return {line for line in lines if "/memfd:headrace" in line and line.split()[1] == access}
 
@@ -69,12 +69,12 @@ def test_a_worker_killed_in_the_middle_of_its_pushes_leaves_no_memory_behind() -
         worker = _worker(address)
         assert worker.stdout
         assert worker.stdout.readline() == "shared memory 1\n"
-        assert len(_mapped(process.pid, "r--s")) == 1
+        assert len(_mapped(process.pid, "rw-p")) == 1
 
         worker.kill()
         worker.wait()
 
-        _wait_until(lambda: not _mapped(process.pid, "r--s"))
+        _wait_until(lambda: not _mapped(process.pid, "rw-p"))
         worker.stdout.close()
         with ShardedStore([address], NAME, epoch=0, worker=0) as reader:
             pulled = reader.pull()

@@ -379,6 +379,57 @@ class PushPullSharedResponse(_message.Message):
 Global___PushPullSharedResponse: _TypeAlias = PushPullSharedResponse  # noqa: Y015
 
 @_typing.final
+class TakeBackSharedRequest(_message.Message):
+    """Names a loan that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    worker: _builtins.int
+    """The worker."""
+    nonce: _builtins.bytes
+    """The nonce of its segment."""
+    sequence: _builtins.int
+    """The segment's sequence in this loan."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        worker: _builtins.int = ...,
+        nonce: _builtins.bytes = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "sequence", b"sequence", "store", b"store", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeBackSharedRequest: _TypeAlias = TakeBackSharedRequest  # noqa: Y015
+
+@_typing.final
+class TakeBackSharedResponse(_message.Message):
+    """The process reads nothing of the loan any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeBackSharedResponse: _TypeAlias = TakeBackSharedResponse  # noqa: Y015
+
+@_typing.final
 class ReleaseSharedRequest(_message.Message):
     """Names a segment the worker is done with."""
 

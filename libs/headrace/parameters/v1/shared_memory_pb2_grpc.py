@@ -58,6 +58,11 @@ class SharedMemoryStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedRequest.SerializeToString,
                 response_deserializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedResponse.FromString,
                 _registered_method=True)
+        self.TakeBackShared = channel.unary_unary(
+                '/headrace.parameters.v1.SharedMemory/TakeBackShared',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedResponse.FromString,
+                _registered_method=True)
         self.ReleaseShared = channel.unary_unary(
                 '/headrace.parameters.v1.SharedMemory/ReleaseShared',
                 request_serializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.ReleaseSharedRequest.SerializeToString,
@@ -100,6 +105,14 @@ class SharedMemoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeBackShared(self, request, context):
+        """Ends a loan whose call has not been answered: the process copies the gradient if it still waits for those of others, and takes none
+        that was lent so any more. When this is answered, the worker may write to its segment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseShared(self, request, context):
         """Makes the process let go of a worker's segment, which it else does when the worker's process or the store ends.
         """
@@ -129,6 +142,11 @@ def add_SharedMemoryServicer_to_server(servicer, server):
                     servicer.PushPullShared,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedRequest.FromString,
                     response_serializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedResponse.SerializeToString,
+            ),
+            'TakeBackShared': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeBackShared,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedResponse.SerializeToString,
             ),
             'ReleaseShared': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseShared,
@@ -248,6 +266,33 @@ class SharedMemory:
             '/headrace.parameters.v1.SharedMemory/PushPullShared',
             headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedRequest.SerializeToString,
             headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.PushPullSharedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeBackShared(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.SharedMemory/TakeBackShared',
+            headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_shared__memory__pb2.TakeBackSharedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class SharedMemoryStub:
     """As Parameters.Pull, but answers where the values lie."""
     PushPullShared: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.PushPullSharedRequest, _shared_memory_pb2.PushPullSharedResponse]
     """As Parameters.PushPull, but answers where the values lie."""
+    TakeBackShared: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.TakeBackSharedRequest, _shared_memory_pb2.TakeBackSharedResponse]
+    """Ends a loan whose call has not been answered: the process copies the gradient if it still waits for those of others, and takes none
+    that was lent so any more. When this is answered, the worker may write to its segment.
+    """
     ReleaseShared: _grpc.UnaryUnaryMultiCallable[_shared_memory_pb2.ReleaseSharedRequest, _shared_memory_pb2.ReleaseSharedResponse]
     """Makes the process let go of a worker's segment, which it else does when the worker's process or the store ends."""
 
@@ -65,6 +69,10 @@ class SharedMemoryAsyncStub(SharedMemoryStub):
     """As Parameters.Pull, but answers where the values lie."""
     PushPullShared: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.PushPullSharedRequest, _shared_memory_pb2.PushPullSharedResponse]  # type: ignore[assignment]
     """As Parameters.PushPull, but answers where the values lie."""
+    TakeBackShared: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.TakeBackSharedRequest, _shared_memory_pb2.TakeBackSharedResponse]  # type: ignore[assignment]
+    """Ends a loan whose call has not been answered: the process copies the gradient if it still waits for those of others, and takes none
+    that was lent so any more. When this is answered, the worker may write to its segment.
+    """
     ReleaseShared: _aio.UnaryUnaryMultiCallable[_shared_memory_pb2.ReleaseSharedRequest, _shared_memory_pb2.ReleaseSharedResponse]  # type: ignore[assignment]
     """Makes the process let go of a worker's segment, which it else does when the worker's process or the store ends."""
 
@@ -106,6 +114,16 @@ class SharedMemoryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shared_memory_pb2.PushPullSharedResponse, _abc.Awaitable[_shared_memory_pb2.PushPullSharedResponse]]:
         """As Parameters.PushPull, but answers where the values lie."""
+
+    @_abc_1.abstractmethod
+    def TakeBackShared(
+        self,
+        request: _shared_memory_pb2.TakeBackSharedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shared_memory_pb2.TakeBackSharedResponse, _abc.Awaitable[_shared_memory_pb2.TakeBackSharedResponse]]:
+        """Ends a loan whose call has not been answered: the process copies the gradient if it still waits for those of others, and takes none
+        that was lent so any more. When this is answered, the worker may write to its segment.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseShared(

@@ -1,0 +1,54 @@
+"""The ways a gradient comes to a store."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
+
+from headrace.errors import InvalidArgument
+from headrace.parameters.layout import Floats
+from headrace.parameters.v1 import parameters_pb2
+from headrace.parameters.wire import Piece, receive
+from headrace_parameters.core.exchange import Loan
+from headrace_parameters.live import LiveStore
+
+Pushed = TypeVar("Pushed", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
+Request = TypeVar(
+    "Request", parameters_pb2.InitializeRequest, parameters_pb2.PushRequest, parameters_pb2.PushPullRequest
+)
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A gradient that has come.
+
+    Args:
+        size_bytes: How much came.
+        loan: As of a `Push`.
+    """
+
+    gradient: Floats
+    size_bytes: int
+    loan: Loan | None = None
+
+
+# Brings a gradient of so many values to a store; it is not asked for one that is refused or known.
+Bring = Callable[[LiveStore, int], Brought]
+
+
+def streamed(first: Pushed, rest: Iterator[Pushed]) -> Bring:
+    """Bring the gradient whose chunks are in these messages."""
+
+    def bring(store: LiveStore, size: int) -> Brought:
+        gradient = store.new_memory(size)
+        return Brought(gradient, receive(chain([first], rest), [Piece(0, gradient)]))
+
+    return bring
+
+
+def first_of(requests: Iterator[Request]) -> Request:
+    """Return the first message of a stream; InvalidArgument without any."""
+    first = next(requests, None)
+    if first is None:
+        raise InvalidArgument("the stream ended without a message; the first one names the store")
+    return first
