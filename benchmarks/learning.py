@@ -22,7 +22,7 @@ from rich.console import Console
 import headrace
 from benchmarks.harness import Result, machine, table
 from headrace.client import Client
-from headrace.client.requests import StrategyKind
+from headrace.client.training import StrategyKind
 from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor
 from headrace_examples import RECIPES

@@ -69,6 +69,8 @@ def read_run(request: StartTaskRequest) -> Run:
         evaluate_every=options.evaluate_every_steps,
         accumulate=options.accumulate or 1,
         bf16=options.precision == Precision.PRECISION_BF16,
+        checkpoint_activations=options.checkpoint_activations,
+        compile_model=options.compile_model,
         selection=_read_selection(options.selection) if options.HasField("selection") else None,
         best=Best(best.step, best.metric, best.value) if request.HasField("best") else None,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.client.requests import Durability
+from headrace.client.training import Durability
 from headrace.local.child import ProcessSpec
 from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor

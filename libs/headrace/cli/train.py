@@ -10,7 +10,7 @@ from headrace.cli.options import AsJson, Detach, JobId, Pool, read_config
 from headrace.cli.session import connected
 
 if TYPE_CHECKING:
-    from headrace.client.requests import StrategyKind
+    from headrace.client.training import StrategyKind
 
 
 _STRATEGIES: dict[str, StrategyKind] = {
@@ -165,6 +165,16 @@ def train(
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Numbers that model and loss compute with.")
     ] = "fp32",
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-activations",
+            help="Compute each block's activations again in the backward pass: less memory, more time.",
+        ),
+    ] = False,
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Compile the model by torch.compile; needs a C++ compiler.")
+    ] = False,
     config: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Keyword argument of the program's class; may be repeated."),
@@ -221,6 +231,8 @@ def train(
             threads=threads,
             accumulate=accumulate,
             precision=precision,
+            checkpoint_activations=checkpoint_activations,
+            compile_model=compile_model,
             config=read_config(config or []),
             pool=pool,
             job_id=name,

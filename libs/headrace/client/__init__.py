@@ -6,7 +6,7 @@
         logits = client.predict("digits", {"image": images})["logits"]
 
 What people say, `digits`, `digits@stable` or `digits/3`, is read in `headrace.client.naming`; requests are built in
-`headrace.client.requests`. The two clients only call and wait.
+`headrace.client.requests` and `headrace.client.training`. The two clients only call and wait.
 """
 
 from __future__ import annotations

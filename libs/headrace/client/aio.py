@@ -16,8 +16,9 @@ from headrace.client.following import follow_async
 from headrace.client.naming import deployment_name, job_name, node_name
 from headrace.client.outcome import is_final, serving, succeeded, waits
 from headrace.client.prediction import TIMEOUT_S
-from headrace.client.requests import OptimizeOptions, TrainOptions
+from headrace.client.requests import OptimizeOptions
 from headrace.client.sync import DEPLOY_TIMEOUT_S, Client
+from headrace.client.training import TrainOptions, train_job
 from headrace.errors import AlreadyExists
 from headrace.names import ProjectName
 from headrace.rpc.channel import open_aio_channel
@@ -80,7 +81,7 @@ class AsyncClient:
     ) -> Job:
         """As `Client.train`."""
         message = await asyncio.to_thread(self._threaded.bring_program, program, config)
-        return await self.jobs.CreateJob(requests.train_job(self.project, message, model, **options))
+        return await self.jobs.CreateJob(train_job(self.project, message, model, **options))
 
     async def optimize(self, version: str, **options: Unpack[OptimizeOptions]) -> Job:
         """As `Client.optimize`."""

@@ -14,9 +14,10 @@ from headrace.client.inspection import Inspection
 from headrace.client.naming import deployment_name, job_name, model_name, node_name, version_name
 from headrace.client.outcome import is_final, serving, succeeded, waits
 from headrace.client.prediction import TIMEOUT_S, Predictor
-from headrace.client.requests import OptimizeOptions, TrainOptions
+from headrace.client.requests import OptimizeOptions
 from headrace.client.source import Installed, find_program
 from headrace.client.target import file_targets
+from headrace.client.training import TrainOptions, train_job
 from headrace.errors import AlreadyExists
 from headrace.names import ProjectName
 from headrace.registry.client import RegistryClient
@@ -106,7 +107,7 @@ class Client:
             options: See `TrainOptions`; `steps` and `batch_size` must be given.
         """
         message = self.bring_program(program, config)
-        return self.jobs.CreateJob(requests.train_job(self.project, message, model, **options))
+        return self.jobs.CreateJob(train_job(self.project, message, model, **options))
 
     def bring_program(self, program: str | Path, config: Mapping[str, Any] | None = None) -> Program:
         """Return the program as jobs name it; sources are packed and uploaded first."""

@@ -55,7 +55,9 @@ class FlopMeter:
         if not self._peak or self.per_sample:
             yield
             return
-        with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
+        counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
+        # A model that is to be compiled computes by itself this once: what torch.compile met under a counter, it would never compile.
+        with torch.compiler.set_stance("force_eager"), counter:
             yield
         self.per_sample = counter.get_total_flops() / samples
 

@@ -22,6 +22,7 @@ from headrace_training.core.feed import feed
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.flops import FlopMeter
 from headrace_training.core.order import noise_seed
+from headrace_training.core.preparation import prepare
 from headrace_training.core.run import Run
 from headrace_training.core.selection import Best
 from headrace_training.core.synchronizer import Synchronizer
@@ -70,7 +71,8 @@ class Rank:
         self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
         self._place = Place(run.rank, run.world_size)
         torch.manual_seed(run.seed)
-        self.model = FlatModel(examples.make_model(program), synchronizer.gradient_memory)
+        module = prepare(examples.make_model(program), run)
+        self.model = FlatModel(module, synchronizer.gradient_memory)
         self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
         self._clock, self._own_time = clock, OwnTime()
         self.metrics: dict[str, float] = {}

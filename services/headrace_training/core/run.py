@@ -23,6 +23,8 @@ class Run:
     evaluate_every: int = 0
     accumulate: int = 1  # micro-batches per step
     bf16: bool = False  # model and loss compute with bfloat16 where that is enough
+    checkpoint_activations: bool = False  # the backward pass computes them again, block by block
+    compile_model: bool = False  # by torch.compile
     selection: Selection | None = None  # None: the last values are what the run is for
     best: Best | None = None  # what earlier attempts found
     peak_flops: float = 0.0  # FLOPs per second that the rank could do at most; 0: its utilization is not told

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf import json_format
 
 from headrace.client import requests
+from headrace.client.training import train_job
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import stores_pb2
 from headrace.training.v1 import workers_pb2 as training
@@ -15,7 +16,7 @@ PROGRAM = Program(module="package:Net")
 
 
 def test_a_training_job_says_everything_the_scheduler_needs() -> None:
-    request = requests.train_job(
+    request = train_job(
         "default",
         PROGRAM,
         "digits",
@@ -40,15 +41,13 @@ def test_a_training_job_says_everything_the_scheduler_needs() -> None:
 
 
 def test_a_strategy_without_shards_asks_for_none() -> None:
-    job = requests.train_job("default", PROGRAM, "m", steps=1, batch_size=1, strategy="all_reduce").job
+    job = train_job("default", PROGRAM, "m", steps=1, batch_size=1, strategy="all_reduce").job
 
     assert (job.train.strategy, job.train.shards) == (training.STRATEGY_ALL_REDUCE, 0)
 
 
 def test_every_request_has_an_idempotency_key_of_its_own() -> None:
-    first, second = (
-        requests.train_job("default", PROGRAM, "digits", steps=1, batch_size=1) for _ in range(2)
-    )
+    first, second = (train_job("default", PROGRAM, "digits", steps=1, batch_size=1) for _ in range(2))
 
     assert first.request_id
     assert first.request_id != second.request_id
@@ -77,9 +76,23 @@ def test_a_value_no_service_could_take_is_refused_here(wrong: dict[str, Any], fi
     options = {"model": "digits", "steps": 1, "batch_size": 1, **wrong}
 
     with pytest.raises(InvalidArgument) as raised:
-        requests.train_job("default", PROGRAM, options.pop("model"), **options)
+        train_job("default", PROGRAM, options.pop("model"), **options)
 
     assert raised.value.field == field
+
+
+def test_an_option_that_is_unknown_or_missing_is_refused() -> None:
+    with pytest.raises(TypeError, match="unknown: batchsize, missing: batch_size"):
+        train_job("default", PROGRAM, "digits", steps=1, batchsize=1)  # type: ignore[call-arg]  # the mistake
+
+
+def test_what_a_worker_computes_with_is_said_in_the_options() -> None:
+    request = train_job(
+        "default", PROGRAM, "m", steps=1, batch_size=1, checkpoint_activations=True, compile_model=True
+    )
+
+    options = request.job.train.options
+    assert (options.checkpoint_activations, options.compile_model) == (True, True)
 
 
 def test_gates_that_are_not_said_stay_unset() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from headrace.client import requests, updates
+from headrace.client import updates
+from headrace.client.training import train_job
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import schedule_pb2, stores_pb2
 from headrace.scheduler.v1.jobs_pb2 import TrainSpec
@@ -13,7 +14,7 @@ from headrace.types.v1.program_pb2 import Program
 
 def spec(**options: Any) -> TrainSpec:
     given: dict[str, Any] = {"steps": 100, "batch_size": 8, **options}
-    return requests.train_job("default", Program(module="package:Net"), "digits", **given).job.train
+    return train_job("default", Program(module="package:Net"), "digits", **given).job.train
 
 
 def test_sgd_takes_momentum_and_adamw_refuses_it() -> None:

@@ -249,6 +249,8 @@ class TrainingOptions(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     AVERAGE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    COMPILE_MODEL_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimizer steps in all, >= 1."""
     batch_size: _builtins.int
@@ -271,6 +273,13 @@ class TrainingOptions(_message.Message):
     """LOCAL_SGD: steps from one mean of the ranks' values to the next, >= 1; the last step ends with one in any case. A divisor of
     `checkpoint_every_steps` and `evaluate_every_steps`. 0 with any other strategy.
     """
+    checkpoint_activations: _builtins.bool
+    """Each block of the model keeps its inputs alone for the backward pass, which computes the rest again: less memory, about a third more time,
+    the same values. Blocks are the members of the model's outermost `torch.nn.ModuleList`s, or of its `torch.nn.Sequential`s;
+    a model without any is INVALID_ARGUMENT.
+    """
+    compile_model: _builtins.bool
+    """Model and blocks are compiled by torch.compile (inductor) before they compute; FAILED_PRECONDITION where the node has no C++ compiler."""
     @_builtins.property
     def selection(self) -> Global___Selection:
         """Which values become the version, and when to stop looking for better ones; needs `evaluate_every_steps` and a registry. Unset: the
@@ -290,10 +299,12 @@ class TrainingOptions(_message.Message):
         precision: Global___Precision.ValueType = ...,
         average_every_steps: _builtins.int = ...,
         selection: Global___Selection | None = ...,
+        checkpoint_activations: _builtins.bool = ...,
+        compile_model: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_activations", b"checkpoint_activations", "checkpoint_every_steps", b"checkpoint_every_steps", "compile_model", b"compile_model", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
