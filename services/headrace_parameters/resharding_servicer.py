@@ -12,6 +12,7 @@ from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import resharding_pb2, resharding_pb2_grpc
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
 from headrace.parameters.wire import carry, map_from_proto, map_to_proto
+from headrace.pauses import Pauses
 from headrace_parameters.assembly import Assembly, selected
 from headrace_parameters.coordinator import Coordinator
 from headrace_parameters.live import LiveStore
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_S = 60.0  # of a resharding without a nearer deadline: pushes wait no longer for it
 _SHARE = 0.8  # of the time a caller allows, for everything up to the decision
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0  # between two questions to a coordinator
+_PAUSES = Pauses(first_s=0.02, longest_s=1.0)  # between two questions to a coordinator
 
 
 class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
@@ -115,15 +116,14 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
     def _resolve(self, part: Participant) -> None:
         """Find out what the coordinator has decided, however long that takes, and do it."""
         plan, store = part.plan, part.store
-        pause, pause_s = threading.Event(), _FIRST_PAUSE_S
+        pause, pauses = threading.Event(), iter(_PAUSES)
         while store.alive:
             decided = self._decided(plan.now.addresses[plan.coordinator], store, plan.next)
             if decided is not None:
                 log.warning("resharding_resolved", store=str(store.config.name), committed=decided)
                 part.commit() if decided else part.give_up()
                 return
-            pause.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause.wait(next(pauses))
 
     def _decided(self, coordinator: str, store: LiveStore, following: ShardMap) -> bool | None:
         """Ask the coordinator whether the next map holds; None: it is not decided, or cannot be asked."""

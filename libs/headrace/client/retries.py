@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.pauses import Pauses
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
+PAUSES = Pauses(first_s=0.1, longest_s=2.0)
 
 
 class Retries:
@@ -27,7 +27,7 @@ class Retries:
     def succeeded(self) -> None:
         """Begin anew: the service answered."""
         self._end = self._clock() + self._patience_s
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = iter(PAUSES)
         self._last: HeadraceError | None = None
 
     @property
@@ -42,10 +42,9 @@ class Retries:
             HeadraceError: `error`, when there is no time for another.
         """
         self._last = error
-        pause_s = self._pause_s
+        pause_s = next(self._pauses)
         if self._clock() + pause_s >= self._end:
             raise error
-        self._pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return pause_s
 
     def cause(self, error: DeadlineExceeded) -> HeadraceError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 5.0
+from headrace.pauses import Pauses
+
+PAUSES = Pauses(first_s=0.1, longest_s=5.0)
 GOOD_RUN_S = 30.0  # a process that ran this long has shown that it can: its failures are forgotten
 
 
@@ -18,4 +19,4 @@ class RestartPolicy:
     def delay_after(self, ran_s: float) -> float:
         """Return the seconds to wait before the next start, given how long the process ran."""
         self.failures = 1 if ran_s >= GOOD_RUN_S else self.failures + 1
-        return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (self.failures - 1)))
+        return PAUSES.after(self.failures)

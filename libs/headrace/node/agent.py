@@ -18,11 +18,12 @@ import structlog
 
 from headrace.errors import HeadraceError
 from headrace.node.conversation import Conversation
+from headrace.pauses import Pauses
 from headrace.rpc.channel import open_channel
 from headrace.scheduler.v1 import nodes_pb2, nodes_pb2_grpc
 
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 2.0  # a scheduler that comes back finds its nodes within half of the default lease
+# A scheduler that comes back finds its nodes within half of the default lease.
+PAUSES = Pauses(first_s=0.1, longest_s=2.0)
 
 log = structlog.get_logger(__name__)
 
@@ -96,15 +97,14 @@ class Agent:
         self.close()
 
     def _run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        pauses = iter(PAUSES)
         while not self._closing.is_set():
             began = time.monotonic()
             self._attach()
-            if time.monotonic() - began > MAX_BACKOFF_S:
-                backoff_s = FIRST_BACKOFF_S
+            if time.monotonic() - began > PAUSES.longest_s:
+                pauses = iter(PAUSES)
             # Jitter: when a scheduler restarts, its nodes do not all come in the same instant.
-            self._closing.wait(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - not a secret
-            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+            self._closing.wait(next(pauses) * random.uniform(0.5, 1))  # noqa: S311 - not a secret
 
     def _attach(self) -> None:
         """Keep one call to the scheduler open until it breaks."""

@@ -8,9 +8,9 @@ from headrace.parameters.answers import Place
 from headrace.parameters.known_shards import Shards
 from headrace.parameters.shard import ShardClient
 from headrace.parameters.v1.stores_pb2 import CONSISTENCY_BSP, Store
+from headrace.pauses import Pauses
 
-_FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.5
+_PAUSES = Pauses(first_s=0.02, longest_s=0.5)
 
 
 class Membership:
@@ -34,7 +34,7 @@ class Membership:
             DeadlineExceeded: It did not become a member in time.
         """
         together = shards.together
-        deadline, pause_s = time.monotonic() + together.timeout_s, _FIRST_PAUSE_S
+        deadline, pauses = time.monotonic() + together.timeout_s, iter(_PAUSES)
         refused: list[int] = []
         while True:
             stores = shards.do(lambda operation, index: shards.clients[index].get(operation))
@@ -57,8 +57,7 @@ class Membership:
                 raise DeadlineExceeded(
                     f"worker {self._worker} was not made a member of {stores[0].name} within {together.timeout_s:g} s"
                 )
-            together.pause(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            together.pause(next(pauses))
 
     def _find(self, stores: Sequence[Store], clients: Sequence[ShardClient]) -> Place | None:
         """Return this worker's place; None: not all shards have heard of it yet."""

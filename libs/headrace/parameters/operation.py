@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from headrace.errors import (
@@ -14,9 +14,10 @@ from headrace.errors import (
     TooManyCalls,
     Unavailable,
 )
+from headrace.pauses import Pauses
 
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 0.25  # a shard that was killed is back within seconds, and its workers wait for it
+# A shard that was killed is back within seconds, and its workers wait for it.
+_PAUSES = Pauses(first_s=0.05, longest_s=0.25)
 
 _STOPPED = "the call was stopped, because another shard failed or the client was closed"
 
@@ -94,29 +95,34 @@ class Operation:
             HeadraceError: What `work` raised; at the deadline, why the last attempt failed.
             Cancelled: The operation was stopped.
         """
-        pause_s = _FIRST_PAUSE_S
+        pauses = iter(_PAUSES)
         while True:
             self._check()
             try:
                 return work()
-            # A server that stops under a call ends it as cancelled; then another try is right too.
-            except (Unavailable, TooManyCalls, Cancelled, NotPrimary) as error:
+            except HeadraceError as error:
                 if self._stopped.is_set():  # what a call meets then says nothing about its server
                     raise Cancelled(_STOPPED) from error
-                elsewhere = turn(error)
-                hopeless = isinstance(error, NotPrimary) and not elsewhere
-                if hopeless or pause_s >= self.remaining_s:
+                pause_s = _pause_after(error, pauses, turn)
+                if pause_s is None or pause_s >= self.remaining_s:
                     raise
-                self._stopped.wait(pause_s)
-            except QuotaExceeded as error:  # of memory, which waiting does not bring, or of a rate
-                if error.retry_after_s is None or error.retry_after_s >= self.remaining_s:
-                    raise
-                self._stopped.wait(error.retry_after_s)
-                continue
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._stopped.wait(pause_s)
 
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Cancelled(_STOPPED)
         if not self.remaining_s:
             raise DeadlineExceeded(f"no answer within {self._timeout_s:g} s; allow more time")
+
+
+def _pause_after(
+    error: HeadraceError, pauses: Iterator[float], turn: Callable[[HeadraceError], bool]
+) -> float | None:
+    """Return the seconds until another try, after letting it meet another server if there is one; None: it would be in vain."""
+    if isinstance(error, QuotaExceeded):
+        return error.retry_after_s  # of a rate; None: of memory, which waiting does not bring
+    # A server that stops under a call ends it as cancelled; then another try is right too.
+    if not isinstance(error, Unavailable | TooManyCalls | Cancelled | NotPrimary):
+        return None
+    elsewhere = turn(error)
+    return None if isinstance(error, NotPrimary) and not elsewhere else next(pauses)

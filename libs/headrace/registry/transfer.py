@@ -15,13 +15,13 @@ from headrace.errors import (
     Unavailable,
     UploadOffsetMismatch,
 )
+from headrace.pauses import Pauses
 from headrace.registry.v1.artifacts_pb2 import DownloadRequest, GetUploadRequest, UploadRequest
 from headrace.registry.v1.artifacts_pb2_grpc import ArtifactsStub
 
 # Bytes: large enough to amortise a message, small enough that a broken connection loses little.
 CHUNK = 1 << 20
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
+PAUSES = Pauses(first_s=0.1, longest_s=2.0)
 TRANSIENT = (Unavailable, TooManyCalls)
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -49,7 +49,7 @@ class Attempts:
     _end: float = field(init=False)
     _stalled_end: float = field(init=False)
     _done: int = field(default=-1, init=False)
-    _pause_s: float = field(default=FIRST_PAUSE_S, init=False)
+    _pauses: Iterator[float] = field(default_factory=lambda: iter(PAUSES), init=False)
 
     def __post_init__(self) -> None:
         self._end = self.clock() + self.patience.timeout_s
@@ -63,16 +63,15 @@ class Attempts:
     def reached(self, done: int) -> None:
         """Note that `done` bytes are safe; more than before starts the wait anew."""
         if done > self._done:
-            self._done, self._pause_s = done, FIRST_PAUSE_S
+            self._done, self._pauses = done, iter(PAUSES)
             self._stalled_end = self.clock() + self.patience.stalled_s
 
     def failed(self, error: HeadraceError) -> None:
         """Wait a little before the next try, or give up and raise `error`."""
-        pause_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - spreads callers out, guards nothing
+        pause_s = next(self._pauses) * random.uniform(0.5, 1)  # noqa: S311 - spreads callers out, guards nothing
         if self.clock() + pause_s > min(self._end, self._stalled_end):
             raise error
         self.pause(pause_s)
-        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
 
 def digest_of(source: BinaryIO) -> tuple[str, int]:

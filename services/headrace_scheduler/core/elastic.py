@@ -6,12 +6,10 @@ what a worker still sends that is believed dead and is not.
 
 from dataclasses import replace
 
+from headrace.pauses import Pauses
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState
 
-FIRST_PAUSE_S = (
-    0.5  # from the loss of a worker to its replacement; then twice as long each time in an attempt
-)
-LONGEST_PAUSE_S = 30.0
+PAUSES = Pauses(first_s=0.5, longest_s=30.0)  # from the loss of a worker to its replacement, in an attempt
 
 
 def goes_on_without(job: Job, member: Member) -> bool:
@@ -39,7 +37,7 @@ def without(job: Job, member: Member, failure: Failure, now: float) -> Job:
         remnants=job.remnants if gone.state.settled else (*job.remnants, gone),
         generation=job.generation + gone.joined,
         lost_workers=lost,
-        not_before=now + min(FIRST_PAUSE_S * 2 ** (lost - 1), LONGEST_PAUSE_S),
+        not_before=now + PAUSES.after(lost),
         rank_progress={rank: done for rank, done in job.rank_progress.items() if rank != gone.index},
     )
     return _told(job, f"worker {gone.index} is gone: {failure.message}")

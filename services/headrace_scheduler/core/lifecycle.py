@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from headrace.pauses import Pauses
 from headrace_scheduler.core import elastic, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
@@ -15,8 +16,7 @@ from headrace_scheduler.core.jobs import (
     Verdict,
 )
 
-FIRST_PAUSE_S = 0.5  # after the first failed attempt; then twice as long each time
-LONGEST_PAUSE_S = 30.0
+PAUSES = Pauses(first_s=0.5, longest_s=30.0)  # after a failed attempt
 
 # The machines failed, not the work: another attempt may do better. NOT_FOUND is what a worker sees when the process that held
 # its store has restarted. Everything else ends the job at once.
@@ -101,7 +101,7 @@ def _crash(job: Job, failure: Failure) -> str:
 
 
 def _queued_again(job: Job, failure: Failure, why: str, now: float) -> Job:
-    pause_s = min(FIRST_PAUSE_S * 2 ** max(job.counted_attempts - 1, 0), LONGEST_PAUSE_S)
+    pause_s = PAUSES.after(max(job.counted_attempts, 1))
     left = tuple(member for member in job.members if not member.state.settled)
     return replace(
         job,

@@ -32,7 +32,7 @@ from headrace_scheduler.inspection_servicer import InspectionServicer
 from headrace_scheduler.jobs_servicer import JobsServicer
 from headrace_scheduler.nodes_servicer import NodesServicer
 
-# Longer than nodes pause before they attach again (headrace.node.agent.MAX_BACKOFF_S), and than a busy machine keeps a report waiting.
+# Longer than nodes pause before they attach again (headrace.node.agent.PAUSES), and than a busy machine keeps a report waiting.
 LEASE_S = 5.0
 WAIT_S = 60.0  # bounds a hang; a busy machine may take its time
 PROJECT = "projects/default"

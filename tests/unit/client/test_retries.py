@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.client.retries import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
+from headrace.client.retries import PAUSES, Retries
 from headrace.errors import DeadlineExceeded, Unavailable
 from headrace.testing import FakeClock
 
@@ -13,8 +13,8 @@ def test_pauses_double_up_to_a_bound() -> None:
 
     pauses = [retries.pause_after(Unavailable("gone")) for _ in range(8)]
 
-    assert pauses[:2] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S]
-    assert pauses[-1] == LONGEST_PAUSE_S
+    assert pauses[:2] == [PAUSES.first_s, 2 * PAUSES.first_s]
+    assert pauses[-1] == PAUSES.longest_s
 
 
 def test_a_failure_is_final_when_no_time_is_left_for_another_try() -> None:
