@@ -69,6 +69,7 @@ class Rank:
         self._feed = feed(examples.load(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
         # Who leads has one.
         self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
+        self._took_lead = False  # just now
         self._place = Place(run.rank, run.world_size)
         torch.manual_seed(run.seed)
         module = prepare(examples.make_model(program), run)
@@ -94,10 +95,11 @@ class Rank:
             began = self.step = max(self.step, self._place.step)
             while self.step < run.steps:
                 self._observer.raise_if_stopped()
+                self._measure_for_who_led()
+                self._finish_run_if_best_is_past()  # first: an attempt may begin where the one before gave up
                 before, self.step = self.step, self._advance(self.step)
                 if self.step > before:
                     self._finish_steps(before)
-                    self._finish_run_if_best_is_past()
             self._finish(began)
 
     @property
@@ -116,6 +118,13 @@ class Rank:
         if place.leads and self._evaluation is None:
             run = replace(self._run, best=self._observer.took_lead(self.step))
             self._evaluation = Evaluation(self._program, run, self._observer, self._open_dataset)
+            self._took_lead = True
+
+    def _measure_for_who_led(self) -> None:
+        """Measure the present values, if this rank has just taken the lead and the one that led may not have come to it."""
+        took, self._took_lead = self._took_lead, False
+        if took and self._evaluation and self.step and self._run.evaluates_between(self.step - 1, self.step):
+            self.metrics |= self._evaluation.measure(self.model, self.step)
 
     def _advance(self, step: int) -> int:
         """Do one step and return the next; the same one if ranks have joined or left before it was done."""
@@ -191,7 +200,7 @@ class Rank:
 
     def _finish_run_if_best_is_past(self) -> None:
         """End the run for all ranks, this one included, if better values are no longer expected."""
-        if self._evaluation and self.step < self._run.steps and self._evaluation.gives_up(self.step):
+        if self._evaluation and self._evaluation.gives_up(self.step):
             self._synchronizer.finish_run()
             raise RunFinished(f"no better values came up to step {self.step}")
 
@@ -201,6 +210,7 @@ class Rank:
         Args:
             began: Steps that were done when this rank began.
         """
+        self._measure_for_who_led()
         if self._evaluation:
             if began == self._run.steps:
                 self.metrics |= self._evaluation.measure(self.model, self.step)

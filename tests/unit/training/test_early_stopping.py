@@ -126,6 +126,15 @@ def test_a_run_that_goes_on_keeps_what_was_best_before_it() -> None:
     assert heard.best == []
 
 
+@pytest.mark.parametrize("strategy", [over_group, over_means])
+def test_a_run_that_goes_on_from_where_it_gave_up_does_no_step_more(
+    strategy: Callable[[int], list[Synchronizer]],
+) -> None:
+    """It was killed after its last checkpoint, before all ranks had heard."""
+    ranks, _ = train(strategy(2), replace(RUN, start_step=5 * EVERY, best=Best(3 * EVERY, "accuracy", 1.0)))
+    assert ranks[0].step == 5 * EVERY
+
+
 def test_values_that_are_taken_are_the_models_own() -> None:
     (rank,), _ = train(over_store(1), replace(RUN, steps=2, selection=None))
     state = {name: torch.ones_like(value) for name, value in rank.model.state().items()}
@@ -134,18 +143,20 @@ def test_values_that_are_taken_are_the_models_own() -> None:
 
 
 class TakingOver(ParameterServer):
-    """The other rank, which led, is lost in the second evaluation's step."""
+    """The other rank, which led, is lost in a step: by default that of the second evaluation."""
 
-    _lost = False
+    def __init__(self, store: LockstepStore, at: int = 2 * EVERY - 1) -> None:
+        super().__init__(store)
+        self._at, self._lost = at, False
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
-        if step == 2 * EVERY - 1 and not self._lost:
+        if step == self._at and not self._lost:
             self._lost = True
             raise MembersChanged("rank 0 is gone")
         return super().step(step, gradient, samples)
 
     def rejoin(self) -> Place:
-        return Place(0, 1, step=2 * EVERY - 1)
+        return Place(0, 1, step=self._at)
 
 
 def test_a_rank_that_takes_the_lead_goes_on_from_the_best_that_the_other_had_found() -> None:
@@ -158,3 +169,17 @@ def test_a_rank_that_takes_the_lead_goes_on_from_the_best_that_the_other_had_fou
     assert heard.evaluations[0][0] == 2 * EVERY
     assert [best.step for best in heard.best] == [3 * EVERY, 4 * EVERY]
     assert rank.step == 6 * EVERY
+
+
+def test_a_rank_that_takes_the_lead_measures_what_the_other_had_not_come_to() -> None:
+    """The step of an evaluation was done everywhere when the one that led was lost."""
+    heard = Heard()
+    rank = Rank(
+        Peaking(),
+        replace(RUN, rank=1, world_size=2, steps=2 * EVERY + 1),
+        TakingOver(LockstepStore(1, sgd), at=2 * EVERY),
+        heard,
+        FakeClock(),
+    )
+    rank.train()
+    assert [step for step, _ in heard.evaluations] == [2 * EVERY, 2 * EVERY + 1]
