@@ -10,7 +10,8 @@ from headrace.data.dataset import Dataset
 from headrace.data.rows import Rows
 from headrace.optimization.report import Candidate, Options, Report
 from headrace.program import Program
-from headrace_optimization.calls import OpenDataset, load_model, load_split
+from headrace.program.calls import OpenDataset, load_split
+from headrace_optimization.calls import load_model
 from headrace_optimization.core import plan
 from headrace_optimization.core.choice import choose
 from headrace_optimization.core.gates import judge

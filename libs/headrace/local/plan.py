@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.local.child import ProcessSpec
-from headrace.rpc.addresses import free_port, join_address
+from headrace.rpc.addresses import join_address
+from headrace.rpc.ports import free_port
 
 SCHEDULER_PORT = 8470
 _HOST = "127.0.0.1"

@@ -1,7 +1,6 @@
 """`host:port` addresses."""
 
 import ipaddress
-import socket
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -36,10 +35,3 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

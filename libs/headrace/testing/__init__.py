@@ -1,6 +1,6 @@
 """Tools for tests: a clock that is moved by hand, a real server on a free loopback port."""
 
-from headrace.rpc.addresses import free_port
+from headrace.rpc.ports import free_port
 from headrace.testing.clock import FakeClock
 from headrace.testing.server import handler, serve
 

@@ -11,7 +11,8 @@ from headrace.data.prefetch import ahead
 from headrace.data.rows import Rows
 from headrace.optimization.report import Candidate, Latency
 from headrace.program import Program
-from headrace_optimization.calls import call_metrics, check_reference
+from headrace.program.calls import measured
+from headrace_optimization.calls import check_reference
 from headrace_optimization.passes.latency import measure_latency
 from headrace_optimization.passes.session import (
     RUN_BATCH,
@@ -42,7 +43,7 @@ def verify(
     models = {name: path.read_bytes() for name, path in files.items()}
     sessions = {name: open_session(model, threads=threads) for name, model in models.items()}
     outputs, targets = _outputs(sessions, test)
-    metrics = {name: call_metrics(program, output, targets) for name, output in outputs.items()}
+    metrics = {name: measured(program, output, targets) for name, output in outputs.items()}
     check_reference(program, metrics["fp32"])
     inputs = test.sample(max(EMULATED_EXAMPLES, *batch_sizes)).inputs
     latency = measure_latency(sessions, inputs, batch_sizes)

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from headrace.program import Program
+from headrace.program.calls import OpenDataset, load_split
 from headrace_training.core import examples
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.run import Run
@@ -26,7 +27,7 @@ class Evaluation:
     """Measures values and remembers the best measure."""
 
     def __init__(
-        self, program: Program, run: Run, observer: EvaluationObserver, open_dataset: examples.OpenDataset
+        self, program: Program, run: Run, observer: EvaluationObserver, open_dataset: OpenDataset
     ) -> None:
         """Open the validation split.
 
@@ -37,7 +38,7 @@ class Evaluation:
             InvalidArgument: The run looks for the best of something the program does not say enough about.
         """
         self._program, self._observer = program, observer
-        self._validation = examples.load(program, "validation", open_dataset)
+        self._validation = load_split(program, "validation", open_dataset)
         self._search = (
             Search(run.selection, program.goal, run.evaluate_every, run.best) if run.selection else None
         )

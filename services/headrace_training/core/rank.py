@@ -16,6 +16,7 @@ from headrace.data.rows import divided
 from headrace.errors import MembersChanged, NonFiniteValues, ProgramFailed, RunFinished
 from headrace.parameters.answers import Place
 from headrace.program import Examples, Program
+from headrace.program.calls import OpenDataset, load_split
 from headrace_training.core import examples
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.feed import feed
@@ -55,7 +56,7 @@ class Rank:
         synchronizer: Synchronizer,
         observer: Observer,
         clock: Callable[[], float],
-        open_dataset: examples.OpenDataset = Dataset.open,
+        open_dataset: OpenDataset = Dataset.open,
     ) -> None:
         """Make the model and open the data.
 
@@ -66,7 +67,7 @@ class Rank:
         self._program, self._run, self._observer = program, run, observer
         self._synchronizer = synchronizer
         self._open_dataset = open_dataset
-        self._feed = feed(examples.load(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
+        self._feed = feed(load_split(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
         # Who leads has one.
         self._evaluation = Evaluation(program, run, observer, open_dataset) if run.rank == 0 else None
         self._took_lead = False  # just now
@@ -109,7 +110,7 @@ class Rank:
 
     def evaluate_test(self) -> dict[str, float]:
         """Measure the model's values on the test split."""
-        test = examples.load(self._program, "test", self._open_dataset)
+        test = load_split(self._program, "test", self._open_dataset)
         return examples.evaluate(self._program, self.model.module, test)
 
     def _take(self, place: Place) -> None:

@@ -16,7 +16,7 @@ from headrace.data.dataset import open_data
 from headrace.errors import FailedPrecondition, ProgramFailed
 from headrace.optimization.report import Candidate, Gates
 from headrace.program import Examples, Goal, Program
-from headrace_optimization.calls import call_metrics, load_split
+from headrace.program.calls import load_split, measured
 from headrace_optimization.core.choice import choose
 from headrace_optimization.core.gates import judge
 from headrace_optimization.passes.export import export_model
@@ -166,13 +166,13 @@ class NoNumber(Bars):
     ("program", "says"),
     [
         (Raising(), r"metrics\(\) raised ZeroDivisionError: no measure of mine"),
-        (NoGoal(), r"gives \['accuracy'\] but its goal is 'recall'"),
-        (NoNumber(), r"metrics\(\) raised ValueError"),
+        (NoGoal(), "returns accuracy, but the goal is 'recall'"),
+        (NoNumber(), r"metrics\(\) returned 'high' as 'accuracy'"),
     ],
 )
 def test_a_program_without_a_usable_metric_is_blamed(program: Program, says: str) -> None:
     with pytest.raises(ProgramFailed, match=says):
-        call_metrics(program, OUTPUTS, TARGETS)
+        measured(program, OUTPUTS, TARGETS)
 
 
 class Ragged(Bars):
@@ -187,5 +187,5 @@ class Empty(Bars):
 
 @pytest.mark.parametrize("program", [Ragged(), Empty()])
 def test_a_split_that_is_ragged_or_empty_is_blamed_on_the_program(program: Program) -> None:
-    with pytest.raises(ProgramFailed, match="same number, at least 1"):
+    with pytest.raises(ProgramFailed, match=r"return (at least one|as many of each)"):
         load_split(program, "test")

@@ -10,7 +10,7 @@ from torch import nn
 from headrace.data import Dataset, parquet
 from headrace.optimization.report import Gates, Options, Report
 from headrace.program import Examples, Program, Split
-from headrace_optimization.calls import load_split
+from headrace.program.calls import load_split
 from headrace_optimization.pipeline import Source, optimize
 from tests.unit.optimization.tiny_programs import Bars, save
 

@@ -133,7 +133,7 @@ class FrozenModel(Small):
         (MetricAsText(), ProgramFailed, r"metrics\(\) returned 'high' as 'accuracy'; return a number"),
         (WrongGoal(), ProgramFailed, "returns recall, but the goal is 'accuracy'"),
         (NoData(), ProgramFailed, r"data\('train'\) has 0 examples"),
-        (OddData(), ProgramFailed, "3 of input 'input' and 2 targets"),
+        (OddData(), ProgramFailed, r"2 targets and {'input': 3} inputs"),
         (DoubleModel(), InvalidArgument, r"parameter '0\.weight' is float64; make it float32"),
         (FrozenModel(), InvalidArgument, "nothing to train"),
     ],
