@@ -273,9 +273,9 @@ def test_orders_of_smaller_terms_are_refused(processes: Processes) -> None:
             {
                 "durability": REPLICA,
                 "assignment": replica(1),
-                "snapshot": f"projects/default/artifacts/{'0' * 64}",
+                "snapshots": [f"projects/default/artifacts/{'0' * 64}"],
             },
-            "snapshot",
+            "snapshots",
         ),
     ],
 )
