@@ -8,13 +8,16 @@ import grpc
 from headrace.errors import FailedPrecondition
 from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
-from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.recoding import replication_stub
+from headrace.parameters.v1 import assignment_pb2, members_pb2, replication_pb2, stores_pb2, stores_pb2_grpc
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.context import PROJECT_METADATA
 from headrace.scheduler.v1.jobs_pb2 import Job
 from headrace.training.v1 import workers_pb2, workers_pb2_grpc
 from headrace.types.v1.task_pb2 import StopTaskRequest
 from headrace_scheduler.core.commands import (
+    Assign,
+    Assignment,
     Command,
     CreateStore,
     DeleteStore,
@@ -43,6 +46,8 @@ def perform(command: Command, channel: grpc.Channel) -> str:
     match command:
         case CreateStore():
             stores_pb2_grpc.StoresStub(channel).CreateStore(create_store_request(command), timeout=TRANSFER_S)
+        case Assign():
+            replication_stub(channel).Assign(assign_request(command), timeout=SHORT_S)
         case SetMembers():
             members = members_pb2.SetMembersRequest(
                 name=command.store, epoch=command.epoch, generation=command.generation, workers=command.ranks
@@ -94,7 +99,20 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         backup_workers=train.backup_workers,
         durability=train.durability,
         compression=train.compression if train.HasField("compression") else None,
+        assignment=_assignment(command.assignment) if command.assignment else None,
     )
+
+
+def assign_request(command: Assign) -> replication_pb2.AssignRequest:
+    """Say what the process is to its shard."""
+    return replication_pb2.AssignRequest(
+        store=command.store, epoch=command.epoch, assignment=_assignment(command.assignment)
+    )
+
+
+def _assignment(assignment: Assignment) -> assignment_pb2.Assignment:
+    role = assignment_pb2.STORE_ROLE_PRIMARY if assignment.primary else assignment_pb2.STORE_ROLE_REPLICA
+    return assignment_pb2.Assignment(term=assignment.term, role=role, replica=assignment.replica)
 
 
 def _start(command: StartTask, channel: grpc.Channel) -> None:
@@ -119,6 +137,7 @@ def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
         program=train.program,
         store=command.store,
         shards=command.shards,
+        replicas=command.replicas,
         options=train.options,
         start_step=command.start_step,
         model=train.model,

@@ -34,12 +34,7 @@ MAX_JOB_ID = 40  # leaves room for attempt, kind and rank in the names of tasks
 DEFAULT_LEARNING_RATE = 1e-3  # of AdamW: what most of the literature starts from
 MAX_SPEC_BYTES = 1 << 20  # a program's `config` is the only part that can be long
 
-# Whoever makes a store can give it a replica, but the scheduler places none.
-_DURABILITIES = (
-    stores_pb2.DURABILITY_MEMORY,
-    stores_pb2.DURABILITY_PROCESS,
-    stores_pb2.DURABILITY_DISK,
-)
+_REPLICATED = (stores_pb2.DURABILITY_REPLICA, stores_pb2.DURABILITY_REPLICA_DISK)
 
 
 def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
@@ -63,6 +58,7 @@ def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
         shards=spec.train.shards if train else 0,
         min_workers=spec.train.min_workers,
         straggler_factor=spec.train.straggler_factor,
+        replicated=spec.train.durability in _REPLICATED,
         max_attempts=_within(wished.max_attempts or DEFAULT_ATTEMPTS, MAX_ATTEMPTS, "job.max_attempts"),
         create_time=now,
     )
@@ -94,12 +90,13 @@ def _complete_train(train: jobs_pb2.TrainSpec, project: str) -> None:
     train.workers = _within(train.workers or 1, MAX_GANG, "job.train.workers")
     train.consistency = train.consistency or stores_pb2.CONSISTENCY_BSP
     train.durability = train.durability or stores_pb2.DURABILITY_MEMORY
-    if train.durability not in _DURABILITIES:
-        raise _bad(
-            "job.train.durability",
-            train.durability,
-            "use DURABILITY_MEMORY, DURABILITY_PROCESS or DURABILITY_DISK; jobs have no replicas",
-        )
+    if train.durability not in stores_pb2.Durability.values():
+        known = "DURABILITY_MEMORY, _PROCESS, _DISK, _REPLICA or _REPLICA_DISK"
+        raise _bad("job.train.durability", train.durability, f"use {known}")
+    if train.durability in _REPLICATED and train.optimizer.WhichOneof("kind") == "registered":
+        name = stores_pb2.Durability.Name(train.durability)
+        rule = "an optimizer of your own runs without a replica; use DURABILITY_DISK or less"
+        raise _bad("job.train.durability", name, rule)
     with _in_field("job.train"):
         compression_from_proto(train.compression)
     if not train.optimizer.WhichOneof("kind"):

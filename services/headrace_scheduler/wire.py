@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.errors import InvalidArgument
 from headrace.names import NodeName, PoolName
+from headrace.parameters.v1 import assignment_pb2
 from headrace.scheduler.v1 import cluster_pb2, deployments_pb2, jobs_pb2, nodes_pb2
 from headrace.types.v1 import task_pb2
 from headrace_scheduler.core import deployments, events, jobs, nodes
@@ -41,10 +42,7 @@ def job_message(job: jobs.Job) -> jobs_pb2.Job:
             progress=_progress_message(job.progress) if job.progress else None,
             checkpoint=_checkpoint_message(job.checkpoint) if job.checkpoint else None,
             best=best_message(job.best) if job.best else None,
-            placements=[
-                jobs_pb2.Placement(node=member.node, resource=member.resource, index=member.index)
-                for member in job.members
-            ],
+            placements=map(_placement_message, job.members),
             failure=_failure_message(job.failure) if job.failure else None,
             result=_result_message(job.result) if job.result and job.state.final else None,
             message=job.message,
@@ -55,6 +53,15 @@ def job_message(job: jobs.Job) -> jobs_pb2.Job:
         )
     )
     return message
+
+
+def _placement_message(member: jobs.Member) -> jobs_pb2.Placement:
+    role = assignment_pb2.STORE_ROLE_UNSPECIFIED
+    if member.term:
+        role = assignment_pb2.STORE_ROLE_REPLICA if member.replica else assignment_pb2.STORE_ROLE_PRIMARY
+    return jobs_pb2.Placement(
+        node=member.node, resource=member.resource, index=member.index, role=role, term=member.term
+    )
 
 
 def _progress_message(progress: jobs.Progress) -> task_pb2.Progress:

@@ -37,6 +37,7 @@ def synchronizer_for(
         epoch=request.epoch,
         worker=request.rank,
         timeout_s=timeout_s,
+        replicas=list(request.replicas),
     )
     reporter.on_stop(store.close)
     return ParameterServer(store, elastic=request.elastic)

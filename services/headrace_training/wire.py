@@ -122,11 +122,18 @@ def _check_shards(request: StartTaskRequest) -> None:
         raise InvalidArgument("shards is empty; give the address of each shard of the store", field="shards")
     for address in request.shards:
         _check_address(address, "shards")
+    if len(request.replicas) not in (0, len(request.shards)):
+        raise InvalidArgument(
+            f"replicas has {len(request.replicas)} addresses for {len(request.shards)} shards; give one for each, or leave it out",
+            field="replicas",
+        )
+    for address in filter(None, request.replicas):
+        _check_address(address, "replicas")
 
 
 def _check_storeless(request: StartTaskRequest, allowed_updates: Sequence[str]) -> None:
     """Check what a run without a parameter server needs, and that it has nothing of one."""
-    for field in ("store", "shards"):
+    for field in ("store", "shards", "replicas"):
         if getattr(request, field):
             raise InvalidArgument(
                 f"{field} is for STRATEGY_PARAMETER_SERVER; leave it out with {Strategy.Name(request.strategy)}",

@@ -73,9 +73,10 @@ def train(
         int, typer.Option(help="Slowest workers a step does not wait for, for bsp.", min=0)
     ] = 0,
     durability: Annotated[
-        Literal["memory", "process", "disk"],
+        Literal["memory", "process", "disk", "replica", "replica+disk"],
         typer.Option(
-            help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them; disk: of its machine."
+            help="What the parameters survive: memory: nothing; process: kill -9 of a process that holds them, once it is back; "
+            "disk: of its machine; replica: the loss of one of two processes that hold each shard, at once; replica+disk: also of both."
         ),
     ] = "memory",
     compress_gradients: Annotated[

@@ -25,7 +25,7 @@ from headrace.types.v1 import program_pb2
 
 PrecisionKind = Literal["fp32", "bf16"]
 StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
-Durability = Literal["memory", "process", "disk"]
+Durability = Literal["memory", "process", "disk", "replica", "replica+disk"]
 
 _STRATEGIES = {
     "parameter_server": training.STRATEGY_PARAMETER_SERVER,
@@ -37,6 +37,8 @@ _DURABILITIES = {
     "memory": stores.DURABILITY_MEMORY,
     "process": stores.DURABILITY_PROCESS,
     "disk": stores.DURABILITY_DISK,
+    "replica": stores.DURABILITY_REPLICA,
+    "replica+disk": stores.DURABILITY_REPLICA_DISK,
 }
 
 
@@ -67,7 +69,9 @@ class TrainOptions(UpdateOptions, SelectionOptions, CompressionOptions, MemoryOp
     )
     shards: int | None  # 1, none with another strategy; processes that hold the parameters
     durability: (
-        Durability  # "memory"; what an acknowledged push survives: "process" its process, "disk" its machine
+        # "memory"; what an acknowledged push survives: "process" its process, "disk" its machine, "replica" one of two
+        # processes, at once, "replica+disk" both; with the last two each shard takes two parameter nodes
+        Durability
     )
     average_every_steps: int  # 0; "local_sgd": steps from one mean of the workers' values to the next
     seed: int  # 0; of the initial values and the order of the data

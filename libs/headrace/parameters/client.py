@@ -47,6 +47,7 @@ class ShardedStore:
         worker: One of the store's workers, numbered from 0.
         timeout_s: Bound of every method. Under BSP `push_pull` waits for the slowest worker: allow for it.
         shared_memory: Exchange values through memory with shards of this machine; False: always by streams.
+        replicas: Addresses of the shards' replicas, "" where there is none; left out: the primaries say.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class ShardedStore:
         worker: int,
         timeout_s: float = 60.0,
         shared_memory: bool = True,
+        replicas: Sequence[str] = (),
     ) -> None:
         connect = partial(ShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shared_memory)
-        self._known = KnownShards(shards, connect, timeout_s)
+        self._known = KnownShards(shards, connect, timeout_s, replicas)
         self._lender, self._part_lender = (Lender(enabled=shared_memory) for _ in range(2))
         self._membership = Membership(worker)
         self._closing = threading.Lock()
@@ -101,11 +103,7 @@ class ShardedStore:
 
     @property
     def layout(self) -> FlatLayout:
-        """The store's tensors.
-
-        Raises:
-            FailedPrecondition: Nobody has initialized the store yet.
-        """
+        """The store's tensors; FailedPrecondition if nobody has initialized it yet."""
         return self._known.current.placement.layout
 
     def initialize(self, layout: FlatLayout, values: Floats) -> int:
@@ -297,4 +295,4 @@ def _marks(shards: Shards, known: Pulled | None) -> Sequence[Mark | None]:
 
 
 def _lent(loan: Loan | None, places: Sequence[range]) -> Lent | None:
-    return (lambda: loan.lend(places)) if loan else None
+    return partial(loan.lend, places) if loan else None

@@ -54,6 +54,7 @@ class KnownShards:
         shards: Addresses of the shards there are, or were once, or channels, which stay the caller's.
         connect: Makes a client of the shard at the other end of a channel.
         timeout_s: Of everything that is done with all of them.
+        replicas: Addresses of the shards' replicas, as far as they are known, or none.
     """
 
     def __init__(
@@ -61,13 +62,15 @@ class KnownShards:
         shards: Sequence[str | grpc.Channel],
         connect: Callable[[grpc.Channel], ShardClient],
         timeout_s: float,
+        replicas: Sequence[str] = (),
     ) -> None:
         self._connect = connect
         self._timeout_s = timeout_s
         self._finding = threading.Lock()
         self._closed = False
         self._used: list[Together] = []
-        self._routes = [self._open(shard) for shard in shards]
+        known = [*replicas, *[""] * (len(shards) - len(replicas))]
+        self._routes = [self._open(shard, replica) for shard, replica in zip(shards, known, strict=True)]
         self._all = list(self._routes)  # those that have left, too
         self._together = self._new_together()
         self._current: Shards | None = None
@@ -172,9 +175,9 @@ class KnownShards:
         self._routes = found
         self._together = self._new_together()
 
-    def _open(self, shard: str | grpc.Channel) -> Route:
+    def _open(self, shard: str | grpc.Channel, replica: str = "") -> Route:
         channel, address = (open_channel(shard), shard) if isinstance(shard, str) else (shard, "")
-        return Route(self._connect(channel), channel, address)
+        return Route(self._connect(channel), channel, address, replica)
 
     def _new_together(self) -> Together:
         together = Together(len(self._routes), self._timeout_s, self._routes)

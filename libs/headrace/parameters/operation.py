@@ -9,6 +9,7 @@ from headrace.errors import (
     Cancelled,
     DeadlineExceeded,
     HeadraceError,
+    NotFound,
     NotPrimary,
     QuotaExceeded,
     TooManyCalls,
@@ -122,7 +123,7 @@ def _pause_after(
     if isinstance(error, QuotaExceeded):
         return error.retry_after_s  # of a rate; None: of memory, which waiting does not bring
     # A server that stops under a call ends it as cancelled; then another try is right too.
-    if not isinstance(error, Unavailable | TooManyCalls | Cancelled | NotPrimary):
+    if not isinstance(error, Unavailable | TooManyCalls | Cancelled | NotPrimary | NotFound):
         return None
     elsewhere = turn(error)
-    return None if isinstance(error, NotPrimary) and not elsewhere else next(pauses)
+    return None if isinstance(error, NotPrimary | NotFound) and not elsewhere else next(pauses)

@@ -2,7 +2,7 @@
 
 import grpc
 
-from headrace.errors import HeadraceError, NotPrimary, Unavailable
+from headrace.errors import HeadraceError, NotFound, NotPrimary, Unavailable
 from headrace.parameters.operation import Operation
 from headrace.parameters.shard import ShardClient
 from headrace.rpc.channel import open_channel
@@ -17,11 +17,15 @@ class Route:
         shard: Its client, which talks to the primary.
         channel: To the process that was named.
         address: Its address; empty if the channel is the caller's.
+        replica: Address of the process that holds the replica, as far as is known; empty: the primary will say.
     """
 
-    def __init__(self, shard: ShardClient, channel: grpc.Channel, address: str = "") -> None:
+    def __init__(
+        self, shard: ShardClient, channel: grpc.Channel, address: str = "", replica: str = ""
+    ) -> None:
         self.shard = shard
-        self._addresses = [address]
+        self._addresses = [address, *([replica] if replica else [])]
+        self._empty: set[str] = set()  # processes that have said of late that they do not hold the shard
         self._channels = {address: channel}
         self._own = {address} - {""}
         self._now = 0
@@ -32,7 +36,11 @@ class Route:
         hint = why.metadata.get("primary", "") if isinstance(why, NotPrimary) else ""
         if hint and hint not in self._addresses:
             self._addresses.append(hint)
-        if len(self._addresses) == 1 or not isinstance(why, Unavailable | NotPrimary):
+        if isinstance(why, NotFound):  # a new process where the old one was
+            self._empty.add(self._addresses[self._now])
+        if self._empty.issuperset(self._addresses) or len(self._addresses) == 1:
+            return False
+        if not isinstance(why, Unavailable | NotPrimary | NotFound):
             return False
         self._now = self._addresses.index(hint) if hint else (self._now + 1) % len(self._addresses)
         self.shard.turn_to(self._channel(self._addresses[self._now]))
@@ -40,6 +48,7 @@ class Route:
 
     def learn(self, operation: Operation) -> None:
         """Ask where the replica is, if the shard has answered in a new term."""
+        self._empty.clear()
         if self.shard.term <= self._term:
             return
         term = self.shard.term

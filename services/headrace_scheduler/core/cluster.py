@@ -7,9 +7,10 @@ from headrace.errors import NotFound, StaleEpoch
 from headrace_scheduler.core import serving
 from headrace_scheduler.core.events import NodeDetached, NodeReported, TaskReport
 from headrace_scheduler.core.jobs import Failure, Job, Member, MemberState, job_of_task
-from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on, store_recovered
+from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on
 from headrace_scheduler.core.lifecycle import reported as task_reported
 from headrace_scheduler.core.nodes import Node
+from headrace_scheduler.core.recovery import store_recovered
 from headrace_scheduler.core.tables import Tables
 
 REMEMBERED_INCARNATIONS = 8  # a thawed process older than eight restarts of its node is not expected

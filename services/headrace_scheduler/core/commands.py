@@ -14,8 +14,17 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """What a process is to a shard that has a replica, in one term; `replica` is the address of a primary's, if it has one."""
+
+    term: int
+    primary: bool
+    replica: str = ""
+
+
+@dataclass(frozen=True)
 class CreateStore:
-    """Stores.CreateStore: shard `index` of `shards`."""
+    """Stores.CreateStore: shard `index` of `shards`; `assignment` is None in a job without replicas."""
 
     target: Target
     job: str
@@ -25,7 +34,20 @@ class CreateStore:
     shards: int
     workers: int
     snapshots: tuple[str, ...]  # to go on from, of any number of shards
+    assignment: Assignment | None
     spec: bytes
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Replication.Assign: what a process that has a shard is to it from now on."""
+
+    target: Target
+    job: str
+    store: str
+    epoch: int
+    index: int
+    assignment: Assignment
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ class StartTask:
     workers: int
     store: str
     shards: tuple[str, ...]
+    replicas: tuple[str, ...]  # of the shards, or none
     start_step: int
     snapshot: str  # to go on from, where no store does
     best: Best | None  # to be surpassed
@@ -114,7 +137,15 @@ class UnloadModel:
 
 
 Command = (
-    CreateStore | SetMembers | DeleteStore | StartTask | StopTask | ResolveVersion | LoadModel | UnloadModel
+    CreateStore
+    | Assign
+    | SetMembers
+    | DeleteStore
+    | StartTask
+    | StopTask
+    | ResolveVersion
+    | LoadModel
+    | UnloadModel
 )
 
 

@@ -81,10 +81,24 @@ class Member:
     leaving: bool = False  # its process ends in good order: what that does to the attempt is nobody's failure
     joined: bool = True  # a task: it is a member of the run; one that is added is not before it is ready
     generation: int = 0  # a store: of the members that it has been told
+    replica: bool = False  # a store: it follows the primary of its shard
+    # A store of a job with replicas: the term that it serves in, or was made a replica in; the last that it is known to serve in.
+    term: int = 0
+    told: int = 0
 
     def to(self, state: MemberState, now: float) -> "Member":
         """Return it in another state."""
         return replace(self, state=state, since=now)
+
+    @property
+    def key(self) -> tuple[str, int, int, str]:
+        """What it is, and where: the same through all its states, and when its store has outlived its process."""
+        return self.resource, self.index, self.epoch, self.node
+
+    @property
+    def machine(self) -> str:
+        """Host of its process."""
+        return self.address.rpartition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,7 @@ class Job:
     straggler_factor: float = (
         0.0  # a worker that takes so many times as long as the others is replaced; 0: none is
     )
+    replicated: bool = False  # each shard has a replica
     sequence: int = 0  # place in the queue
     state: JobState = JobState.QUEUED
     attempt: int = 0
@@ -172,6 +187,8 @@ class Job:
     next_rank: int = 0  # of a worker that is added
     generation: int = 0  # of the members of the run: grows when a worker joins or is gone
     lost_workers: int = 0
+    lost_replicas: int = 0
+    replicas_from: float = 0.0  # when a shard whose replica was lost may have another
     straggler: int = -1  # rank of the worker that was last told to be much slower than the others
     avoided_nodes: tuple[str, ...] = ()  # on which a worker was too slow
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
@@ -209,8 +226,22 @@ class Job:
 
     @property
     def stores(self) -> tuple[Member, ...]:
-        """The stores of this attempt, by shard."""
-        return tuple(member for member in self.members if not member.task)
+        """The stores of this attempt that workers use, by shard."""
+        return tuple(member for member in self.members if not (member.task or member.replica))
+
+    @property
+    def replicas(self) -> tuple[Member, ...]:
+        """The replicas of this attempt, of those shards that have one."""
+        return tuple(member for member in self.members if member.replica)
+
+    def replica_of(self, store: Member) -> Member | None:
+        """Return the replica of a shard, if it has one."""
+        return next((replica for replica in self.replicas if replica.index == store.index), None)
+
+    @property
+    def result_is_safe(self) -> bool:
+        """Whether the result is registered: then no loss of another member can spoil it."""
+        return self.tasks[0].state is MemberState.SUCCEEDED
 
     @property
     def settled(self) -> bool:
@@ -218,10 +249,9 @@ class Job:
         return self.state.final and all(member.state.settled for member in (*self.members, *self.remnants))
 
     def with_member(self, member: Member) -> "Job":
-        """Replace the member of the same resource, index and epoch, wherever it is; a settled remnant goes."""
-        same = (member.resource, member.index, member.epoch)
-        members = tuple(member if (m.resource, m.index, m.epoch) == same else m for m in self.members)
-        remnants = tuple(member if (m.resource, m.index, m.epoch) == same else m for m in self.remnants)
+        """Replace the member of the same key, wherever it is; a settled remnant goes."""
+        members = tuple(member if other.key == member.key else other for other in self.members)
+        remnants = tuple(member if other.key == member.key else other for other in self.remnants)
         return replace(self, members=members, remnants=tuple(m for m in remnants if not m.state.settled))
 
 

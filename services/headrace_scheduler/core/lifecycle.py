@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.pauses import Pauses
-from headrace_scheduler.core import elastic, stragglers
+from headrace_scheduler.core import elastic, replicas, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
     Failure,
@@ -55,13 +55,15 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         next_rank=sum(member.task for member in members),
         generation=0,
         lost_workers=0,
+        lost_replicas=0,
+        replicas_from=0.0,
         straggler=-1,
         avoided_nodes=(),
         start_time=job.start_time or now,
         resume=job.checkpoint if job.checkpoint and job.checkpoint.snapshots else None,
         resume_best=job.best,
         rank_progress={},
-        message=f"attempt {job.attempt + 1} starts on {nodes}",
+        message=f"attempt {job.attempt + 1} starts on {nodes}{replicas.on_one_machine(members)}",
     )
 
 
@@ -83,9 +85,11 @@ def failed(job: Job, failure: Failure, now: float) -> Job:
 
 
 def member_failed(job: Job, member: Member, failure: Failure, now: float) -> Job:
-    """Go on without one of the workers, if that can be; else end the attempt, or the job."""
+    """Go on without one of the workers, or one of the two processes of a shard, if that can be; else end the attempt, or the job."""
     if failure.reason in COSTS_AN_ATTEMPT and elastic.goes_on_without(job, member):
         return elastic.without(job, member, failure, now)
+    if replicas.goes_on_without(job, member):
+        return replicas.without(job, member, failure, now)
     return failed(job, failure, now)
 
 
@@ -162,41 +166,12 @@ def member_lost(job: Job, member: Member, state: MemberState, failure: Failure, 
         return job
     was_active = member.state.active
     job = job.with_member(member.to(state, now))
-    current = any(
-        (m.resource, m.index, m.epoch) == (member.resource, member.index, member.epoch) for m in job.members
-    )
+    current = any(other.key == member.key for other in job.members)
     if not current or not was_active:
         return job
-    if job.state.placed and not _result_is_safe(job):
+    if job.state.placed and not job.result_is_safe:
         return settled(member_failed(job, member, failure, now), now)
     return settled(job, now)
-
-
-def store_recovered(job: Job, member: Member, moved: Member, where: str, now: float) -> Job:
-    """Go on with a store that outlived its process; the workers repeat what the outage interrupted.
-
-    Args:
-        moved: The store on its new process. At another address its workers do not find it: that costs the attempt, but the store is
-            known there, and is deleted in time.
-        where: What to tell people.
-    """
-    current = member in job.members
-    moved = replace(
-        moved, generation=0
-    )  # before it had values nothing was written of its members: tell it again
-    if moved.state is MemberState.LOST:
-        moved = moved.to(MemberState.HELD, now)
-    job = job.with_member(moved)
-    if not current or not job.state.placed or _result_is_safe(job):
-        return job
-    if moved.address != member.address:
-        return failed(job, Failure("NODE_LOST", f"{where}, but at another address"), now)
-    return replace(job, message=f"attempt {job.attempt} goes on: {where}")
-
-
-def _result_is_safe(job: Job) -> bool:
-    """Tell whether the result is registered: then no loss of another member can spoil it."""
-    return job.tasks[0].state is MemberState.SUCCEEDED
 
 
 def reported(job: Job, member: Member, task: TaskReport, now: float) -> Job:
@@ -241,7 +216,7 @@ def _ended(job: Job, member: Member, task: TaskReport, now: float) -> Job:
     else:
         failure = Failure("TASK_STOPPED", f"{task.name} was stopped on {member.node}")
         job = job.with_member(member.to(MemberState.GONE, now))
-    if failure.reason in COSTS_AN_ATTEMPT and job.state.placed and _result_is_safe(job):
+    if failure.reason in COSTS_AN_ATTEMPT and job.state.placed and job.result_is_safe:
         return settled(job, now)
     return settled(member_failed(job, member, failure, now), now)
 

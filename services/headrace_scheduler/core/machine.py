@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from headrace_scheduler.core import cluster, requests, serving, work
+from headrace_scheduler.core import cluster, replicas, requests, serving, work
 from headrace_scheduler.core.commands import Command, Issued, LoadModel, StopTask, Target, UnloadModel
 from headrace_scheduler.core.deployments import Deployment, Hosted
 from headrace_scheduler.core.elastic import grown
@@ -28,7 +28,7 @@ from headrace_scheduler.core.events import (
 from headrace_scheduler.core.jobs import Job, JobKind, job_of_task
 from headrace_scheduler.core.lifecycle import placed
 from headrace_scheduler.core.nodes import DEFAULT_POOL, Node, NodeKind, Pool
-from headrace_scheduler.core.placement import growing_jobs, next_jobs
+from headrace_scheduler.core.placement import growing_jobs, next_jobs, replicas_to_add
 from headrace_scheduler.core.tables import Change, Tables
 
 PAUSE_S = 1.0  # between two tries of a command that failed; the executor has repeated it already
@@ -185,6 +185,8 @@ class Machine:
 
     def _settle(self, now: float) -> None:
         """Give work to whoever can take it."""
+        for job, replica in replicas_to_add(self.tables, now, self.lease_s):
+            self.tables.put_job(replicas.joined(job, replica))
         for job, members in next_jobs(self.tables, now, self.lease_s):
             self.tables.put_job(placed(job, members, now))
         for job, member in growing_jobs(self.tables, now, self.lease_s):

@@ -78,6 +78,11 @@ class Node:
     recovered: tuple[RecoveredStore, ...] = ()  # as it said when it attached
 
     @property
+    def machine(self) -> str:
+        """Host of its address: processes of one are lost together."""
+        return self.address.rpartition(":")[0]
+
+    @property
     def state(self) -> NodeState:
         """As the proto says."""
         if self.lost:

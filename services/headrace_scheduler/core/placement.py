@@ -5,9 +5,11 @@ is placed first, and the younger ones wait behind it, so a wide gang is never st
 others pass: one that pauses after a failed attempt, and one that would not fit even if all its nodes were idle.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from headrace_scheduler.core import replicas
 from headrace_scheduler.core.elastic import wants_more
 from headrace_scheduler.core.jobs import Job, JobKind, JobState, Member, store_name, task_name
 from headrace_scheduler.core.nodes import Node, NodeKind
@@ -16,7 +18,10 @@ from headrace_scheduler.core.tables import Tables
 
 @dataclass(frozen=True)
 class Demand:
-    """How many slots a job needs on nodes of one kind, and how many it would take; shards of a store must be on different nodes."""
+    """How many slots a job needs on nodes of one kind, and how many it would take.
+
+    Shards of a store, and their replicas, must be on different nodes, and are better on different machines.
+    """
 
     kind: NodeKind
     count: int
@@ -33,7 +38,8 @@ def demands(job: Job) -> tuple[Demand, ...]:
     tasks = Demand(job.kind.task_node, job.min_workers or job.workers, distinct=False, most=job.workers)
     if not job.shards:
         return (tasks,)
-    return (Demand(NodeKind.PARAMETERS, job.shards, distinct=True, most=job.shards), tasks)
+    stores = 2 * job.shards if job.replicated else job.shards
+    return (Demand(NodeKind.PARAMETERS, stores, distinct=True, most=stores), tasks)
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,35 @@ def place(tables: Tables, job: Job, now: float, lease_s: float) -> tuple[Member,
     chosen = [_choose(tables, job, demand, usage, now, lease_s) for demand in demands(job)]
     if any(nodes is None for nodes in chosen):
         return None
-    return tuple(
-        _member(job, job.attempt + 1, demand.kind is not NodeKind.PARAMETERS, index, node, now)
-        for demand, nodes in zip(demands(job), chosen, strict=True)
-        for index, node in enumerate(nodes or ())
+    *stores, tasks = (nodes or [] for nodes in chosen)
+    epoch = job.attempt + 1
+    return (
+        *(store for nodes in stores for store in _stores(job, epoch, nodes, now)),
+        *(_member(job, epoch, True, rank, node, now) for rank, node in enumerate(tasks)),
     )
+
+
+def _stores(job: Job, epoch: int, nodes: list[Node], now: float) -> list[Member]:
+    if not job.replicated:
+        return [_member(job, epoch, False, shard, node, now) for shard, node in enumerate(nodes)]
+    pairs = list(enumerate(_pairs(nodes)))
+    term = replicas.FIRST_TERM
+    primaries = [_member(job, epoch, False, shard, pair[0], now) for shard, pair in pairs]
+    followers = [_member(job, epoch, False, shard, pair[1], now) for shard, pair in pairs]
+    return [
+        *(replace(primary, term=term, told=term) for primary in primaries),  # it is made so
+        *(replace(follower, term=term, replica=True) for follower in followers),
+    ]
+
+
+def _pairs(nodes: list[Node]) -> list[tuple[Node, Node]]:
+    """Pair nodes so that as many pairs as can be are of two machines, and neither machine has all the firsts."""
+    # Neighbours are of one machine, and half of the row lies between the two of a pair.
+    crowds = Counter(node.machine for node in nodes)
+    row = sorted(nodes, key=lambda node: (-crowds[node.machine], node.machine))
+    half = len(row) // 2
+    pairs = list(zip(row[:half], row[half:], strict=True))
+    return [pair if shard % 2 == 0 else pair[::-1] for shard, pair in enumerate(pairs)]
 
 
 def _choose(
@@ -89,18 +119,27 @@ def _choose(
     usage: Usage,
     now: float,
     lease_s: float,
-    avoided: Sequence[str] = (),
+    avoided: Collection[str] = (),
+    machines: Sequence[str] = (),
 ) -> list[Node] | None:
-    """Take the freest node again and again."""
+    """Take the freest node again and again, of parameter nodes one of the machine with the fewest.
+
+    Args:
+        machines: That have some of the job's already.
+    """
     there = (node for node in in_pool(tables, job, demand) if node.name not in avoided)
     nodes = [node for node in there if not node.refusal(now, lease_s)]
     left = {node.name: demand.capacity(usage.free(node)) for node in nodes}
     if sum(left.values()) < demand.count:
         return None
+    crowds = Counter(machines)
     chosen = []
     for _ in range(min(demand.most, sum(left.values()))):
-        node = min(nodes, key=lambda node: (-left[node.name], -usage.free(node), node.name))
+        node = min(
+            nodes, key=lambda node: (-left[node.name], crowds[node.machine], -usage.free(node), node.name)
+        )
         left[node.name] -= 1
+        crowds[node.machine] += demand.distinct
         chosen.append(node)
     return chosen
 
@@ -166,3 +205,21 @@ def growing_jobs(tables: Tables, now: float, lease_s: float) -> Iterator[tuple[J
         nodes = _choose(tables, job, demand, Usage.of(tables), now, lease_s, job.avoided_nodes)
         if nodes:
             yield job, replace(_member(job, job.attempt, True, job.next_rank, nodes[0], now), joined=False)
+
+
+def replicas_to_add(tables: Tables, now: float, lease_s: float) -> Iterator[tuple[Job, Member]]:
+    """Find the jobs of which a shard has no replica, each with a new one; the caller stores each before the next.
+
+    What was promised to a job that runs comes before jobs that wait.
+    """
+    for name in [job.name for job in tables.jobs.values() if job.replicated]:
+        for primary in replicas.wanting(tables.jobs[name], now):
+            job = tables.jobs[name]
+            # No node of which something of this attempt must yet be deleted: the new one would be, too.
+            avoided = {member.node for member in (*job.members, *job.remnants) if not member.task}
+            demand = Demand(NodeKind.PARAMETERS, 1, distinct=True, most=1)
+            usage = Usage.of(tables)
+            nodes = _choose(tables, job, demand, usage, now, lease_s, avoided, [primary.machine])
+            if nodes:
+                made = _member(job, job.attempt, False, primary.index, nodes[0], now)
+                yield job, replace(made, replica=True, term=primary.term + 1)

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from headrace_scheduler.core import elastic
+from headrace_scheduler.core import elastic, replicas
 from headrace_scheduler.core.commands import (
+    Assign,
+    Assignment,
     Command,
     CreateStore,
     DeleteStore,
@@ -21,6 +23,8 @@ from headrace_scheduler.core.tables import Tables
 # After these nobody knows whether the node has done it, so that it must be undone. Any other answer is a clear no: there is
 # nothing to end, or what has the name there is somebody else's.
 MAY_HAVE_WORKED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
+# These say nothing about the shard that a process shall serve: it is told again.
+TELL_AGAIN = MAY_HAVE_WORKED | {"SERVER_DRAINING", "TOO_MANY_CALLS"}
 
 
 def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
@@ -42,18 +46,29 @@ def _start(job: Job) -> Iterator[Command]:
     if job.kind is JobKind.OPTIMIZE and not job.version:
         yield ResolveVersion(Target(), job.name, job.spec)
         return
-    missing = [store for store in job.stores if store.state is MemberState.PLACED]
-    for store in missing:
-        yield _create_store(job, store)
+    missing = [_create_store(job, store) for store in _not_made(job)]
+    yield from missing
     if not missing:
         yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
 
 
+def _not_made(job: Job) -> list[Member]:
+    return [store for store in (*job.stores, *job.replicas) if store.state is MemberState.PLACED]
+
+
 def _change(job: Job) -> Iterator[Command]:
-    """Tell the shards who the members are, and start workers that are added."""
+    """Tell the shards in which term they serve and who the members are, make replicas and start workers that are added."""
+    if job.state is JobState.RUNNING:
+        yield from (_create_store(job, replica) for replica in _not_made(job))
+    for store in job.stores:
+        replica = job.replica_of(store)
+        if store.told < store.term and (replica is None or replica.state is MemberState.HELD):
+            target, assignment = _target(store), _assignment(job, store)
+            yield Assign(target, job.name, store.resource, store.epoch, store.index, assignment)
     ranks = tuple(task.index for task in job.joined_tasks)
     for store in job.stores:
-        if store.state is MemberState.HELD and store.generation < job.generation:
+        serves = store.state is MemberState.HELD and (store.told > 0 or not job.replicated)
+        if serves and store.generation < job.generation:
             target, name = _target(store), store.resource
             yield SetMembers(target, job.name, name, store.epoch, store.index, job.generation, ranks)
     if job.state is JobState.RUNNING:
@@ -69,9 +84,15 @@ def _create_store(job: Job, store: Member) -> CreateStore:
         index=store.index,
         shards=job.shards,
         workers=job.first_workers,
-        snapshots=job.resume.snapshots if job.resume else (),
+        snapshots=job.resume.snapshots if job.resume and not store.replica else (),
+        assignment=_assignment(job, store) if job.replicated else None,
         spec=job.spec,
     )
+
+
+def _assignment(job: Job, store: Member) -> Assignment:
+    replica = job.replica_of(store)
+    return Assignment(store.term, not store.replica, replica.address if replica and not store.replica else "")
 
 
 def _start_task(job: Job, task: Member) -> StartTask:
@@ -85,6 +106,7 @@ def _start_task(job: Job, task: Member) -> StartTask:
         workers=job.first_workers,
         store=job.stores[0].resource if job.stores else "",
         shards=tuple(store.address for store in job.stores),
+        replicas=_replicas(job),
         start_step=job.resume.step if job.resume else 0,
         snapshot=job.resume.snapshots[0] if job.resume and not job.stores else "",
         best=job.resume_best,
@@ -94,6 +116,12 @@ def _start_task(job: Job, task: Member) -> StartTask:
         version=job.version,
         spec=job.spec,
     )
+
+
+def _replicas(job: Job) -> tuple[str, ...]:
+    """List the address of each shard's replica; empty for one that has none just now."""
+    found = [job.replica_of(store) for store in job.stores]
+    return tuple(replica.address if replica else "" for replica in found) if job.replicated else ()
 
 
 def _end(tables: Tables, job: Job, members: Iterable[Member]) -> Iterator[Command]:
@@ -122,6 +150,8 @@ def answered(job: Job, command: Command, failure: Failure | None, version: str, 
         return job  # the attempt is over and what the command was about is settled
     if isinstance(command, SetMembers):
         return elastic.store_knows(job, member, command.generation) if failure is None else job
+    if isinstance(command, Assign):
+        return _assigned(job, member, command.assignment.term, failure, now)
     if isinstance(command, CreateStore | StartTask):
         return _started(job, member, failure, now)
     ended = {"NOT_FOUND"} if isinstance(command, StopTask) else {"NOT_FOUND", "STALE_EPOCH"}
@@ -152,14 +182,21 @@ def _started(job: Job, member: Member, failure: Failure | None, now: float) -> J
     return settled(member_failed(job, member, replace(failure, message=where), now), now)
 
 
+def _assigned(job: Job, store: Member, term: int, failure: Failure | None, now: float) -> Job:
+    if store in job.remnants or not job.state.placed:
+        return job
+    if failure is None:
+        return replicas.told(job, store, term)
+    if failure.reason in TELL_AGAIN or term != store.term:
+        return job
+    what = f"shard {store.index} is lost: {store.node} does not serve it in term {term}: {failure.message}"
+    return settled(failed(job, Failure("NODE_LOST", what), now), now)
+
+
 def _member_of(job: Job, command: Command) -> Member | None:
     for member in (*job.members, *job.remnants):
-        if isinstance(command, CreateStore | SetMembers | DeleteStore):
-            found = (member.resource, member.epoch, member.index) == (
-                command.store,
-                command.epoch,
-                command.index,
-            )
+        if isinstance(command, CreateStore | Assign | SetMembers | DeleteStore):
+            found = member.key == (command.store, command.index, command.epoch, command.target.node)
         else:
             found = isinstance(command, StartTask | StopTask) and member.resource == command.task
         if found:

@@ -70,10 +70,12 @@ def reshard_when_free(server: ParameterServer, **change: Any) -> ReshardResponse
 
 @contextmanager
 def worker_of(
-    servers: Sequence[ParameterServer | str], worker: int = 0, **settings: bool
+    servers: Sequence[ParameterServer | str], worker: int = 0, *, shared_memory: bool = True
 ) -> Iterator[ShardedStore]:
     channels = [server if isinstance(server, str) else server.channel for server in servers]
-    with ShardedStore(channels, NAME, epoch=1, worker=worker, timeout_s=30, **settings) as store:
+    with ShardedStore(
+        channels, NAME, epoch=1, worker=worker, timeout_s=30, shared_memory=shared_memory
+    ) as store:
         yield store
 
 

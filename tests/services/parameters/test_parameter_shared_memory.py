@@ -32,9 +32,10 @@ def _push(segment: shared_memory_pb2.Segment, sequence: int = 1) -> shared_memor
     )
 
 
-def _store(server: ParameterServer, **settings: bool) -> ShardedStore:
+def _store(server: ParameterServer, *, shared_memory: bool = True) -> ShardedStore:
     server.stores.create(create_request())
-    store = ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=10, **settings)
+    channels = [server.channel]
+    store = ShardedStore(channels, NAME, epoch=1, worker=0, timeout_s=10, shared_memory=shared_memory)
     store.initialize(LAYOUT, flat())
     return store
 

@@ -8,6 +8,7 @@ from headrace.scheduler.v1 import jobs_pb2
 from headrace.training.v1 import workers_pb2
 from tests.services.scheduler.scheduler_server import PROJECT, Scheduler, train_spec
 
+OWN = {"registered": {"learning_rate": 1, "update": "mine:Update"}}
 STORELESS = {
     workers_pb2.STRATEGY_ALL_REDUCE: workers_pb2.TrainingOptions(steps=9, batch_size=4),
     workers_pb2.STRATEGY_LOCAL_SGD: workers_pb2.TrainingOptions(steps=9, batch_size=4, average_every_steps=3),
@@ -95,8 +96,7 @@ STORELESS = {
             for strategy, options in STORELESS.items()
         ),
         ("job.train.durability", {"durability": 9}),
-        ("job.train.durability", {"durability": 4}),
-        ("job.train.durability", {"durability": 5}),
+        *(("job.train.durability", {"durability": durability, "optimizer": OWN}) for durability in (4, 5)),
         *(
             (
                 "job.train.backup_workers",

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 
+from headrace.errors import HeadraceError
+from headrace_parameters.core.tenure import Assignment, Role, Tenure
+from headrace_scheduler.core import commands
 from headrace_scheduler.core.commands import (
+    Assign,
     Command,
     CreateStore,
     DeleteStore,
@@ -28,12 +32,21 @@ class SimulatedNode:
     tasks: dict[str, TaskReport] = field(default_factory=dict)
     stores: dict[str, int] = field(default_factory=dict)  # epoch by name: one shard of a store per process
     shards: dict[str, int] = field(default_factory=dict)  # which shard it is, by name of the store
+    tenures: dict[str, Tenure] = field(default_factory=dict)  # what it is to those that have replicas
+    made_as: dict[str, commands.Assignment] = field(default_factory=dict)
+    # What was pushed to it, of stores with replicas: stands for their values.
+    pushed: dict[str, set[int]] = field(default_factory=dict)
     recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
     members: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     frozen: bool = False
     port: int = 1
+    machine: str = ""  # its own, called as it is, unless it is said
     started: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"{self.machine or self.name}:{self.port}"
 
     @property
     def active(self) -> int:
@@ -43,6 +56,8 @@ class SimulatedNode:
         match command:
             case CreateStore() | DeleteStore():
                 return self._change_store(command)
+            case Assign():
+                return self._assign(command)
             case SetMembers():
                 return self._set_members(command)
             case StartTask() | StopTask():
@@ -60,6 +75,8 @@ class SimulatedNode:
         if isinstance(command, CreateStore):
             if held is not None and held > command.epoch:
                 return Failure("STALE_EPOCH", "a newer attempt owns the store")
+            if command.assignment:
+                self._make_replicated(command.store, command.assignment, again=held == command.epoch)
             self.stores[command.store] = command.epoch
             self.shards[command.store] = command.index
             assert len(self.stores) <= self.slots, f"{self.name} holds more stores than it has slots"
@@ -69,6 +86,26 @@ class SimulatedNode:
         if held > command.epoch:
             return Failure("STALE_EPOCH", "a newer attempt owns the store")
         del self.stores[command.store]
+        self.tenures.pop(command.store, None)
+        return None
+
+    def _make_replicated(self, store: str, assignment: commands.Assignment, *, again: bool) -> None:
+        if again:
+            assert assignment == self.made_as[store], "it is made a second time, as something else"
+            return
+        self.made_as[store] = assignment
+        self.tenures[store] = Tenure.first(_read(assignment))
+        self.pushed[store] = set()
+
+    def _assign(self, command: Assign) -> Failure | None:
+        if self.stores.get(command.store) != command.epoch:
+            return Failure("NOT_FOUND", "it is not held")
+        try:
+            self.tenures[command.store] = self.tenures[command.store].assigned(
+                _read(command.assignment), command.store
+            )
+        except HeadraceError as error:
+            return Failure(error.reason, error.message)
         return None
 
     def _set_members(self, command: SetMembers) -> Failure | None:
@@ -93,3 +130,8 @@ class SimulatedNode:
         elif not known.state.final:
             self.tasks[command.task] = replace(known, state=TaskState.STOPPED)
         return None
+
+
+def _read(assignment: commands.Assignment) -> Assignment:
+    role = Role.PRIMARY if assignment.primary else Role.REPLICA
+    return Assignment(assignment.term, role, assignment.replica)

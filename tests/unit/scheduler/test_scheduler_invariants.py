@@ -23,18 +23,25 @@ class SchedulerHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        for kind, count in ((NodeKind.TRAINING, 3), (NodeKind.PARAMETERS, 2)):
+        for kind, count in ((NodeKind.TRAINING, 3), (NodeKind.PARAMETERS, 4)):
             for number in range(count):
                 self.world.start(f"{kind.lower()}-{number}", kind, slots=1 + number % 2)
         self.attempts: dict[str, int] = {}
         self.finals: dict[str, JobState] = {}
         self.submitted = 0
 
-    @rule(target=jobs, workers=st.integers(1, 4), shards=st.integers(1, 2), least=st.integers(0, 2))
-    def submit(self, workers: int, shards: int, least: int) -> str:
+    @rule(
+        target=jobs,
+        workers=st.integers(1, 4),
+        shards=st.integers(1, 2),
+        least=st.integers(0, 2),
+        replicated=st.booleans(),
+    )
+    def submit(self, workers: int, shards: int, least: int, replicated: bool) -> str:
         self.submitted += 1
         job_id = f"job{self.submitted}"
-        self.world.submit(job_id, workers, shards, attempts=3, min_workers=min(least, workers))
+        least = min(least, workers)
+        self.world.submit(job_id, workers, shards, attempts=3, min_workers=least, replicated=replicated)
         return job_id
 
     @rule(job_id=consumes(jobs))
@@ -71,22 +78,22 @@ class SchedulerHistory(RuleBasedStateMachine):
         if active:
             self.world.be_ready(active[pick % len(active)].removeprefix(f"{PROJECT}/tasks/"))
 
-    @rule(pick=st.integers(0, 4), recovers=st.booleans(), port=st.integers(1, 2))
+    @rule(pick=st.integers(0, 6), recovers=st.booleans(), port=st.integers(1, 2))
     def restart_node(self, pick: int, recovers: bool, port: int) -> None:
         self.world.restart(self._node(pick).name, recovers=recovers, port=port)
 
-    @rule(pick=st.integers(0, 4))
+    @rule(pick=st.integers(0, 6))
     def leave_and_come_back(self, pick: int) -> None:
         node = self._node(pick)
         if self._holds_the_lease(node):
             self.world.report(node.name, leaving=True)
         self.world.restart(node.name)
 
-    @rule(pick=st.integers(0, 4), frozen=st.booleans())
+    @rule(pick=st.integers(0, 6), frozen=st.booleans())
     def freeze_or_thaw(self, pick: int, frozen: bool) -> None:
         self._node(pick).frozen = frozen
 
-    @rule(pick=st.integers(0, 4), drained=st.booleans())
+    @rule(pick=st.integers(0, 6), drained=st.booleans())
     def drain_or_resume(self, pick: int, drained: bool) -> None:
         name = f"nodes/{self._node(pick).name}"
         if name in self.world.machine.tables.nodes:
@@ -120,7 +127,9 @@ class SchedulerHistory(RuleBasedStateMachine):
                 ranks = [task.index for task in job.tasks]
                 assert ranks == sorted(set(ranks))
                 assert not ranks or ranks[-1] < job.next_rank
-                assert len({store.node for store in job.stores}) == job.shards
+                assert [store.index for store in job.stores] == list(range(job.shards))
+                stores = (*job.stores, *job.replicas)
+                assert len({store.node for store in stores}) == len(stores)
             if job.state is JobState.QUEUED:
                 assert job.members == ()
 

@@ -116,10 +116,11 @@ class World:
         pool: str = "pools/default",
         attempts: int = 5,
         min_workers: int = 0,
+        replicated: bool = False,
     ) -> Job:
         name, kind = f"{PROJECT}/jobs/{job_id}", JobKind.TRAIN
         made = Job(name, b"spec", kind, pool, workers, shards, attempts, create_time=self.now)
-        job = replace(made, min_workers=min_workers)
+        job = replace(made, min_workers=min_workers, replicated=replicated)
         self.handle(JobSubmitted(job))
         return self.job(job_id)
 
@@ -145,10 +146,11 @@ class World:
 
     # Nodes
 
-    def start(self, name: str, kind: NodeKind, slots: int = 1) -> SimulatedNode:
+    def start(self, name: str, kind: NodeKind, slots: int = 1, machine: str = "") -> SimulatedNode:
         """Start a process, or a new one in place of the old one."""
         self._incarnations += 1
         self.nodes[name] = SimulatedNode(name, kind, slots, f"incarnation-{self._incarnations}")
+        self.nodes[name].machine = machine
         self.attach(name)
         return self.nodes[name]
 
@@ -157,9 +159,11 @@ class World:
         node = self.nodes[name]
         self.handle(NodeDetached(f"nodes/{name}", node.incarnation))
         self._incarnations += 1
-        new = SimulatedNode(name, node.kind, node.slots, f"incarnation-{self._incarnations}", port=port)
+        incarnation, machine = f"incarnation-{self._incarnations}", node.machine
+        new = SimulatedNode(name, node.kind, node.slots, incarnation, port=port, machine=machine)
         if recovers:
-            new.stores, new.shards = node.stores, node.shards
+            new.stores, new.shards, new.pushed = node.stores, node.shards, node.pushed
+            new.tenures = {store: tenure.restarted() for store, tenure in node.tenures.items()}
             shards = ((store, epoch, node.shards[store]) for store, epoch in node.stores.items())
             new.recovered = tuple(RecoveredStore(*shard, version=7) for shard in shards)
         self.nodes[name] = new
@@ -172,7 +176,7 @@ class World:
             name=f"nodes/{name}",
             kind=node.kind,
             pool="pools/default",
-            address=f"{name}:{node.port}",
+            address=node.address,
             slots=node.slots,
             incarnation=node.incarnation,
             attach_time=0.0,
@@ -215,7 +219,6 @@ class World:
         self.change(task, state=TaskState.SUCCEEDED, result=Result(version, {"accuracy": 0.98}, led))
 
     def be_ready(self, task: str) -> None:
-        """Let a task say that it is about to take its place among the others."""
         self.change(task, state=TaskState.RUNNING, ready=True)
 
     def fail(self, task: str, reason: str) -> None:
@@ -274,9 +277,9 @@ class World:
         else:
             self.report(node.name)
 
-    def running(self, job_id: str, workers: int = 1, shards: int = 1, *, min_workers: int = 0) -> Job:
+    def running(self, job_id: str, workers: int = 1, shards: int = 1, **wished: Any) -> Job:
         """Submit a job and bring all its tasks to run."""
-        self.submit(job_id, workers, shards, min_workers=min_workers)
+        self.submit(job_id, workers, shards, **wished)
         self.deliver()
         for rank in range(workers):
             self.run(f"{job_id}-1-train-{rank}")

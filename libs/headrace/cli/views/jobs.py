@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from headrace.cli.views.table import Table
 from headrace.cli.views.values import NOTHING, between, headline, measures, moment, word
 from headrace.client.naming import short
-from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState
+from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, STORE_ROLE_REPLICA
+from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState, Placement
 from headrace.training.v1.workers_pb2 import Strategy
 
 
@@ -94,10 +95,20 @@ def job_facts(job: Job) -> Table:
         ("checkpoint", f"step {job.checkpoint.step}" if job.HasField("checkpoint") else ""),
         ("best", best(job)),
         *(("measure", text) for text in measures(job.result.metrics)),
-        *(("placed", f"{short(place.resource)} on {short(place.node)}") for place in job.placements),
+        *(("placed", _placed(place)) for place in job.placements),
         *(("log", line) for line in job.failure.detail.splitlines()),
     ]
     return Table(["", ""], [fact for fact in facts if fact[1]])
+
+
+def _placed(place: Placement) -> str:
+    """Say what is where, of a shard with a replica which of its two processes: "stores/run on parameters-0: shard 0, primary in term 3"."""
+    where = f"{short(place.resource)} on {short(place.node)}"
+    roles = {
+        STORE_ROLE_PRIMARY: f"primary in term {place.term}",
+        STORE_ROLE_REPLICA: f"replica since term {place.term}",
+    }
+    return f"{where}: shard {place.index}, {roles[place.role]}" if place.role in roles else where
 
 
 def _workers(job: Job) -> str:

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.optimization.v1 import optimizer_pb2 as headrace_dot_optimization_dot_v1_dot_optimizer__pb2
+from headrace.parameters.v1 import assignment_pb2 as headrace_dot_parameters_dot_v1_dot_assignment__pb2
 from headrace.parameters.v1 import compression_pb2 as headrace_dot_parameters_dot_v1_dot_compression__pb2
 from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_dot_stores__pb2
 from headrace.training.v1 import workers_pb2 as headrace_dot_training_dot_v1_dot_workers__pb2
@@ -33,7 +34,7 @@ from headrace.types.v1 import program_pb2 as headrace_dot_types_dot_v1_dot_progr
 from headrace.types.v1 import task_pb2 as headrace_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/scheduler/v1/jobs.proto\x12\x15headrace.scheduler.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(headrace/optimization/v1/optimizer.proto\x1a(headrace/parameters/v1/compression.proto\x1a#headrace/parameters/v1/stores.proto\x1a\"headrace/training/v1/workers.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1fheadrace/types/v1/program.proto\x1a\x1cheadrace/types/v1/task.proto\"\xd3\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x05train\x18\x02 \x01(\x0b\x32 .headrace.scheduler.v1.TrainSpecH\x00\x12\x37\n\x08optimize\x18\x03 \x01(\x0b\x32#.headrace.scheduler.v1.OptimizeSpecH\x00\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.headrace.scheduler.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12-\n\x08progress\x18\x08 \x01(\x0b\x32\x1b.headrace.types.v1.Progress\x12\x31\n\ncheckpoint\x18\t \x01(\x0b\x32\x1d.headrace.types.v1.Checkpoint\x12\x34\n\nplacements\x18\n \x03(\x0b\x32 .headrace.scheduler.v1.Placement\x12+\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x1a.headrace.types.v1.Failure\x12-\n\x06result\x18\x0c \x01(\x0b\x32\x1d.headrace.types.v1.TaskResult\x12\x0f\n\x07message\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x11 \x01(\x04\x12\x18\n\x10\x65xcused_attempts\x18\x12 \x01(\r\x12%\n\x04\x62\x65st\x18\x13 \x01(\x0b\x32\x17.headrace.types.v1.BestB\x06\n\x04spec\"\x94\x04\n\tTrainSpec\x12+\n\x07program\x18\x01 \x01(\x0b\x32\x1a.headrace.types.v1.Program\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x06 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x36\n\x07options\x18\x07 \x01(\x0b\x32%.headrace.training.v1.TrainingOptions\x12\x30\n\x08strategy\x18\x08 \x01(\x0e\x32\x1e.headrace.training.v1.Strategy\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x38\n\x0b\x63ompression\x18\x0e \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12\x13\n\x0bmin_workers\x18\x14 \x01(\r\x12\x18\n\x10straggler_factor\x18\x15 \x01(\x01\"_\n\x0cOptimizeSpec\x12\x0f\n\x07version\x18\x01 \x01(\t\x12>\n\x07options\x18\x02 \x01(\x0b\x32-.headrace.optimization.v1.OptimizationOptions\":\n\tPlacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\r\"o\n\x10\x43reateJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\'\n\x03job\x18\x03 \x01(\x0b\x32\x1a.headrace.scheduler.v1.Job\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x0fListJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x10ListJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.headrace.scheduler.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\";\n\x10WatchJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.headrace.scheduler.v1.Job\"!\n\x11\x45xplainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x12\x45xplainJobResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x34\n\nconditions\x18\x02 \x03(\x0b\x32 .headrace.scheduler.v1.Condition\"^\n\tCondition\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tsatisfied\x18\x02 \x01(\x08\x12\x0e\n\x06needed\x18\x03 \x01(\r\x12\x11\n\tavailable\x18\x04 \x01(\r\x12\x0f\n\x07reasons\x18\x05 \x03(\t*\xcc\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x32\xde\x05\n\x04Jobs\x12\x63\n\tCreateJob\x12\'.headrace.scheduler.v1.CreateJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x11\x90\x02\x02\xb2\xd2\x18\n\x08\x02\x12\x06parent\x12[\n\x06GetJob\x12$.headrace.scheduler.v1.GetJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12n\n\x08ListJobs\x12&.headrace.scheduler.v1.ListJobsRequest\x1a\'.headrace.scheduler.v1.ListJobsResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x61\n\tCancelJob\x12\'.headrace.scheduler.v1.CancelJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12]\n\tDeleteJob\x12\'.headrace.scheduler.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08WatchJob\x12&.headrace.scheduler.v1.WatchJobRequest\x1a\'.headrace.scheduler.v1.WatchJobResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12r\n\nExplainJob\x12(.headrace.scheduler.v1.ExplainJobRequest\x1a).headrace.scheduler.v1.ExplainJobResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/scheduler/v1/jobs.proto\x12\x15headrace.scheduler.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(headrace/optimization/v1/optimizer.proto\x1a\'headrace/parameters/v1/assignment.proto\x1a(headrace/parameters/v1/compression.proto\x1a#headrace/parameters/v1/stores.proto\x1a\"headrace/training/v1/workers.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1fheadrace/types/v1/program.proto\x1a\x1cheadrace/types/v1/task.proto\"\xd3\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x05train\x18\x02 \x01(\x0b\x32 .headrace.scheduler.v1.TrainSpecH\x00\x12\x37\n\x08optimize\x18\x03 \x01(\x0b\x32#.headrace.scheduler.v1.OptimizeSpecH\x00\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.headrace.scheduler.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12-\n\x08progress\x18\x08 \x01(\x0b\x32\x1b.headrace.types.v1.Progress\x12\x31\n\ncheckpoint\x18\t \x01(\x0b\x32\x1d.headrace.types.v1.Checkpoint\x12\x34\n\nplacements\x18\n \x03(\x0b\x32 .headrace.scheduler.v1.Placement\x12+\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x1a.headrace.types.v1.Failure\x12-\n\x06result\x18\x0c \x01(\x0b\x32\x1d.headrace.types.v1.TaskResult\x12\x0f\n\x07message\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x11 \x01(\x04\x12\x18\n\x10\x65xcused_attempts\x18\x12 \x01(\r\x12%\n\x04\x62\x65st\x18\x13 \x01(\x0b\x32\x17.headrace.types.v1.BestB\x06\n\x04spec\"\x94\x04\n\tTrainSpec\x12+\n\x07program\x18\x01 \x01(\x0b\x32\x1a.headrace.types.v1.Program\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x38\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32#.headrace.parameters.v1.Consistency\x12\x34\n\toptimizer\x18\x06 \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x36\n\x07options\x18\x07 \x01(\x0b\x32%.headrace.training.v1.TrainingOptions\x12\x30\n\x08strategy\x18\x08 \x01(\x0e\x32\x1e.headrace.training.v1.Strategy\x12\x17\n\x0fstaleness_bound\x18\t \x01(\r\x12\x16\n\x0e\x62\x61\x63kup_workers\x18\n \x01(\r\x12\x36\n\ndurability\x18\x0b \x01(\x0e\x32\".headrace.parameters.v1.Durability\x12\x38\n\x0b\x63ompression\x18\x0e \x01(\x0b\x32#.headrace.parameters.v1.Compression\x12\x13\n\x0bmin_workers\x18\x14 \x01(\r\x12\x18\n\x10straggler_factor\x18\x15 \x01(\x01\"_\n\x0cOptimizeSpec\x12\x0f\n\x07version\x18\x01 \x01(\t\x12>\n\x07options\x18\x02 \x01(\x0b\x32-.headrace.optimization.v1.OptimizationOptions\"y\n\tPlacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\r\x12/\n\x04role\x18( \x01(\x0e\x32!.headrace.parameters.v1.StoreRole\x12\x0c\n\x04term\x18) \x01(\x04\"o\n\x10\x43reateJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\'\n\x03job\x18\x03 \x01(\x0b\x32\x1a.headrace.scheduler.v1.Job\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x0fListJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x10ListJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.headrace.scheduler.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\";\n\x10WatchJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.headrace.scheduler.v1.Job\"!\n\x11\x45xplainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x12\x45xplainJobResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x34\n\nconditions\x18\x02 \x03(\x0b\x32 .headrace.scheduler.v1.Condition\"^\n\tCondition\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tsatisfied\x18\x02 \x01(\x08\x12\x0e\n\x06needed\x18\x03 \x01(\r\x12\x11\n\tavailable\x18\x04 \x01(\r\x12\x0f\n\x07reasons\x18\x05 \x03(\t*\xcc\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x32\xde\x05\n\x04Jobs\x12\x63\n\tCreateJob\x12\'.headrace.scheduler.v1.CreateJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x11\x90\x02\x02\xb2\xd2\x18\n\x08\x02\x12\x06parent\x12[\n\x06GetJob\x12$.headrace.scheduler.v1.GetJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12n\n\x08ListJobs\x12&.headrace.scheduler.v1.ListJobsRequest\x1a\'.headrace.scheduler.v1.ListJobsResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12\x61\n\tCancelJob\x12\'.headrace.scheduler.v1.CancelJobRequest\x1a\x1a.headrace.scheduler.v1.Job\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12]\n\tDeleteJob\x12\'.headrace.scheduler.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12n\n\x08WatchJob\x12&.headrace.scheduler.v1.WatchJobRequest\x1a\'.headrace.scheduler.v1.WatchJobResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12r\n\nExplainJob\x12(.headrace.scheduler.v1.ExplainJobRequest\x1a).headrace.scheduler.v1.ExplainJobResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,38 +55,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBS'].methods_by_name['WatchJob']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
   _globals['_JOBS'].methods_by_name['ExplainJob']._loaded_options = None
   _globals['_JOBS'].methods_by_name['ExplainJob']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
-  _globals['_JOBSTATE']._serialized_start=2507
-  _globals['_JOBSTATE']._serialized_end=2711
-  _globals['_JOB']._serialized_start=374
-  _globals['_JOB']._serialized_end=1097
-  _globals['_TRAINSPEC']._serialized_start=1100
-  _globals['_TRAINSPEC']._serialized_end=1632
-  _globals['_OPTIMIZESPEC']._serialized_start=1634
-  _globals['_OPTIMIZESPEC']._serialized_end=1729
-  _globals['_PLACEMENT']._serialized_start=1731
-  _globals['_PLACEMENT']._serialized_end=1789
-  _globals['_CREATEJOBREQUEST']._serialized_start=1791
-  _globals['_CREATEJOBREQUEST']._serialized_end=1902
-  _globals['_GETJOBREQUEST']._serialized_start=1904
-  _globals['_GETJOBREQUEST']._serialized_end=1933
-  _globals['_LISTJOBSREQUEST']._serialized_start=1935
-  _globals['_LISTJOBSREQUEST']._serialized_end=2007
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2009
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2094
-  _globals['_CANCELJOBREQUEST']._serialized_start=2096
-  _globals['_CANCELJOBREQUEST']._serialized_end=2128
-  _globals['_DELETEJOBREQUEST']._serialized_start=2130
-  _globals['_DELETEJOBREQUEST']._serialized_end=2162
-  _globals['_WATCHJOBREQUEST']._serialized_start=2164
-  _globals['_WATCHJOBREQUEST']._serialized_end=2219
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2221
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2280
-  _globals['_EXPLAINJOBREQUEST']._serialized_start=2282
-  _globals['_EXPLAINJOBREQUEST']._serialized_end=2315
-  _globals['_EXPLAINJOBRESPONSE']._serialized_start=2317
-  _globals['_EXPLAINJOBRESPONSE']._serialized_end=2408
-  _globals['_CONDITION']._serialized_start=2410
-  _globals['_CONDITION']._serialized_end=2504
-  _globals['_JOBS']._serialized_start=2714
-  _globals['_JOBS']._serialized_end=3448
+  _globals['_JOBSTATE']._serialized_start=2611
+  _globals['_JOBSTATE']._serialized_end=2815
+  _globals['_JOB']._serialized_start=415
+  _globals['_JOB']._serialized_end=1138
+  _globals['_TRAINSPEC']._serialized_start=1141
+  _globals['_TRAINSPEC']._serialized_end=1673
+  _globals['_OPTIMIZESPEC']._serialized_start=1675
+  _globals['_OPTIMIZESPEC']._serialized_end=1770
+  _globals['_PLACEMENT']._serialized_start=1772
+  _globals['_PLACEMENT']._serialized_end=1893
+  _globals['_CREATEJOBREQUEST']._serialized_start=1895
+  _globals['_CREATEJOBREQUEST']._serialized_end=2006
+  _globals['_GETJOBREQUEST']._serialized_start=2008
+  _globals['_GETJOBREQUEST']._serialized_end=2037
+  _globals['_LISTJOBSREQUEST']._serialized_start=2039
+  _globals['_LISTJOBSREQUEST']._serialized_end=2111
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2113
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2198
+  _globals['_CANCELJOBREQUEST']._serialized_start=2200
+  _globals['_CANCELJOBREQUEST']._serialized_end=2232
+  _globals['_DELETEJOBREQUEST']._serialized_start=2234
+  _globals['_DELETEJOBREQUEST']._serialized_end=2266
+  _globals['_WATCHJOBREQUEST']._serialized_start=2268
+  _globals['_WATCHJOBREQUEST']._serialized_end=2323
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2325
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2384
+  _globals['_EXPLAINJOBREQUEST']._serialized_start=2386
+  _globals['_EXPLAINJOBREQUEST']._serialized_end=2419
+  _globals['_EXPLAINJOBRESPONSE']._serialized_start=2421
+  _globals['_EXPLAINJOBRESPONSE']._serialized_end=2512
+  _globals['_CONDITION']._serialized_start=2514
+  _globals['_CONDITION']._serialized_end=2608
+  _globals['_JOBS']._serialized_start=2818
+  _globals['_JOBS']._serialized_end=3552
 # @@protoc_insertion_point(module_scope)

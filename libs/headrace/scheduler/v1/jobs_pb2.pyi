@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.optimization.v1 import optimizer_pb2 as _optimizer_pb2
+from headrace.parameters.v1 import assignment_pb2 as _assignment_pb2
 from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
 from headrace.training.v1 import workers_pb2 as _workers_pb2
@@ -226,7 +227,9 @@ class TrainSpec(_message.Message):
     """BSP alone, below `workers`: of how many workers a step does not wait for the gradients."""
     durability: _stores_pb2.Durability.ValueType
     """What an acknowledged push survives; unspecified means MEMORY. Above it, a parameter process that is killed and comes back within
-    its lease, at the same address, costs neither a step nor an attempt. Other strategies than PARAMETER_SERVER take no other.
+    its lease, at the same address, costs neither a step nor an attempt. With REPLICA and REPLICA_DISK each shard is in two parameter
+    nodes, on two machines where there are two, so that the job needs twice as many of them as it has shards; if one of the two is lost,
+    the other serves, and gets a new replica. Other strategies than PARAMETER_SERVER take no other.
     """
     min_workers: _builtins.int
     """PARAMETER_SERVER alone, at most `workers`: the run begins with so many workers, goes on with them when others are lost, and takes
@@ -316,22 +319,32 @@ class Placement(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """`nodes/{node}`."""
     resource: _builtins.str
     """`projects/{project}/tasks/{task}` or `projects/{project}/stores/{store}`."""
     index: _builtins.int
     """Rank of the worker or index of the shard."""
+    role: _assignment_pb2.StoreRole.ValueType
+    """Of a shard that has a replica, or had one: what this process is to it. Unset for everything else."""
+    term: _builtins.int
+    """With `role`: the term that the process serves in, or was made the replica in. It grows whenever another process serves the shard, or
+    it loses its replica or gets another.
+    """
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
         resource: _builtins.str = ...,
         index: _builtins.int = ...,
+        role: _assignment_pb2.StoreRole.ValueType = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "node", b"node", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "node", b"node", "resource", b"resource", "role", b"role", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from headrace.types.v1 import program_pb2 as headrace_dot_types_dot_v1_dot_progr
 from headrace.types.v1 import task_pb2 as headrace_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/training/v1/workers.proto\x12\x14headrace.training.v1\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1fheadrace/types/v1/program.proto\x1a\x1cheadrace/types/v1/task.proto\"\xe1\x03\n\x10StartTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12+\n\x07program\x18\x05 \x01(\x0b\x32\x1a.headrace.types.v1.Program\x12\r\n\x05store\x18\x06 \x01(\t\x12\x0e\n\x06shards\x18\x07 \x03(\t\x12\x36\n\x07options\x18\x08 \x01(\x0b\x32%.headrace.training.v1.TrainingOptions\x12\x12\n\nstart_step\x18\t \x01(\x04\x12\r\n\x05model\x18\n \x01(\t\x12\x0b\n\x03job\x18\x0b \x01(\t\x12\x30\n\x08strategy\x18\x0c \x01(\x0e\x32\x1e.headrace.training.v1.Strategy\x12\x34\n\toptimizer\x18\r \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x0e \x01(\t\x12(\n\x04lead\x18\x0f \x01(\x0b\x32\x1a.headrace.training.v1.Lead\x12\x0f\n\x07\x65lastic\x18\x14 \x01(\x08\x12%\n\x04\x62\x65st\x18\x1e \x01(\x0b\x32\x17.headrace.types.v1.Best\"%\n\x04Lead\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\"\xe1\x02\n\x0fTrainingOptions\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x1e\n\x16\x63heckpoint_every_steps\x18\x04 \x01(\x04\x12\x1c\n\x14\x65valuate_every_steps\x18\x05 \x01(\x04\x12\x0f\n\x07threads\x18\x06 \x01(\r\x12\x12\n\naccumulate\x18\x07 \x01(\r\x12\x32\n\tprecision\x18\x08 \x01(\x0e\x32\x1f.headrace.training.v1.Precision\x12\x1b\n\x13\x61verage_every_steps\x18\t \x01(\r\x12\x32\n\tselection\x18\x14 \x01(\x0b\x32\x1f.headrace.training.v1.Selection\x12\x1e\n\x16\x63heckpoint_activations\x18\x37 \x01(\x08\x12\x15\n\rcompile_model\x18\x38 \x01(\x08\"\x95\x01\n\tSelection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x32\n\tdirection\x18\x02 \x01(\x0e\x32\x1f.headrace.training.v1.Direction\x12\x10\n\x08patience\x18\x03 \x01(\r\x12\x1b\n\x13minimum_improvement\x18\x04 \x01(\x01\x12\x15\n\rregister_last\x18\x05 \x01(\x08*t\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19STRATEGY_PARAMETER_SERVER\x10\x01\x12\x17\n\x13STRATEGY_ALL_REDUCE\x10\x02\x12\x16\n\x12STRATEGY_LOCAL_SGD\x10\x03*L\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x11\n\rDIRECTION_MAX\x10\x01\x12\x11\n\rDIRECTION_MIN\x10\x02*N\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x32\xf0\x03\n\x07Workers\x12]\n\tStartTask\x12&.headrace.training.v1.StartTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12V\n\x07GetTask\x12!.headrace.types.v1.GetTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12i\n\tListTasks\x12#.headrace.types.v1.ListTasksRequest\x1a$.headrace.types.v1.ListTasksResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12i\n\tWatchTask\x12#.headrace.types.v1.WatchTaskRequest\x1a$.headrace.types.v1.WatchTaskResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12X\n\x08StopTask\x12\".headrace.types.v1.StopTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/training/v1/workers.proto\x12\x14headrace.training.v1\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1fheadrace/types/v1/program.proto\x1a\x1cheadrace/types/v1/task.proto\"\xf3\x03\n\x10StartTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12+\n\x07program\x18\x05 \x01(\x0b\x32\x1a.headrace.types.v1.Program\x12\r\n\x05store\x18\x06 \x01(\t\x12\x0e\n\x06shards\x18\x07 \x03(\t\x12\x10\n\x08replicas\x18( \x03(\t\x12\x36\n\x07options\x18\x08 \x01(\x0b\x32%.headrace.training.v1.TrainingOptions\x12\x12\n\nstart_step\x18\t \x01(\x04\x12\r\n\x05model\x18\n \x01(\t\x12\x0b\n\x03job\x18\x0b \x01(\t\x12\x30\n\x08strategy\x18\x0c \x01(\x0e\x32\x1e.headrace.training.v1.Strategy\x12\x34\n\toptimizer\x18\r \x01(\x0b\x32!.headrace.parameters.v1.Optimizer\x12\x10\n\x08snapshot\x18\x0e \x01(\t\x12(\n\x04lead\x18\x0f \x01(\x0b\x32\x1a.headrace.training.v1.Lead\x12\x0f\n\x07\x65lastic\x18\x14 \x01(\x08\x12%\n\x04\x62\x65st\x18\x1e \x01(\x0b\x32\x17.headrace.types.v1.Best\"%\n\x04Lead\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\"\xe1\x02\n\x0fTrainingOptions\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x1e\n\x16\x63heckpoint_every_steps\x18\x04 \x01(\x04\x12\x1c\n\x14\x65valuate_every_steps\x18\x05 \x01(\x04\x12\x0f\n\x07threads\x18\x06 \x01(\r\x12\x12\n\naccumulate\x18\x07 \x01(\r\x12\x32\n\tprecision\x18\x08 \x01(\x0e\x32\x1f.headrace.training.v1.Precision\x12\x1b\n\x13\x61verage_every_steps\x18\t \x01(\r\x12\x32\n\tselection\x18\x14 \x01(\x0b\x32\x1f.headrace.training.v1.Selection\x12\x1e\n\x16\x63heckpoint_activations\x18\x37 \x01(\x08\x12\x15\n\rcompile_model\x18\x38 \x01(\x08\"\x95\x01\n\tSelection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x32\n\tdirection\x18\x02 \x01(\x0e\x32\x1f.headrace.training.v1.Direction\x12\x10\n\x08patience\x18\x03 \x01(\r\x12\x1b\n\x13minimum_improvement\x18\x04 \x01(\x01\x12\x15\n\rregister_last\x18\x05 \x01(\x08*t\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19STRATEGY_PARAMETER_SERVER\x10\x01\x12\x17\n\x13STRATEGY_ALL_REDUCE\x10\x02\x12\x16\n\x12STRATEGY_LOCAL_SGD\x10\x03*L\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x11\n\rDIRECTION_MAX\x10\x01\x12\x11\n\rDIRECTION_MIN\x10\x02*N\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x32\xf0\x03\n\x07Workers\x12]\n\tStartTask\x12&.headrace.training.v1.StartTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04name\x12V\n\x07GetTask\x12!.headrace.types.v1.GetTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name\x12i\n\tListTasks\x12#.headrace.types.v1.ListTasksRequest\x1a$.headrace.types.v1.ListTasksResponse\"\x11\x90\x02\x01\xb2\xd2\x18\n\x08\x01\x12\x06parent\x12i\n\tWatchTask\x12#.headrace.types.v1.WatchTaskRequest\x1a$.headrace.types.v1.WatchTaskResponse\"\x0f\x90\x02\x01\xb2\xd2\x18\x08\x08\x01\x12\x04name0\x01\x12X\n\x08StopTask\x12\".headrace.types.v1.StopTaskRequest\x1a\x17.headrace.types.v1.Task\"\x0f\x90\x02\x02\xb2\xd2\x18\x08\x08\x02\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,20 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERS'].methods_by_name['WatchTask']._serialized_options = b'\220\002\001\262\322\030\010\010\001\022\004name'
   _globals['_WORKERS'].methods_by_name['StopTask']._loaded_options = None
   _globals['_WORKERS'].methods_by_name['StopTask']._serialized_options = b'\220\002\002\262\322\030\010\010\002\022\004name'
-  _globals['_STRATEGY']._serialized_start=1223
-  _globals['_STRATEGY']._serialized_end=1339
-  _globals['_DIRECTION']._serialized_start=1341
-  _globals['_DIRECTION']._serialized_end=1417
-  _globals['_PRECISION']._serialized_start=1419
-  _globals['_PRECISION']._serialized_end=1497
+  _globals['_STRATEGY']._serialized_start=1241
+  _globals['_STRATEGY']._serialized_end=1357
+  _globals['_DIRECTION']._serialized_start=1359
+  _globals['_DIRECTION']._serialized_end=1435
+  _globals['_PRECISION']._serialized_start=1437
+  _globals['_PRECISION']._serialized_end=1515
   _globals['_STARTTASKREQUEST']._serialized_start=193
-  _globals['_STARTTASKREQUEST']._serialized_end=674
-  _globals['_LEAD']._serialized_start=676
-  _globals['_LEAD']._serialized_end=713
-  _globals['_TRAININGOPTIONS']._serialized_start=716
-  _globals['_TRAININGOPTIONS']._serialized_end=1069
-  _globals['_SELECTION']._serialized_start=1072
-  _globals['_SELECTION']._serialized_end=1221
-  _globals['_WORKERS']._serialized_start=1500
-  _globals['_WORKERS']._serialized_end=1996
+  _globals['_STARTTASKREQUEST']._serialized_end=692
+  _globals['_LEAD']._serialized_start=694
+  _globals['_LEAD']._serialized_end=731
+  _globals['_TRAININGOPTIONS']._serialized_start=734
+  _globals['_TRAININGOPTIONS']._serialized_end=1087
+  _globals['_SELECTION']._serialized_start=1090
+  _globals['_SELECTION']._serialized_end=1239
+  _globals['_WORKERS']._serialized_start=1518
+  _globals['_WORKERS']._serialized_end=2014
 # @@protoc_insertion_point(module_scope)

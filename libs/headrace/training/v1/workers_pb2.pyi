@@ -119,6 +119,7 @@ class StartTaskRequest(_message.Message):
     PROGRAM_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     START_STEP_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -163,6 +164,12 @@ class StartTaskRequest(_message.Message):
         """host:port of each shard of the store, in the order of the shards. Empty without a parameter server."""
 
     @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port of each shard's replica, in the order of the shards, where the worker looks for a shard that is gone; empty strings for
+        shards that have none just now. Empty without replicas.
+        """
+
+    @_builtins.property
     def options(self) -> Global___TrainingOptions:
         """How to train."""
 
@@ -188,6 +195,7 @@ class StartTaskRequest(_message.Message):
         program: _program_pb2.Program | None = ...,
         store: _builtins.str = ...,
         shards: _abc.Iterable[_builtins.str] | None = ...,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
         options: Global___TrainingOptions | None = ...,
         start_step: _builtins.int = ...,
         model: _builtins.str = ...,
@@ -201,7 +209,7 @@ class StartTaskRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "lead", b"lead", "optimizer", b"optimizer", "options", b"options", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "elastic", b"elastic", "epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "elastic", b"elastic", "epoch", b"epoch", "job", b"job", "lead", b"lead", "model", b"model", "name", b"name", "optimizer", b"optimizer", "options", b"options", "program", b"program", "rank", b"rank", "replicas", b"replicas", "shards", b"shards", "snapshot", b"snapshot", "start_step", b"start_step", "store", b"store", "strategy", b"strategy", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,63 @@
+"""The way to a shard: when it leads to another process, and when nobody is left to ask."""
+
+from typing import cast
+
+import grpc
+
+from headrace.errors import HeadraceError, NotFound, NotPrimary, QuotaExceeded, Unavailable
+from headrace.parameters.operation import Operation
+from headrace.parameters.route import Route
+from headrace.parameters.shard import ShardClient
+
+
+class Shard:
+    """A client that notes to whom it talks."""
+
+    term = 0
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def turn_to(self, channel: grpc.Channel) -> None:
+        self.turns += 1
+
+
+def route(replica: str = "127.0.0.1:2") -> tuple[Route, Shard]:
+    shard = Shard()
+    channel = grpc.insecure_channel("127.0.0.1:1")
+    return Route(cast("ShardClient", shard), channel, "127.0.0.1:1", replica), shard
+
+
+def test_a_replica_that_is_named_is_tried_when_the_primary_does_not_answer() -> None:
+    way, shard = route()
+    assert way.turn(Unavailable("gone"))
+    assert shard.turns == 1
+    way.close()
+
+
+def test_without_a_replica_there_is_nowhere_to_turn_but_where_the_answer_says() -> None:
+    way, shard = route(replica="")
+    assert not way.turn(Unavailable("gone"))
+    assert way.turn(NotPrimary("deposed", metadata={"primary": "127.0.0.1:3"}))
+    assert shard.turns == 1
+    way.close()
+
+
+def test_a_process_that_came_back_with_nothing_leads_to_the_replica_until_that_has_nothing_either() -> None:
+    way, _ = route()
+    gone = NotFound("it is not held by this process")
+    assert way.turn(gone)
+    assert way.turn(NotPrimary("it is not promoted yet"))
+    assert way.turn(gone), "the primary again, which still has nothing"
+    assert not way.turn(gone), "both have said so"
+    way.learn(Operation(1))  # some call has worked
+    assert way.turn(gone)
+    way.close()
+
+
+def test_an_answer_that_another_process_would_give_too_turns_nowhere() -> None:
+    way, shard = route()
+    why: HeadraceError = QuotaExceeded("too much")
+    assert not way.turn(why)
+    assert shard.turns == 0
+    way.close()
