@@ -1,6 +1,7 @@
 """Nodes that do what they are told and nothing else, behind real gRPC and a real agent; the test plays their work."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -222,12 +223,11 @@ class Nodes:
         self.scheduler_address = scheduler_address
         self.running: dict[str, FakeNode] = {}
         self._stacks: dict[str, ExitStack] = {}
-        self._count = 0
 
     def start(self, name: str, kind: nodes_pb2.NodeKind.ValueType, *, slots: int = 1) -> FakeNode:
         """Start a process, wait until it is attached."""
-        self._count += 1
-        node = FakeNode(name, kind, slots=slots, incarnation=f"incarnation-{self._count}")
+        # As in the world: no two processes have the same one. Else the scheduler would wait for what the last test's process held.
+        node = FakeNode(name, kind, slots=slots, incarnation=uuid.uuid4().hex)
         stack = ExitStack()
         channel = stack.enter_context(serve(_register(node), rules=OIP_RULES, pools=[POOL]))
         node.address = channel.address
