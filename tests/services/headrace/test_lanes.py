@@ -146,7 +146,7 @@ def test_a_handler_sees_the_deadline() -> None:
         return models_pb2.Model(description=str(context.time_remaining()))
 
     with lane(remaining) as opened:
-        assert 3 < float(opened.get(timeout_s=5).description) <= 5
+        assert 30 < float(opened.get(timeout_s=60).description) <= 60
 
 
 def test_who_cancels_a_call_wakes_its_handler() -> None:

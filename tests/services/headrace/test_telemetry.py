@@ -112,7 +112,7 @@ def test_metrics_name_the_code_of_a_failure() -> None:
 def test_the_metrics_endpoint_answers_prometheus() -> None:
     address, close = serve_metrics("127.0.0.1:0", new_registry())
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
             assert b"process_resident_memory_bytes" in response.read()
         with pytest.raises(OSError, match="in use"):
             serve_metrics(address, new_registry())

@@ -85,9 +85,9 @@ def test_no_pipeline_outlives_its_service(
 
     os.kill(service.pid, number)
 
-    status = service.wait(30)
+    status = service.wait(60)
     assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     with contextlib.suppress(psutil.NoSuchProcess):
-        pipeline.wait(10)
+        pipeline.wait(60)
     assert not pipeline.is_running()
     states.close()  # type: ignore[attr-defined]  # a generator is what `start` makes

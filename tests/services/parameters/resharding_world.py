@@ -60,12 +60,12 @@ def reshard(
 def reshard_when_free(server: ParameterServer, **change: Any) -> ReshardResponse:
     """Reshard once the shards have heard that the one before came to nothing."""
     pause = threading.Event()
-    for _ in range(100):
+    for _ in range(1200):
         try:
             return reshard(server, **change)
         except Aborted:
             pause.wait(0.05)
-    raise AssertionError("the store was not let go within 5 s")
+    raise AssertionError("the store was not let go within a minute")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def test_it_attaches_with_its_slots_and_says_goodbye() -> None:
         first = scheduler.heard.get(timeout=20).report
         process.send_signal(signal.SIGTERM)
         last = scheduler.heard.get(timeout=20).report
-        process.wait(20)
+        process.wait(60)
 
     assert (hello.node, hello.pool, hello.slots, hello.address) == ("nodes/shelf", "pools/big", 3, address)
     assert hello.kind == nodes_pb2.NODE_KIND_PARAMETERS

@@ -63,7 +63,7 @@ def test_a_pull_that_waits_ends_with_the_process_and_does_not_keep_it(kill: sign
 
         process.send_signal(kill)
 
-        assert process.wait(10) == (0 if kill == signal.SIGTERM else -kill)
+        assert process.wait(60) == (0 if kill == signal.SIGTERM else -kill)
         with pytest.raises(Unavailable):
             next(waiting)
 

@@ -239,7 +239,7 @@ def test_a_caller_that_vanishes_in_a_push_has_pushed_nothing(
 
     assert store.pull().version == 0
     assert store.push_pull(0, flat(1), samples=1).values.tolist() == flat(-0.5).tolist()
-    assert server.channel.server.drain(5), "the handler of the call must have returned"
+    assert server.channel.server.drain(30), "the handler of the call must have returned"
 
 
 def test_a_caller_that_stops_waiting_leaves_no_thread_behind(
@@ -252,7 +252,7 @@ def test_a_caller_that_stops_waiting_leaves_no_thread_behind(
 
     call.cancel()
 
-    assert server.channel.server.drain(5), "the handler of the call must have returned"
+    assert server.channel.server.drain(30), "the handler of the call must have returned"
 
 
 def test_what_passes_is_counted(server: ParameterServer, connect: Connect) -> None:

@@ -253,7 +253,7 @@ def test_a_process_that_is_told_to_stop_leaves_its_stores_for_the_next(folder: P
             store.initialize(LAYOUT, flat(0))
             store.push(0, np.ones(LAYOUT.size, np.float32), samples=1)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     with (
         service_process("parameters", DATA_DIR=str(folder)) as (address, _),
         ShardedStore([address], NAME, epoch=0, worker=0) as store,

@@ -10,6 +10,7 @@ from headrace.types.v1.task_pb2 import StopTaskRequest, Task, TaskState
 from tests.services.training.training_world import SGD, World, final, until_step, watch
 
 SMALL, SLOW = "training_programs:Small", "training_programs:Slow"
+QUICK_S = 30.0  # on a busy machine too, and nothing beside the ten minutes that a step may take
 
 
 def start(running: World, requests: list[StartTaskRequest]) -> None:
@@ -89,7 +90,7 @@ def test_a_rank_that_goes_ends_the_others_quickly_with_a_reason_that_costs_an_at
     began = time.monotonic()
     running.workers_stub(gone).StopTask(StopTaskRequest(name=requests[gone].name))
     tasks = end(running, requests)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < QUICK_S
     assert tasks[gone].state == TaskState.TASK_STATE_STOPPED
     assert tasks[1 - gone].failure.reason == "UNAVAILABLE"
     assert "lost touch with another rank" in tasks[1 - gone].failure.message
@@ -121,4 +122,4 @@ def test_a_rank_that_waits_for_another_one_stops_at_once(running: World, rank: i
     began = time.monotonic()
     workers.StopTask(StopTaskRequest(name=request.name))
     assert final(workers, request.name).state == TaskState.TASK_STATE_STOPPED
-    assert time.monotonic() - began < 8  # importing what is left of torch included
+    assert time.monotonic() - began < QUICK_S  # importing what is left of torch included

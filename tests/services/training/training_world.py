@@ -28,7 +28,7 @@ from headrace.types.v1.task_pb2 import Task, WatchTaskRequest
 HERE = Path(__file__).parent
 # The programs of these tests, then wherever this process itself looks first.
 PYTHON_PATH = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-START_S, TASK_S = 60.0, 60.0
+START_S, TASK_S = 60.0, 100.0
 ADAMW = stores_pb2.Optimizer(adamw=stores_pb2.AdamW(learning_rate=1e-3, weight_decay=0.01))
 SGD = stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=0.05, momentum=0.9))
 
