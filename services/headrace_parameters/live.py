@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from headrace.errors import Aborted, DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
+from headrace.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    HeadraceError,
+    RunFinished,
+    Unavailable,
+)
 from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
@@ -326,6 +333,13 @@ class LiveStore(ShardView):
             self.news.end(why)
             self.gate.open()
         self.tables.end(why)
+
+    def finish(self) -> None:
+        """End the run for all workers, those that wait first."""
+        LiveStore.end(  # and nothing more: a replica must still hear of it
+            self,
+            RunFinished(f"the run of {self.config.name} was ended by one of its workers, for all of them"),
+        )
 
     @property
     def alive(self) -> bool:

@@ -77,13 +77,21 @@ class ReplicatedStore(LiveStore):
                 return
             self._feed_replica()
             made = self._made()
+            finished = self.replicated.tenure.finished
         self._tell(made)  # at once: a primary in a new term may always acknowledge what it has
+        if finished:
+            super().finish()
 
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`."""
         super().end(why)
         if self._feed:
             self._feed.end()
+
+    def finish(self) -> None:
+        """End the run for all workers, once the replica knows it too; ReplicaUnreachable if it does not say so in time."""
+        self.replicated.finish()
+        super().finish()
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; a replica can read it."""
@@ -151,8 +159,9 @@ class ReplicatedStore(LiveStore):
             if not self.replicated.follows(term, number, base=False):
                 return
             if not self._shard.takes(sealed.push):
+                self.replicated.diverge()
                 raise FailedPrecondition(
-                    f"record {number} of {self.config.name} does not fit what is here; make the replica anew"
+                    f"record {number} of {self.config.name} does not fit what is here, which is discarded: the replica begins anew"
                 )
             self._write(sealed)
             self.replicated.hold(number)  # the primary is told while it is applied

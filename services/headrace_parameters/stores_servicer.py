@@ -5,7 +5,6 @@ from functools import partial
 from google.protobuf import empty_pb2
 from grpc import ServicerContext
 
-from headrace.errors import RunFinished
 from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
 from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
@@ -66,9 +65,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         """Let no worker wait for another any more."""
         store = self._fenced(request.name, request.epoch)
         store.members.check_generation(request.generation)
-        store.end(
-            RunFinished(f"the run of {store.config.name} was ended by one of its workers, for all of them")
-        )
+        store.finish()
         return empty_pb2.Empty()
 
     def SetMembers(

@@ -57,6 +57,7 @@ class Tenure:
             Standby: it has everything that it acknowledged, or held when it was a synced replica.
         waits: Primary with a replica that is not synced: it acknowledges nothing until it is. True from the beginning of a store on;
             False where the authority gives a new replica to a primary that has served alone.
+        finished: The run is over, whoever serves.
     """
 
     term: int
@@ -64,6 +65,7 @@ class Tenure:
     replica: str = ""
     synced: bool = False
     waits: bool = False
+    finished: bool = False
 
     @classmethod
     def first(cls, assignment: Assignment) -> "Tenure":
@@ -106,7 +108,7 @@ class Tenure:
                 f"{store} has not caught up here as {self.role.value}, and cannot be its primary: acknowledged pushes are missing",
                 metadata={"term": self.term},
             )
-        return Tenure(order.term, Role.PRIMARY, order.replica)
+        return Tenure(order.term, Role.PRIMARY, order.replica, finished=self.finished)
 
     def check_not_stale(self, term: int, store: str) -> None:
         """Raise StaleTerm if a greater term has been seen."""
@@ -134,6 +136,10 @@ class Tenure:
         """Return what it is once the replica has everything, on either side."""
         return replace(self, synced=True)
 
+    def diverged(self) -> "Tenure":
+        """Return what it is once the replica has discarded what it had, on either side."""
+        return replace(self, synced=False, waits=self.role is Role.PRIMARY)
+
     def deposed(self, term: int) -> "Tenure":
         """Return what a primary is that has heard of a greater term: it waits, and what it has may be less than the new primary's."""
         return Tenure(max(term, self.term), Role.STANDBY)
@@ -143,4 +149,5 @@ class Tenure:
 
         A primary has all that it acknowledged; but a replica may have been promoted meanwhile, so that it must ask.
         """
-        return Tenure(self.term, Role.STANDBY, synced=self.synced or self.role is Role.PRIMARY)
+        synced = self.synced or self.role is Role.PRIMARY
+        return Tenure(self.term, Role.STANDBY, synced=synced, finished=self.finished)

@@ -95,7 +95,9 @@ class Feed:
                         return
                     self._store.offer_base()
                     connection.begin(held, shares_memory=response.shares_memory)
-                self._replicated.confirmed(self._term, held, response.in_use, synced=response.synced)
+                self._replicated.confirmed(
+                    self._term, held, response.in_use, synced=response.synced, finished=response.finished
+                )
         finally:
             call.cancel()
             connection.end()
@@ -125,6 +127,7 @@ class _Connection:
         self._lent = lent
         self._ended = ended
         self._begun = self._over = False
+        self._told: set[str] = set()
         self._held: int | None = None
         self._shares_memory = False
 
@@ -141,22 +144,20 @@ class _Connection:
             self._replicated.changed.notify_all()
 
     def requests(self, first: ReplicateRequest) -> Iterator[ReplicateRequest]:
-        """Yield the first message, then every record as it comes, and once that the replica is synced."""
+        """Yield the first message, then every record as it comes, and once that the run is over and that the replica is synced."""
         yield first
         sent: Item | None = None
-        marked = False
         while True:
             with self._replicated.changed:
-                self._replicated.changed.wait_for(lambda: self._stops or self._has_more(sent, marked))  # noqa: B023
+                self._replicated.changed.wait_for(lambda: self._stops or self._has_more(sent))  # noqa: B023
                 if self._stops:
                     return
-                item = self._next(sent)
-            if item is None:
-                marked = True
-                yield ReplicateRequest(synced=True)
-                continue
-            yield from _messages(item, self._lent if self._shares_memory else None)
-            sent = item
+                item, mark = self._next(sent), self._mark(sent)
+            if item is not None:
+                yield from _messages(item, self._lent if self._shares_memory else None)
+                sent = item
+            elif mark is not None:
+                yield mark
 
     @property
     def _stops(self) -> bool:
@@ -165,12 +166,23 @@ class _Connection:
     def _next(self, sent: Item | None) -> Item | None:
         return self._replicated.next_item(sent, self._held)
 
-    def _has_more(self, sent: Item | None, marked: bool) -> bool:
-        if not self._begun:
-            return False
-        if self._next(sent) is not None:
-            return True
-        return not marked and self._replicated.marker_is_due(sent, self._held)
+    def _has_more(self, sent: Item | None) -> bool:
+        return self._begun and (self._next(sent) is not None or self._due(sent) is not None)
+
+    def _due(self, sent: Item | None) -> str | None:
+        """Return what the replica must be told that is in no record, once on each stream."""
+        if self._replicated.tenure.finished and "finished" not in self._told:
+            return "finished"
+        synced = self._replicated.marker_is_due(sent, self._held)
+        return "synced" if synced and "synced" not in self._told else None
+
+    def _mark(self, sent: Item | None) -> ReplicateRequest | None:
+        """Tell it, if there is no record to send first."""
+        due = self._due(sent)
+        if due is None or self._next(sent) is not None:
+            return None
+        self._told.add(due)
+        return ReplicateRequest(finished=due == "finished", synced=due == "synced")
 
 
 def _messages(item: Item, lent: PublishedMemory | None) -> Iterator[ReplicateRequest]:

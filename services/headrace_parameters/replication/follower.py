@@ -78,16 +78,18 @@ class Follower:
 
     def _answer(self, *, first: bool = False) -> ReplicateResponse:
         with self._replicated.changed:
-            held, synced = self._state()
+            held, synced, finished = self._state()
         self._store.wait_until_logged()  # what is held was logged before it was
         # After `held` was read: the primary takes what is held and not named here for free.
         in_use = list(self._replicated.in_use)
+        shares = first and self._shares_memory
         return ReplicateResponse(
-            held=held, in_use=in_use, synced=synced, shares_memory=first and self._shares_memory
+            held=held, in_use=in_use, synced=synced, shares_memory=shares, finished=finished
         )
 
-    def _state(self) -> tuple[int | None, bool]:
-        return self._replicated.held, self._replicated.tenure.synced
+    def _state(self) -> tuple[int | None, bool, bool]:
+        tenure = self._replicated.tenure
+        return self._replicated.held, tenure.synced, tenure.finished
 
     def _take_all(self, requests: Iterator[ReplicateRequest]) -> None:
         try:
@@ -109,6 +111,8 @@ class Follower:
         chunk = request.chunk.values
         if chunk:
             self._go_on(request.chunk.offset, chunk)
+        if request.finished:
+            self._replicated.run_finished(self._term)
         if request.synced:
             self._replicated.caught_up(self._term)
 
@@ -187,5 +191,5 @@ class Follower:
         return True
 
 
-def _told(answer: ReplicateResponse) -> tuple[int | None, bool]:
-    return (answer.held if answer.HasField("held") else None), answer.synced
+def _told(answer: ReplicateResponse) -> tuple[int | None, bool, bool]:
+    return (answer.held if answer.HasField("held") else None), answer.synced, answer.finished

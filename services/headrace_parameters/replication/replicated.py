@@ -1,3 +1,4 @@
+# length: one lock and all that it guards, on either side of the connection
 """One process's side of a replicated store: what it is in this term, what its replica still lacks, and what is safe to tell.
 
     replicated.check_serves()                 # before anything; raises NotPrimary
@@ -56,6 +57,7 @@ class Replicated:
         self._marked: int | None = (
             None  # the replica is told that it is synced once it has been sent this record
         )
+        self._told_finished = False  # the replica knows that the run is over
         self._why = "it has not answered yet"
         # Of a replica: records whose payload it reads where the primary has it. Entries go with the arrays, in whichever thread drops these.
         self.in_use: dict[int, None] = {}
@@ -108,7 +110,7 @@ class Replicated:
                 self._outbox = Outbox(self._held or 0)
                 self._held = None
             self._outbox.drop()
-            self._connected, self._marked = False, None
+            self._connected, self._marked, self._told_finished = False, None, False
             self._base_wanted = bool(tenure.replica)
             return True
 
@@ -171,21 +173,49 @@ class Replicated:
             self.changed.wait_for(lambda: self._may_go_on(position), CONFIRM_S)
             self.check_serves()
             if not self.may_tell(position):
-                raise ReplicaUnreachable(
-                    f"the replica of {self.store} at {self._tenure.replica} has not confirmed the change within "
-                    f"{CONFIRM_S:g} s: {self._why}; repeat it, here or there",
-                    metadata={"term": self._tenure.term, "replica": self._tenure.replica},
-                )
+                raise self._unreachable()
+
+    def finish(self) -> None:
+        """Return when whoever serves the store from now on knows that the run is over.
+
+        Raises:
+            NotPrimary, ReplicaUnreachable: As `wait`.
+        """
+        with self.changed:
+            self.check_serves()
+            if not self._tenure.finished:
+                self._become(replace(self._tenure, finished=True))
+            self.changed.wait_for(lambda: self.may_tell_finished or not self._serves, CONFIRM_S)
+            self.check_serves()
+            if not self.may_tell_finished:
+                raise self._unreachable()
+
+    @property
+    def may_tell_finished(self) -> bool:
+        """Whether the end of the run is as safe as it must be before anyone is told."""
+        known = self._told_finished and self._tenure.synced
+        return self._serves and (not self._tenure.needs_replica or known)
+
+    @property
+    def _serves(self) -> bool:
+        return self._tenure.role is Role.PRIMARY
+
+    def _unreachable(self) -> ReplicaUnreachable:
+        return ReplicaUnreachable(
+            f"the replica of {self.store} at {self._tenure.replica} has not confirmed the change within "
+            f"{CONFIRM_S:g} s: {self._why}; repeat it, here or there",
+            metadata={"term": self._tenure.term, "replica": self._tenure.replica},
+        )
 
     def may_tell(self, position: int) -> bool:
         """Tell whether everything up to `position` is as safe as it must be before anyone is told."""
-        if self._tenure.role is not Role.PRIMARY:
+        if not self._serves:
             return False
         # Held is not enough as long as the replica does not know that it has everything: nobody could promote it.
         return not self._tenure.needs_replica or (self._tenure.synced and self._is_held(position))
 
     def _may_go_on(self, position: int) -> bool:
-        if self._tenure.role is not Role.PRIMARY:
+        if not self._serves:
             return True
         if self._tenure.needs_replica:
             return self.may_tell(position)
@@ -203,6 +233,8 @@ class Replicated:
             if not self._is_primary(term):
                 return False
             self._connected, self._why, self._marked = True, "it is slow", None
+            if held is None and self._tenure.synced:  # it has discarded what it had
+                self._become(self._tenure.diverged())
             self._base_wanted = self._base_wanted or not self._outbox.leads_on_from(held)
             self.changed.notify_all()
             return True
@@ -214,13 +246,22 @@ class Replicated:
                 self._connected, self._why = False, why.message
                 self.changed.notify_all()
 
-    def confirmed(self, term: int, held: int | None, in_use: Collection[int], *, synced: bool) -> None:
+    def confirmed(
+        self,
+        term: int,
+        held: int | None,
+        in_use: Collection[int],
+        *,
+        synced: bool,
+        finished: bool = False,
+    ) -> None:
         """Take note of what the replica holds."""
         with self.changed:
             if not self._is_primary(term):
                 return
             if held is not None:
                 self._outbox.confirm(held, in_use)
+            self._told_finished = self._told_finished or finished
             if synced and self._marked is not None and not self._tenure.synced:
                 self._become(self._tenure.caught_up())
             elif held is not None and self._marked is None and not self._base_wanted:
@@ -240,7 +281,7 @@ class Replicated:
 
     def marker_is_due(self, sent: Item | None, held: int | None) -> bool:
         """Tell whether the replica has been sent all it needs to be synced."""
-        if self._marked is None:
+        if self._marked is None or (self._tenure.finished and not self._told_finished):
             return False
         reached = sent.number if sent is not None else held
         return reached is not None and reached >= self._marked
@@ -248,12 +289,12 @@ class Replicated:
     def depose(self, term: int, successor: str) -> None:
         """Take note that a greater term has begun elsewhere: serve nothing any more."""
         with self.changed:
-            if self._tenure.role is Role.PRIMARY and term > self._tenure.term:
+            if self._serves and term > self._tenure.term:
                 self.successor = successor
                 self._become(self._tenure.deposed(term))
 
     def _is_primary(self, term: int) -> bool:
-        return self._tenure.role is Role.PRIMARY and self._tenure.term == term
+        return self._serves and self._tenure.term == term
 
     # What a replica does, under the store's lock
 
@@ -278,6 +319,19 @@ class Replicated:
             self._held = number
             self.changed.notify_all()
 
+    def diverge(self) -> None:
+        """Take note that what is here is not what the primary has, so that it is worth nothing: begin anew with a base."""
+        with self.changed:
+            self._held = None
+            self._become(self._tenure.diverged())
+
+    def run_finished(self, term: int) -> None:
+        """Believe the primary that the run is over."""
+        with self.changed:
+            self._tenure.check_follows(term, self.store)
+            if not self._tenure.finished:
+                self._become(replace(self._tenure, finished=True))
+
     def caught_up(self, term: int) -> None:
         """Believe the primary that nothing is missing."""
         with self.changed:
@@ -292,4 +346,5 @@ class Replicated:
 
 
 def _facts(tenure: Tenure) -> dict[str, object]:
-    return {"term": tenure.term, "replica": tenure.replica, "synced": tenure.synced}
+    facts: dict[str, object] = {"term": tenure.term, "replica": tenure.replica, "synced": tenure.synced}
+    return {**facts, "finished": True} if tenure.finished else facts

@@ -16,6 +16,7 @@ from headrace.errors import (
     InvalidArgument,
     NotPrimary,
     ReplicaUnreachable,
+    RunFinished,
     StaleTerm,
 )
 from headrace.names import StoreName
@@ -319,3 +320,67 @@ def test_a_change_of_the_members_reaches_the_replica(processes: Processes) -> No
     assert list(second.assign(primary(2)).workers) == [0]
     assert stores[1].published
     assert stores[1].published.values.tolist() == flat(-1).tolist()
+
+
+def test_a_promoted_replica_knows_that_the_run_is_over(processes: Processes) -> None:
+    first, second = processes.pair(worker_count=2, consistency=stores_pb2.CONSISTENCY_BSP)
+    client = processes.client(first)
+    client.initialize(LAYOUT, flat(0))
+    client.push(0, flat(1), samples=1)
+    client.finish_run()
+    client.finish_run()
+    cut_off(first)
+
+    second.assign(primary(2))
+
+    for call in (client.pull, lambda: processes.client(second, worker=1).push(0, flat(1), samples=1)):
+        with pytest.raises(RunFinished):
+            call()
+    client.finish_run()  # a repeat, at whoever serves now
+
+
+def test_the_end_of_a_run_is_not_acknowledged_before_the_replica_knows_it(processes: Processes) -> None:
+    first, second = processes.pair()
+    client = processes.client(first, timeout_s=4.0)
+    client.initialize(LAYOUT, flat(0))
+    cut_off(second)
+    with pytest.raises((ReplicaUnreachable, DeadlineExceeded)):
+        client.finish_run()
+    first.assign(primary(2))
+    client.finish_run()
+    with pytest.raises(RunFinished):
+        client.pull()
+
+
+def test_a_replica_that_comes_after_the_end_of_the_run_knows_it_too(processes: Processes) -> None:
+    first, second = processes.pair()
+    client = processes.client(first)
+    client.initialize(LAYOUT, flat(0))
+    cut_off(second)
+    first.assign(primary(2))
+    client.finish_run()
+    third = processes.start()
+    third.stores.create(
+        create_request(durability=REPLICA, learning_rate=1.0, consistency=ASYNC, assignment=replica(3))
+    )
+    first.assign(primary(3, third.channel.address))
+    until(lambda: third.stores.get(NAME).replica_synced)
+    third.assign(primary(4))
+    with pytest.raises(RunFinished):
+        processes.client(third).pull()
+
+
+def test_a_replica_that_has_diverged_discards_what_it_has_and_begins_anew(processes: Processes) -> None:
+    first, second = processes.pair()
+    client = processes.client(first)
+    client.initialize(LAYOUT, flat(0))
+    client.push(0, flat(1), samples=1)
+    store = second.table.get(StoreName.parse(NAME))
+    store._shard.push(Push(0, 1, 1.0, flat(50)))  # what no primary has sent
+
+    client.push(1, flat(1), samples=1)
+
+    assert second.stores.get(NAME).replica_synced, "else it would not be acknowledged"
+    cut_off(first)
+    second.assign(primary(2))
+    assert processes.client(second).pull().values.tolist() == flat(-2).tolist()

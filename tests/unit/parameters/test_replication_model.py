@@ -251,9 +251,20 @@ class Replication(RuleBasedStateMachine):
             self.synced = self.synced or process.tenure.synced
 
     @rule()
+    @precondition(lambda self: self.replica and not self.lost)
+    def diverge(self) -> None:
+        """The replica finds that what it has is not what the primary has, and discards it."""
+        replica = self.processes[self.replica]
+        if replica.tenure.role is Role.REPLICA and replica.side.held is not None:
+            replica.side.diverge()
+            replica.applied = []
+            self.disconnect()
+
+    @rule()
     @precondition(lambda self: self.replica and self.synced and not self.lost)
     def promote(self) -> None:
         """The primary is given up, wherever it may still run."""
+        self.lost = not self.processes[self.replica].tenure.synced
         self.term += 1
         self.primary, self.replica, self.synced = self.replica, "", False
         self._order(Assignment(self.term, Role.PRIMARY))
@@ -304,6 +315,8 @@ class Replication(RuleBasedStateMachine):
             process.side.assign(order)
         except StaleTerm:
             assert process.tenure.term > order.term
+        except FailedPrecondition:
+            assert self.lost, "only a replica that discarded what it had refuses to be promoted"
 
     def _listens(self, process: Process) -> bool:
         return process.address not in self.cut | self.frozen
@@ -313,7 +326,10 @@ class Replication(RuleBasedStateMachine):
         """Whoever is the primary of the greatest term has it all, and so has the replica that may be promoted."""
         if self.lost or not self.primary:
             return
-        holders = [self.primary] + ([self.replica] if self.synced else [])
+        replica = self.processes.get(self.replica)
+        holders = [self.primary] + (
+            [self.replica] if self.synced and replica and replica.tenure.synced else []
+        )
         for address in holders:
             missing = set(self.acknowledged) - set(self.processes[address].applied)
             assert not missing, f"{address} lacks {missing} of {self.acknowledged}"

@@ -67,6 +67,7 @@ class ReplicateRequest(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`. First message only."""
     epoch: _builtins.int
@@ -75,6 +76,8 @@ class ReplicateRequest(_message.Message):
     """The primary's term. First message only."""
     synced: _builtins.bool
     """The replica has all that the primary has acknowledged, and will acknowledge nothing from now on that the replica does not hold."""
+    finished: _builtins.bool
+    """The run is over (`Stores.FinishRun`): once the replica is promoted, it says so to everyone. Comes before `synced`."""
     @_builtins.property
     def probe(self) -> _shared_memory_pb2.Segment:
         """Memory of the primary. Whoever can map it is told later where values lie in such memory, instead of being sent them. First message only."""
@@ -97,10 +100,11 @@ class ReplicateRequest(_message.Message):
         record: Global___Record | None = ...,
         chunk: Global___RecordChunk | None = ...,
         synced: _builtins.bool = ...,
+        finished: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "probe", b"probe", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "finished", b"finished", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,12 +188,15 @@ class ReplicateResponse(_message.Message):
     IN_USE_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
     SHARES_MEMORY_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     held: _builtins.int
     """Number of the last record it holds: at REPLICA in its memory, at REPLICA_DISK forced to its disk. Unset: it needs a base first."""
     synced: _builtins.bool
     """It has been told that it is synced, and counts itself so."""
     shares_memory: _builtins.bool
     """It can map the primary's memory. First message only."""
+    finished: _builtins.bool
+    """It knows that the run is over."""
     @_builtins.property
     def in_use(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Records up to `held` whose shared payload it still reads; all others' may be written again."""
@@ -201,10 +208,11 @@ class ReplicateResponse(_message.Message):
         in_use: _abc.Iterable[_builtins.int] | None = ...,
         synced: _builtins.bool = ...,
         shares_memory: _builtins.bool = ...,
+        finished: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "held", b"held", "in_use", b"in_use", "shares_memory", b"shares_memory", "synced", b"synced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "finished", b"finished", "held", b"held", "in_use", b"in_use", "shares_memory", b"shares_memory", "synced", b"synced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
     _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015

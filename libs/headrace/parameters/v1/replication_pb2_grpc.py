@@ -67,7 +67,8 @@ class ReplicationServicer:
     def Replicate(self, request_iterator, context):
         """From a primary to its replica: what the store is, then every record, as they come. The replica answers what it holds. It ends the
         stream with STALE_TERM if it has seen a greater term: the caller is the primary no more and must acknowledge nothing.
-        FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came.
+        FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came, or does not fit what is there:
+        then the replica discards what it has, cannot be promoted, and needs a base the next time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

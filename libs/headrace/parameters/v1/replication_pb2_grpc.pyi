@@ -45,7 +45,8 @@ class ReplicationStub:
     Replicate: _grpc.StreamStreamMultiCallable[_replication_pb2.ReplicateRequest, _replication_pb2.ReplicateResponse]
     """From a primary to its replica: what the store is, then every record, as they come. The replica answers what it holds. It ends the
     stream with STALE_TERM if it has seen a greater term: the caller is the primary no more and must acknowledge nothing.
-    FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came.
+    FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came, or does not fit what is there:
+    then the replica discards what it has, cannot be promoted, and needs a base the next time.
     """
 
 @_typing.type_check_only
@@ -64,7 +65,8 @@ class ReplicationAsyncStub(ReplicationStub):
     Replicate: _aio.StreamStreamMultiCallable[_replication_pb2.ReplicateRequest, _replication_pb2.ReplicateResponse]  # type: ignore[assignment]
     """From a primary to its replica: what the store is, then every record, as they come. The replica answers what it holds. It ends the
     stream with STALE_TERM if it has seen a greater term: the caller is the primary no more and must acknowledge nothing.
-    FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came.
+    FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came, or does not fit what is there:
+    then the replica discards what it has, cannot be promoted, and needs a base the next time.
     """
 
 class ReplicationServicer(metaclass=_abc_1.ABCMeta):
@@ -92,7 +94,8 @@ class ReplicationServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_replication_pb2.ReplicateResponse], _abc.AsyncIterator[_replication_pb2.ReplicateResponse]]:
         """From a primary to its replica: what the store is, then every record, as they come. The replica answers what it holds. It ends the
         stream with STALE_TERM if it has seen a greater term: the caller is the primary no more and must acknowledge nothing.
-        FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came.
+        FAILED_PRECONDITION if it is no replica in this term, or a record is missing before the one that came, or does not fit what is there:
+        then the replica discards what it has, cannot be promoted, and needs a base the next time.
         """
 
 def add_ReplicationServicer_to_server(servicer: ReplicationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
