@@ -1,6 +1,6 @@
 """Updates of a flat vector by torch's fused optimizers, which pass over the memory once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,19 +83,27 @@ class FusedOptimizer:
             gradients: Shape (size,) each, with its weight; one or more. They are left as they are.
             factor: Of the learning rate, in this step.
         Returns:
-            The new values, shape (size,), in memory of their own: who reads the old ones may go on.
+            The new values, shape (size,), in memory that `allocate` gave: whoever reads the old ones may go on, if that is not theirs.
         """
         new, state = torch.from_numpy(self._allocate(self._padded_size)), self._begun()
-        block = max(1, min(_BLOCK * torch.get_num_threads(), self._padded_size))
-        total, scaled = torch.zeros(block), torch.empty(block)
-        for start in range(0, self._padded_size, block):
-            place = slice(start, min(start + block, self._padded_size))
+        block = _BLOCK * torch.get_num_threads()
+        alone = len(gradients) == 1 and gradients[0][1] == 1  # then only the end needs memory, to be padded
+        total, scaled = (torch.zeros(_LANES if alone else block) for _ in range(2))
+        for place in self._places(block):
             summed = add_up(gradients, place, total, scaled)
             copy_padded(values[place], new[place])
             step(self._config, new[place], summed, state, place, self._config.learning_rate * factor)
         if "step" in state:
             state["step"] += 1
         return new[: self._size]
+
+    def _places(self, block: int) -> Iterator[slice]:
+        """Cut the vector into blocks; what does not fill the last lanes, padded, is one of its own."""
+        whole = self._size - self._size % _LANES
+        for start in range(0, whole, block):
+            yield slice(start, min(start + block, whole))
+        if whole < self._size:
+            yield slice(whole, self._padded_size)
 
     def apply_parts(
         self, values: torch.Tensor, means: Sequence[tuple[range, torch.Tensor]], factor: float = 1.0
@@ -174,8 +182,9 @@ class FusedOptimizer:
 
 
 def copy_padded(values: torch.Tensor, memory: torch.Tensor) -> None:
-    """Copy values to the beginning of memory, and zeros to the rest of it."""
-    memory[: values.numel()] = values
+    """Copy values to the beginning of memory, unless they are there, and zeros to the rest of it."""
+    if memory.data_ptr() != values.data_ptr():
+        memory[: values.numel()] = values
     memory[values.numel() :] = 0
 
 

@@ -75,7 +75,7 @@ class LiveStore(ShardView):
         self.create_time = create_time
         self.journal = journal
         self.memory = memory or PublishedMemory()
-        super().__init__(config, shard or Shard(config, self.memory.allocate))
+        super().__init__(config, shard or Shard(config, self.memory))
         self.tables = LiveTables(config, reserve_rows)
         self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
         self.received = Recycled(PrivateMemory)
@@ -98,7 +98,7 @@ class LiveStore(ShardView):
             if self._shard.published:
                 self._shard.check_layout(layout)
             else:
-                first = Shard(self.config, self.memory.allocate, self.members)
+                first = Shard(self.config, self.memory, self.members)
                 first.initialize(layout, values)
                 self._become(first)
             made = self._made()
@@ -118,7 +118,7 @@ class LiveStore(ShardView):
             if before.followed_by(generation, workers, 0) is before:
                 return
             if published:  # first: or a restart would bring back the gradients that it drops
-                self._rebase(self._shard.state().among(generation, workers))
+                self._rebase(lambda: self._shard.state().among(generation, workers))
             self._shard.change_members(generation, workers)
             self.tables.change_members(generation, workers)
             self._changes += 1
@@ -126,11 +126,12 @@ class LiveStore(ShardView):
         self._tell(made)
 
     def exactly(self, version: int, generation: int) -> Published:
-        """Return the values of this very version to a member; it raises what `Members.check_generation` and `of_version` do."""
+        """Return the values of this very version to a member, who reads them and ends that; it raises what `Members.check_generation` and `of_version` do."""
         with self._changing:
             self.check_serves()
             self._shard.members.check_generation(generation)
             published = of_version(version, self._shard.published, self._shard.former)
+            published.readers.begin()
             made = self._made()
         self._tell(made)
         return published
@@ -201,14 +202,14 @@ class LiveStore(ShardView):
         if self.journal and self.journal.due and self._shard.between_steps:
             self.journal.snapshot(self._shard.state())
 
-    def _rebase(self, state: ShardState) -> None:
-        """Write what no push leads to."""
+    def _rebase(self, state: Callable[[], ShardState]) -> None:
+        """Write what no push leads to, if anybody keeps it."""
         if self.journal:
-            self.journal.rebase(state)
+            self.journal.rebase(state())
 
     def _become(self, shard: Shard) -> None:
         """Put another shard in the place of this one, once it is written."""
-        self._rebase(shard.state())
+        self._rebase(shard.state)
         self._shard, self.incarnation = shard, secrets.randbits(64) | 1
         self._changes += 1
 
@@ -283,7 +284,7 @@ class LiveStore(ShardView):
             raise FailedPrecondition(
                 f"the shards of {self.config.name} have changed or are about to; create a store from the snapshots"
             )
-        restored = Shard(self.config, self.memory.allocate, self.members)
+        restored = Shard(self.config, self.memory, self.members)
         restored.restore(state)
         tables = self.tables.restored(state.tables)
         self._become(restored)

@@ -48,11 +48,18 @@ class News:
         """Return what `find` does, as soon as that is something; or in time, or when waiting has no more sense.
 
         Args:
-            over: Whether it has none; asked again at every change, as is `find`.
+            over: Whether it has none; asked again at every change, as is `find`, whose last answer is returned.
         Raises:
             HeadraceError: Why the store ended meanwhile.
         """
+        found: Found
+
+        def look() -> bool:
+            nonlocal found
+            found = find()
+            return bool(self._ended or found or over())
+
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or find() or over(), timeout_s)
+            self._changed.wait_for(look, timeout_s)
         self.check_alive()
-        return find()
+        return found

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 
@@ -12,6 +13,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.encoded import encoding_from_proto
 from headrace.parameters.filters.encodings import Encoding
+from headrace.parameters.malloc import give_back_freed_memory
 from headrace.parameters.ranges import length, shared
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carried_bytes, carry, layout_from_proto, receive
@@ -21,6 +23,7 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metering import Meter
+from headrace_parameters.recycled import passing_memory
 from headrace_parameters.table import StoreTable
 from headrace_parameters.waits import wait_for_norms, wait_for_values
 from headrace_parameters.wire import covered, norms_from_proto
@@ -53,10 +56,11 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store.check_layout(layout)
         if store.published is None:
             self._table.reserve(store, layout)
-            values = store.new_memory(length(store.held(layout)))
+            values = passing_memory(length(store.held(layout)))
             received = receive(chain([first], request_iterator), [Piece(0, values)])
             self._meter.received(store.config, received)
             store.initialize(layout, values)
+            give_back_freed_memory()  # as many messages at once do not come again where memory is shared
         return parameters_pb2.InitializeResponse(version=_version(store))
 
     def Push(
@@ -71,13 +75,14 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     ) -> Iterator[parameters_pb2.PullResponse]:
         """Send values."""
         response, store, published = self.pulled(request, context)
-        store.tables.check_dense(request.tensors)
-        if response.not_modified:
-            yield response
-            return
-        pieces, encoding = _pieces(store, published, request), _encoding(store, request)
-        self.count_sent(store, response, carried_bytes(pieces, encoding))
-        yield from carry(response, pieces, encoding)
+        with closing(published.readers):
+            store.tables.check_dense(request.tensors)
+            if response.not_modified:
+                yield response
+                return
+            pieces, encoding = _pieces(store, published, request), _encoding(store, request)
+            self.count_sent(store, response, carried_bytes(pieces, encoding))
+            yield from carry(response, pieces, encoding)
 
     def PushPull(
         self, request_iterator: Iterator[parameters_pb2.PushPullRequest], context: ServicerContext
@@ -86,14 +91,15 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         first = first_of(request_iterator)
         bring = streamed(first, request_iterator)
         response, store, published = self.push_pulled(first.store, first.header, bring, context)
-        pieces, encoding = [Piece(0, published.values)], store.config.compression.values
-        self.count_sent(store, response, carried_bytes(pieces, encoding))
-        yield from carry(response, pieces, encoding)
+        with closing(published.readers):
+            pieces, encoding = [Piece(0, published.values)], store.config.compression.values
+            self.count_sent(store, response, carried_bytes(pieces, encoding))
+            yield from carry(response, pieces, encoding)
 
     def pulled(
         self, request: parameters_pb2.PullRequest, context: ServicerContext
     ) -> tuple[parameters_pb2.PullResponse, LiveStore, Published]:
-        """Return what Pull answers, without values, and the values."""
+        """Return what Pull answers, without values, and the values, which the caller reads; it closes their readers."""
         store = self._table.get(StoreName.parse(request.store, field="store"))
         if request.epoch:  # 0: a reader outside the run
             store.config.fence(request.epoch)
@@ -142,7 +148,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
     def push_pulled(
         self, name: str, header: parameters_pb2.PushHeader, bring: Bring, context: ServicerContext
     ) -> tuple[parameters_pb2.PushPullResponse, LiveStore, Published]:
-        """Take a gradient; return what PushPull answers, without values, and the values."""
+        """Take a gradient; return what PushPull answers, without values, and the values, as `pulled` does."""
         store = self._fenced(name, header.epoch, header.map_epoch)
         self._meter.admit(store.config)
         taken = self._take(store, header, bring)

@@ -115,7 +115,7 @@ class Participant:
         plan, store = self.plan, self.store
         config = replace(store.config, shard_count=len(plan.next.shards), joins=True)
         memory = PublishedMemory()
-        shard = Shard(config, memory.allocate)
+        shard = Shard(config, memory)
         if self._shard in plan.next.shards:
             size = plan.next.length(self._shard)
             needed = 4 * size + state_bytes(config.optimizer, size)

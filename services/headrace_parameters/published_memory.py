@@ -12,8 +12,8 @@ from headrace_parameters.recycled import Recycled
 
 
 class PublishedMemory:
-    """Gives a store memory for one version after another, out of as few segments as it can: two, one to read and one to write,
-    and one more for each older version that a stream still sends.
+    """Gives a store memory for one version after another, out of as few segments as it can: one, if each version overwrites the one
+    before, else two, one to read and one to write; and one more for each older version that a stream still sends.
 
     A segment is used again when nothing in this process refers to its values any more. Processes that have mapped it are not asked:
     its sequence changes before its values do, and they look at it when they have copied them.
@@ -37,6 +37,12 @@ class PublishedMemory:
         segment.sequence += 1
         self._by_address[values.ctypes.data] = segment
         return values
+
+    def rewrite(self, values: Floats) -> None:
+        """Let readers elsewhere know that these, as `allocate` gave them, change from now on."""
+        segment = self._by_address.get(values.ctypes.data)
+        if segment is not None:
+            segment.sequence += 1
 
     def locate(self, values: Floats) -> SharedValues:
         """Say where others find values that lie at the beginning of what `allocate` gave, and that are still in use here.

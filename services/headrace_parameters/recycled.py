@@ -3,6 +3,7 @@
 malloc would do, but for threads that are not the first it maps large memory anew each time, whose pages the kernel must zero.
 """
 
+import mmap
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -66,6 +67,11 @@ class Recycled(Generic[Kind]):
                 return None
             if memory.capacity == size:
                 return memory
+
+
+def passing_memory(size: int) -> Floats:
+    """Return memory for `size` values, shape (size,), that the system gets back when nothing refers to it any more."""
+    return np.frombuffer(mmap.mmap(-1, max(1, 4 * size)), np.float32, size)
 
 
 class PrivateMemory:

@@ -112,10 +112,11 @@ class ReplicatedStore(LiveStore):
         super()._apply(push)
         self._begin_replica()
 
-    def _rebase(self, state: ShardState) -> None:
-        super()._rebase(state)
+    def _rebase(self, state: Callable[[], ShardState]) -> None:
+        found = state()
+        super()._rebase(lambda: found)
         if self.replicated.tenure.role is Role.PRIMARY:
-            self.replicated.become(state)
+            self.replicated.become(found)
 
     def offer_base(self) -> None:
         """Give the replica the whole store if it waits for it, and no step is half done."""
@@ -176,7 +177,7 @@ class ReplicatedStore(LiveStore):
             if not self.replicated.follows(term, number, base=True):
                 return
             if state:
-                following = Shard(self.config, self.memory.allocate, self.members)
+                following = Shard(self.config, self.memory, self.members)
                 following.restore(state)
                 self._become(following)
             self.replicated.hold(number)

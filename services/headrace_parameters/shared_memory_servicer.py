@@ -1,6 +1,7 @@
 """The SharedMemory service on the wire: the Parameters service, but for where values lie."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from grpc import ServicerContext
 
@@ -69,9 +70,10 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
             known=request.known if request.HasField("known") else None,
         )
         response, store, published = self._parameters.pulled(asked, context)
-        if response.not_modified:
-            return shared_memory_pb2.PullSharedResponse(response=response)
-        values = store.memory.locate(published.values)
+        with closing(published.readers):
+            if response.not_modified:
+                return shared_memory_pb2.PullSharedResponse(response=response)
+            values = store.memory.locate(published.values)
         self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PullSharedResponse(response=response, values=values)
 
@@ -83,7 +85,8 @@ class SharedMemoryServicer(shared_memory_pb2_grpc.SharedMemoryServicer):
         response, store, published = self._parameters.push_pulled(
             request.store, request.header, bring, context
         )
-        values = store.memory.locate(published.values)
+        with closing(published.readers):
+            values = store.memory.locate(published.values)
         self._parameters.count_sent(store, response, published.values.nbytes)
         return shared_memory_pb2.PushPullSharedResponse(response=response, values=values)
 

@@ -12,7 +12,7 @@ from headrace_parameters.news import Found
 def wait_for_values(
     store: LiveStore, need: Need, timeout_s: float, wanted: Callable[[], bool], generation: int | None
 ) -> Published:
-    """Return the values as soon as they hold what `need` asks for.
+    """Return the values as soon as they hold what `need` asks for; the caller reads them, and ends that.
 
     Args:
         wanted: Whether somebody still waits; asked again at every change.
@@ -25,7 +25,8 @@ def wait_for_values(
 
     def fitting() -> Published | None:
         published = store.published
-        return published if published and need.met_by(published.version, published.slowest) else None
+        met = published and need.met_by(published.version, published.slowest)
+        return published if published and met and published.readers.begin() else None
 
     published = _wait(store, fitting, timeout_s, wanted, generation)
     if published is None:

@@ -18,6 +18,14 @@ _KEEP_BYTES = 1 << 30
 _GROW_BYTES = 64 << 20  # by how much the heap grows at least
 
 
+def give_back_freed_memory() -> None:
+    """Return to the system what is free, once: for after something that needed much and does not happen again."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
+
+
 def keep_freed_memory() -> bool:
     """Take large buffers from the heap, and keep the heap; return False, with nothing done, without glibc."""
     try:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from headrace.errors import DataLoss, InvalidArgument, NonFiniteValues, OutOfRange
 from headrace.parameters.layout import Floats
+from headrace_parameters.core.memory import Readers
 
 # Up to here a double counts without a gap, and the sum over all workers is far from an overflow, which would weigh all with 0.
 MOST_SAMPLES = float(1 << 53)
@@ -17,19 +18,21 @@ MOST_SAMPLES = float(1 << 53)
 
 @dataclass(frozen=True)
 class Published:
-    """Values of one version, shape (shard's length,); nobody writes to them any more.
+    """Values of one version, shape (shard's length,); nobody writes to them while somebody reads.
 
     A worker's clock is its next step: one more than the last step whose gradient is in the values.
 
     Args:
         slowest: The least clock of all workers.
         furthest: The greatest.
+        readers: Begin to read, and end, with these; `values.size` may be asked for at any moment.
     """
 
     version: int
     values: Floats
     slowest: int
     furthest: int
+    readers: Readers = field(default_factory=Readers, compare=False, repr=False)
 
     def staleness(self, step: int | None) -> int:
         """Return how many steps the slowest worker is behind who computes `step`; None: behind the furthest worker."""

@@ -14,15 +14,17 @@ from headrace.parameters.cut import Cut
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.ranges import length
 from headrace.parameters.shard_map import ShardMap
-from headrace_optimizers.fused import Allocate, FusedOptimizer, kind_of, new_memory, state_bytes
+from headrace_optimizers.config import Registered
+from headrace_optimizers.fused import FusedOptimizer, kind_of, state_bytes
 from headrace_optimizers.lamb import LambOptimizer
 from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.clocks import Clocks
-from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.core.coverage import check_shape, is_partial, means
 from headrace_parameters.core.exchange import Published, Push, check_finite, check_held
 from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
 from headrace_parameters.core.members import Members, first_members
+from headrace_parameters.core.memory import PrivateValues, Readers, Successive, ValueMemory
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
 from headrace_parameters.core.standing import Standing
@@ -37,15 +39,15 @@ class Shard:
     """The part of a store's flat vector that one process holds.
 
     Args:
-        allocate: Gives the memory for published values.
+        memory: Gives the memory for published values.
         members: Whose gradients count; None: those of the workers that the store is made for.
     """
 
     def __init__(
-        self, config: StoreConfig, allocate: Allocate = new_memory, members: Members | None = None
+        self, config: StoreConfig, memory: ValueMemory | None = None, members: Members | None = None
     ) -> None:
         self.config = config
-        self._allocate = allocate
+        self._memory = Successive(memory or PrivateValues())
         self.layout: FlatLayout | None = None
         self.map: ShardMap | None = None
         self.published: Published | None = None
@@ -120,7 +122,7 @@ class Shard:
         first = ShardMap.first(layout.size, self.config.shard_count)
         self.layout, self.map = layout, first
         held = first.held(self.config.shard_index)
-        self._optimizer = optimizer_for(self.config.optimizer, layout, held, self._allocate)
+        self._optimizer = optimizer_for(self.config.optimizer, layout, held, self._memory)
         self._publish(0, self._optimizer.hold(torch.from_numpy(values))[:size])
 
     def check_new(self) -> None:
@@ -154,7 +156,7 @@ class Shard:
             return
         self.members, self._clocks, self._pending = members, self._clocks.among(workers), {}
         if self.published:
-            self._publish(version, torch.from_numpy(self.published.values))
+            self._publish(version, torch.from_numpy(self.published.values), self.published.readers)
 
     def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell whether this worker's gradient for this step was taken before, or comes too late to be.
@@ -272,15 +274,30 @@ class Shard:
         self.former, former = None, self.published  # the memory of the former version is for the next
         values, bsp = torch.from_numpy(former.values), self.config.consistency is Consistency.BSP
         steps_done = former.version if bsp else self.members.steps_done(former.version)
+        overwritten = update and self._overwrites and former.readers.shut()
+        if overwritten:
+            self._memory.reuse()
         if update:
             values = update(values, self.config.schedule.factor(steps_done))
         self._clocks = self._clocks.after(steps)
-        self._publish(former.version + 1, values)
-        self.former = former if bsp else None
+        self._publish(former.version + 1, values, None if update else former.readers)
+        self.former = former if bsp and not overwritten else None
 
-    def _publish(self, version: int, values: torch.Tensor) -> None:
-        array: Floats = values.numpy()
-        self.published = Published(version, array, self._clocks.slowest, self._clocks.furthest)
+    @property
+    def _overwrites(self) -> bool:
+        """Whether a version may take the place of the one before, unless somebody reads that.
+
+        Not if members may ask for the one before, to compute a step again that another shard has not applied; if it must be seen until
+        the next is safe; if each push makes another one, so that readers would find none that lasts; or if a user's update may fail.
+        """
+        config, alone = self.config, self.map is not None and len(self.map.shards) == 1
+        in_step = config.consistency is Consistency.BSP and config.durability is Durability.MEMORY
+        return alone and in_step and not isinstance(config.optimizer, Registered)
+
+    def _publish(self, version: int, values: torch.Tensor, readers: Readers | None = None) -> None:
+        """Make a version known; `readers` are those of the version whose values these are already."""
+        slowest, furthest = self._clocks.slowest, self._clocks.furthest
+        self.published = Published(version, values.numpy(), slowest, furthest, readers or Readers())
 
     def state(self) -> ShardState:
         """Return all of it, but the gradients of a step that is not complete.
@@ -290,9 +307,11 @@ class Shard:
         """
         if self.published is None or self.layout is None or self.map is None or self._optimizer is None:
             raise FailedPrecondition(f"{self.config.name} has no values to save yet; call Initialize first")
-        optimizer = self._optimizer.state()
+        optimizer, published = self._optimizer.state(), self.published
+        if self._overwrites:
+            published = replace(published, values=published.values.copy())
         facts = (self.config, self.layout, self.map, self.members)
-        return ShardState.of(*facts, self.published, self._clocks, optimizer)
+        return ShardState.of(*facts, published, self._clocks, optimizer)
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says; gradients of a step that is not complete are dropped.
@@ -311,7 +330,7 @@ class Shard:
         """Become what `state` says, as it is, with these gradients of the step that is not complete, by worker."""
         self.check_layout(state.layout)
         held = state.map.held(state.shard_index)
-        optimizer = optimizer_for(self.config.optimizer, state.layout, held, self._allocate)
+        optimizer = optimizer_for(self.config.optimizer, state.layout, held, self._memory)
         optimizer.load(state.optimizer_state)
         self.layout, self.map, self._optimizer = state.layout, state.map, optimizer
         self.members = state.members or self.members

@@ -97,7 +97,7 @@ class ShardState:
         clocks: Clocks,
         optimizer: Mapping[str, torch.Tensor],
     ) -> "ShardState":
-        """Name what a shard has; its values are not copied, since nobody writes to them."""
+        """Name what a shard has; its values are not copied."""
         return cls(
             layout=layout,
             shard_index=config.shard_index,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
-from headrace_optimizers.fused import Allocate, new_memory
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.memory import ValueMemory
 from headrace_parameters.core.record import BadRecord, decode, sequences_after
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.journal.log import find_segments
@@ -43,18 +43,18 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
 
 
-def recover(folder: Path, config: StoreConfig, allocate: Allocate = new_memory) -> Recovered:
+def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None) -> Recovered:
     """Rebuild the shard whose files are in `folder`, and cut the log where it ends.
 
     Args:
-        allocate: Gives the memory for its values.
+        memory: Gives the memory for its values.
     Raises:
         DataLoss: What is there does not suffice to know every acknowledged push.
     """
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
     for snapshot in snapshots:
         try:
-            found = _from_snapshot(snapshot, Shard(config, allocate), segments)
+            found = _from_snapshot(snapshot, Shard(config, memory), segments)
             _check_reaches(found.sequence, snapshots)
         except (Damaged, HeadraceError) as error:
             notes.append(str(error))
@@ -62,7 +62,7 @@ def recover(folder: Path, config: StoreConfig, allocate: Allocate = new_memory) 
         found.notes += notes
         return _trimmed(found, segments)
     if segments and not snapshots and not any(path.stat().st_size for _, path in segments):
-        return _trimmed(Recovered(Shard(config, allocate), *segments[0]), segments)  # it never had values
+        return _trimmed(Recovered(Shard(config, memory), *segments[0]), segments)  # it never had values
     raise DataLoss(
         f"{config.name} of epoch {config.epoch} cannot be recovered from {folder}: {'; '.join(notes) or 'files are missing'}; "
         "it is not served: go on from a checkpoint in a greater epoch, or delete it"

@@ -138,7 +138,7 @@ class Shelf:
             if (config.name, config.epoch) != (name, epoch):
                 raise DataLoss(f"{folder} holds {config.name} of epoch {config.epoch}; was it moved?")
             memory = PublishedMemory()
-            found = recover(folder, config, memory.allocate)
+            found = recover(folder, config, memory)
         except (HeadraceError, OSError) as error:
             self._refused[name] = epoch, str(error)
             log.error("store_not_recovered", store=str(name), epoch=epoch, folder=str(folder), why=str(error))

@@ -9,11 +9,19 @@ import pytest
 from headrace.errors import Unavailable
 from headrace.parameters.client import Pulled, ShardedStore
 from headrace.parameters.layout import FlatLayout, TensorSpec
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc, stores_pb2
+from headrace.parameters.wire import CHUNK_VALUES
 from headrace.testing import free_port
 from tests.services.parameters.breaking_proxy import breaking_proxy
 from tests.services.parameters.conftest import Connect
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_server import (
+    LAYOUT,
+    NAME,
+    ParameterServer,
+    create_request,
+    flat,
+    parameter_server,
+)
 
 PUSHES = 40
 
@@ -91,3 +99,19 @@ def test_a_shard_that_nobody_serves_is_named_when_the_time_is_over() -> None:
         pytest.raises(Unavailable, match=f"cannot reach {address}"),
     ):
         store.initialize(LAYOUT, flat())
+
+
+def test_a_stream_that_has_begun_brings_one_version_whatever_is_pushed_meanwhile() -> None:
+    """The store would overwrite its values in place if nobody read them."""
+    size = 3 * CHUNK_VALUES
+    with parameter_server(max_bytes=1 << 24) as server:
+        server.stores.create(create_request())
+        with ShardedStore([server.channel], NAME, epoch=1, worker=0, timeout_s=10) as store:
+            store.initialize(FlatLayout((TensorSpec("w", (size,)),)), np.zeros(size, np.float32))
+            request = parameters_pb2.PullRequest(store=NAME, epoch=1)
+            sent = parameters_pb2_grpc.ParametersStub(server.channel).Pull(request, timeout=10)
+            chunks = [next(sent)]
+            store.push_pull(0, np.ones(size, np.float32), samples=1)
+            chunks += sent
+
+    assert [np.frombuffer(chunk.chunk.values, "<f4").any() for chunk in chunks] == [False] * 3

@@ -116,7 +116,7 @@ def gradient(step: int) -> Floats:
 
 def values(of: Shard) -> Floats:
     assert of.published
-    return of.published.values
+    return of.published.values.copy()
 
 
 def test_the_server_steps_with_the_scheduled_rate() -> None:

@@ -76,7 +76,7 @@ def shard() -> Shard:
 
 def values(shard: Shard | LiveStore) -> Floats:
     assert shard.published is not None
-    return shard.published.values
+    return shard.published.values.copy()
 
 
 def test_a_gradient_is_read_where_it_lies_when_its_step_is_complete(shard: Shard) -> None:

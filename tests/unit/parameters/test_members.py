@@ -17,22 +17,23 @@ from headrace_parameters.core.rows.turns import Turns
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 
-LAYOUT = FlatLayout((TensorSpec("a", (3,)),))
 
-
-def shard_of(consistency: Consistency = Consistency.BSP, workers: int = 3, **rules: object) -> Shard:
+def shard_of(
+    consistency: Consistency = Consistency.BSP, workers: int = 3, shards: int = 1, **rules: object
+) -> Shard:
+    """Return one that holds three values."""
     config = StoreConfig(
         name=StoreName("default", "run"),
         epoch=1,
         shard_index=0,
-        shard_count=1,
+        shard_count=shards,
         worker_count=workers,
         consistency=consistency,
         optimizer=Sgd(1.0),
         **rules,  # type: ignore[arg-type]  # each test's
     )
     shard = Shard(config)
-    shard.initialize(LAYOUT, np.zeros(3, np.float32))
+    shard.initialize(FlatLayout((TensorSpec("a", (3 * shards,)),)), np.zeros(3, np.float32))
     return shard
 
 
@@ -90,7 +91,7 @@ def test_the_same_change_may_come_twice_but_an_older_or_another_one_is_refused()
 
 
 def test_the_version_before_is_there_for_whoever_must_compute_its_step_again() -> None:
-    shard = shard_of(workers=1)
+    shard = shard_of(workers=1, shards=2)
     for step in range(3):
         shard.push(gradient(0, step))
     assert of_version(3, shard.published, shard.former).values.tolist() == [-3.0] * 3

@@ -55,7 +55,7 @@ def shard_of(values: Floats, optimizer: Optimizer = PLAIN, **changes: Any) -> Sh
 
 def values_of(shard: Shard) -> Floats:
     assert shard.published
-    return shard.published.values
+    return shard.published.values.copy()
 
 
 def normal(size: int, seed: int) -> Floats:

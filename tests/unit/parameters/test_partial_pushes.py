@@ -49,7 +49,7 @@ def normal(seed: int, size: int = SIZE) -> Floats:
 
 def values_of(made: Shard) -> Floats:
     assert made.published
-    return made.published.values
+    return made.published.values.copy()
 
 
 def push(made: Shard, worker: int, step: int, gradient: Floats, *covers: range, samples: float = 1.0) -> None:
