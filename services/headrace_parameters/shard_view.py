@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from headrace.errors import ShardMapChanged
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
@@ -59,10 +60,15 @@ class ShardView:
         """Let only callers pass who go by the store's own shard map; 0: the first one.
 
         Raises:
-            ShardMapChanged: The store has another one.
+            ShardMapChanged: The store has another one, or is about to have its first.
         """
         if self.map:
             self.map.fence(epoch)
+        elif epoch > 1 and self.config.joins:  # the others have changed to it a moment ago
+            raise ShardMapChanged(
+                f"{self.config.name} takes over values here and has no shard map yet; repeat the call with the store's map",
+                metadata={"map_epoch": 0},
+            )
 
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if there are values of another model, and whatever else keeps first values out."""
