@@ -21,6 +21,9 @@ from headrace_parameters.live import LiveStore
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.table import StoreTable
 
+# What one shard has, the others get at once, or as soon as their worker repeats it; else the worker is gone, and nobody shall wait for it.
+SETTLE_S = 10.0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -97,7 +100,7 @@ class Participant:
         Raises:
             DeadlineExceeded: Workers did not bring it there in time.
         """
-        if self.has_values and not self.store.settle(cut, timeout_s, over):
+        if self.has_values and not self.store.settle(cut, min(timeout_s, SETTLE_S), over):
             raise DeadlineExceeded(
                 f"shard {self._shard} of {self.store.config.name} is at {self.store.standing()}, others at {dict(cut)}; nothing has "
                 "moved: try again when all workers run"

@@ -5,11 +5,19 @@ Repeating a call after a broken connection is the channel's work; what still fai
 
 import grpc
 
-from headrace.errors import FailedPrecondition
+from headrace.errors import DataLoss, FailedPrecondition
 from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
 from headrace.parameters.recoding import replication_stub
-from headrace.parameters.v1 import assignment_pb2, members_pb2, replication_pb2, stores_pb2, stores_pb2_grpc
+from headrace.parameters.v1 import (
+    assignment_pb2,
+    members_pb2,
+    replication_pb2,
+    resharding_pb2,
+    resharding_pb2_grpc,
+    stores_pb2,
+    stores_pb2_grpc,
+)
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.context import PROJECT_METADATA
 from headrace.scheduler.v1.jobs_pb2 import Job
@@ -22,6 +30,7 @@ from headrace_scheduler.core.commands import (
     CreateStore,
     DeleteStore,
     LoadModel,
+    Reshard,
     ResolveVersion,
     SetMembers,
     StartTask,
@@ -34,6 +43,7 @@ from headrace_scheduler.wire import best_message
 # A frozen process does not use these up: its lease ends first, and its channel is closed.
 SHORT_S = 10.0  # answered from memory
 START_S = 30.0  # a subprocess is started
+MOVE_S = 75.0  # values move from shard to shard, and pushes wait: the shards themselves allow it a minute
 TRANSFER_S = 120.0  # a snapshot or a model file is fetched from the registry
 
 
@@ -44,18 +54,8 @@ def perform(command: Command, channel: grpc.Channel) -> str:
         HeadraceError: What the other service said.
     """
     match command:
-        case CreateStore():
-            stores_pb2_grpc.StoresStub(channel).CreateStore(create_store_request(command), timeout=TRANSFER_S)
-        case Assign():
-            replication_stub(channel).Assign(assign_request(command), timeout=SHORT_S)
-        case SetMembers():
-            members = members_pb2.SetMembersRequest(
-                name=command.store, epoch=command.epoch, generation=command.generation, workers=command.ranks
-            )
-            stores_pb2_grpc.StoresStub(channel).SetMembers(members, timeout=TRANSFER_S)
-        case DeleteStore():
-            delete = stores_pb2.DeleteStoreRequest(name=command.store, epoch=command.epoch)
-            stores_pb2_grpc.StoresStub(channel).DeleteStore(delete, timeout=SHORT_S)
+        case CreateStore() | Assign() | SetMembers() | Reshard() | DeleteStore():
+            _change_store(command, channel)
         case StartTask():
             _start(command, channel)
         case StopTask():
@@ -69,6 +69,27 @@ def perform(command: Command, channel: grpc.Channel) -> str:
             unload = inference_pb2.RepositoryModelUnloadRequest(model_name=model)
             _inference(channel).RepositoryModelUnload(unload, metadata=metadata, timeout=SHORT_S)
     return ""
+
+
+def _change_store(
+    command: CreateStore | Assign | SetMembers | Reshard | DeleteStore, channel: grpc.Channel
+) -> None:
+    stores = stores_pb2_grpc.StoresStub(channel)
+    match command:
+        case CreateStore():
+            stores.CreateStore(create_store_request(command), timeout=TRANSFER_S)
+        case Assign():
+            replication_stub(channel).Assign(assign_request(command), timeout=SHORT_S)
+        case SetMembers():
+            members = members_pb2.SetMembersRequest(
+                name=command.store, epoch=command.epoch, generation=command.generation, workers=command.ranks
+            )
+            stores.SetMembers(members, timeout=TRANSFER_S)
+        case Reshard():
+            _reshard(command, channel)
+        case DeleteStore():
+            delete = stores_pb2.DeleteStoreRequest(name=command.store, epoch=command.epoch)
+            stores.DeleteStore(delete, timeout=SHORT_S)
 
 
 def _tasks(
@@ -95,6 +116,7 @@ def create_store_request(command: CreateStore) -> stores_pb2.CreateStoreRequest:
         consistency=train.consistency,
         optimizer=train.optimizer,
         snapshots=command.snapshots,
+        joins=command.joins,
         staleness_bound=train.staleness_bound,
         backup_workers=train.backup_workers,
         durability=train.durability,
@@ -113,6 +135,21 @@ def assign_request(command: Assign) -> replication_pb2.AssignRequest:
 def _assignment(assignment: Assignment) -> assignment_pb2.Assignment:
     role = assignment_pb2.STORE_ROLE_PRIMARY if assignment.primary else assignment_pb2.STORE_ROLE_REPLICA
     return assignment_pb2.Assignment(term=assignment.term, role=role, replica=assignment.replica)
+
+
+def _reshard(command: Reshard, channel: grpc.Channel) -> None:
+    request = resharding_pb2.ReshardRequest(
+        store=command.store,
+        epoch=command.epoch,
+        map_epoch=command.map_epoch,
+        shards=command.shards,
+        add=command.add,
+        remove=command.remove,
+    )
+    made = resharding_pb2_grpc.ReshardingStub(channel).Reshard(request, timeout=MOVE_S).shard_map
+    found = sorted(shard.shard for shard in made.shards)
+    if found != list(command.next):  # what it did before for processes that were at these addresses then
+        raise DataLoss(f"the shards of {command.store} are {found}, and not {list(command.next)}")
 
 
 def _start(command: StartTask, channel: grpc.Channel) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy import Engine as Database
 
 from headrace.database import writing
-from headrace.errors import AlreadyExists, HeadraceError, NotFound, ServerDraining
+from headrace.errors import AlreadyExists, FailedPrecondition, HeadraceError, NotFound, ServerDraining
 from headrace_scheduler import schema
 from headrace_scheduler.core import explain
 from headrace_scheduler.core.deployments import Deployment
@@ -153,6 +153,14 @@ class Engine:
             if not self.job(name).state.final:
                 self.submit(JobCancelled(name))
             return self.job(name)
+
+    def change_job(self, name: str, wish: Event) -> Job:
+        """Let a wish change a job; FailedPrecondition if it has ended."""
+        with self._changed:
+            if self.job(name).state.final:
+                raise FailedPrecondition(f"{name} has ended; submit it again as you wish it to be")
+            self.submit(wish)
+        return self.job(name)
 
     def delete_job(self, name: str) -> None:
         """Forget a final job."""

@@ -11,9 +11,9 @@ from headrace.names import JobName, ProjectName
 from headrace.paging import PageRequest
 from headrace.rpc.layers import current_call
 from headrace.scheduler.v1 import jobs_pb2, jobs_pb2_grpc
-from headrace_scheduler.core.events import JobSubmitted
+from headrace_scheduler.core.events import JobResharded, JobSubmitted
 from headrace_scheduler.engine import Engine, Repeatable
-from headrace_scheduler.specs import new_job
+from headrace_scheduler.specs import check_shards, new_job
 from headrace_scheduler.watches import watching
 from headrace_scheduler.wire import condition_message, job_message
 
@@ -58,6 +58,12 @@ class JobsServicer(jobs_pb2_grpc.JobsServicer):
     def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: grpc.ServicerContext) -> jobs_pb2.Job:
         """Ask a job to end."""
         return job_message(self._engine.cancel_job(_name(request.name)))
+
+    def ReshardJob(self, request: jobs_pb2.ReshardJobRequest, context: grpc.ServicerContext) -> jobs_pb2.Job:
+        """Ask for another number of shards."""
+        name = _name(request.name)
+        fixed = check_shards(self._engine.job(name), request.shards)
+        return job_message(self._engine.change_job(name, JobResharded(name, request.shards, fixed)))
 
     def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, context: grpc.ServicerContext) -> Empty:
         """Forget a final job."""

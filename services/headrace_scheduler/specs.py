@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import (
     AliasName,
     ArtifactName,
@@ -62,6 +62,26 @@ def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
         max_attempts=_within(wished.max_attempts or DEFAULT_ATTEMPTS, MAX_ATTEMPTS, "job.max_attempts"),
         create_time=now,
     )
+
+
+def check_shards(job: Job, shards: int) -> str:
+    """Check that a job can have so many shards; return why its number cannot change while it runs, if that is so.
+
+    Raises:
+        InvalidArgument: It cannot have so many.
+        FailedPrecondition: It has none.
+    """
+    train = jobs_pb2.Job.FromString(job.spec).train
+    if not job.shards:
+        raise FailedPrecondition(
+            f"{job.name} keeps its parameters in no shards; only training jobs with STRATEGY_PARAMETER_SERVER have them"
+        )
+    train.shards = _within(shards, MAX_GANG, "shards")
+    check_updates(train)
+    if train.durability == stores_pb2.DURABILITY_MEMORY:
+        return ""
+    level = stores_pb2.Durability.Name(train.durability)
+    return f"{job.name} has a store of {level}, whose shards cannot change while it runs; submit it again with other shards"
 
 
 def complete(wished: jobs_pb2.Job, project: str) -> jobs_pb2.Job:

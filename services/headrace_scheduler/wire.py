@@ -50,8 +50,11 @@ def job_message(job: jobs.Job) -> jobs_pb2.Job:
             start_time=timestamp(job.start_time),
             end_time=timestamp(job.end_time),
             revision=job.revision,
+            shards=len(job.stores),
         )
     )
+    if job.shards:
+        message.train.shards = job.shards
     return message
 
 

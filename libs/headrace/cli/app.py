@@ -32,11 +32,12 @@ _TOP: Sequence[Callable[..., Any]] = (
 _GROUPS: Sequence[tuple[str, str, Sequence[Callable[..., Any]]]] = (
     (
         "job",
-        "Watch, cancel, explain or show one job, and look at its workers.",
+        "Watch, cancel, explain, reshard or show one job, and look at its workers.",
         (
             jobs.watch,
             jobs.cancel,
             jobs.explain,
+            jobs.reshard,
             jobs.show,
             inspect.logs,
             inspect.metrics,

@@ -36,6 +36,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "job watch": ("headrace job watch train-digits-1",),
     "job cancel": ("headrace job cancel train-digits-1",),
     "job explain": ("headrace job explain train-digits-1",),
+    "job reshard": ("headrace job reshard train-digits-1 --shards 3",),
     "job logs": (
         "headrace job logs train-digits-1 --rank 1",
         "headrace job logs train-digits-1 --follow --tail 20",

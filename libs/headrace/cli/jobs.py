@@ -60,6 +60,27 @@ def cancel(context: typer.Context, job: JobName, as_json: AsJson = False) -> Non
         screen.say(f"{job} is {state(found)}")
 
 
+def reshard(
+    context: typer.Context,
+    job: JobName,
+    shards: Annotated[int, typer.Option(help="How many parameter shards it shall have.")],
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait until it has them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a job have more or fewer parameter shards, while it trains. Ctrl-C does not stop that."""
+    from headrace.cli import screen
+    from headrace.cli.waiting import resharded
+
+    with connected(context) as client:
+        found = client.reshard(job, shards)
+        if not detach:
+            found = resharded(client, found, as_json=as_json)
+    if as_json:
+        screen.show_json(found)
+    elif detach:
+        screen.say(found.message)
+
+
 def explain(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Say why a job waits."""
     from headrace.cli import screen

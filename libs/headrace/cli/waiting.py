@@ -11,6 +11,8 @@ from headrace.cli.session import session
 from headrace.cli.views.jobs import outcome
 from headrace.client import Client
 from headrace.client.naming import short
+from headrace.client.outcome import is_final, reshards
+from headrace.errors import FailedPrecondition
 from headrace.scheduler.v1.jobs_pb2 import Job
 
 
@@ -42,6 +44,25 @@ def watched(context: typer.Context, client: Client, job: str, *, as_json: bool) 
         screen.show_json(done)
     else:
         screen.say(f"{short(done.name)} is done: {outcome(done)}")
+
+
+def resharded(client: Client, job: Job, *, as_json: bool) -> Job:
+    """Say how far the shards of a job are, until it has those it shall have; return it.
+
+    Raises:
+        FailedPrecondition: It goes on, or ended, without them.
+    """
+    console, said, wanted = screen.err() if as_json else screen.out(), "", job.train.shards
+    for now in client.watch(job):
+        if now.message != said:
+            console.print(f"{short(now.name)}: {now.message}")
+            said = now.message
+        job = now
+        if not reshards(now):
+            break
+    if job.train.shards != wanted or is_final(job):
+        raise FailedPrecondition(f"{short(job.name)} does not have {wanted} shards: {job.message}")
+    return job
 
 
 def _watch(context: typer.Context, job: str) -> str:

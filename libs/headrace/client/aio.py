@@ -125,6 +125,10 @@ class AsyncClient:
         """As `Client.cancel`."""
         return await self.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=self._job_name(job)))
 
+    async def reshard(self, job: Job | str, shards: int) -> Job:
+        """As `Client.reshard`."""
+        return await self.jobs.ReshardJob(jobs_pb2.ReshardJobRequest(name=self._job_name(job), shards=shards))
+
     async def explain(self, job: Job | str) -> jobs_pb2.ExplainJobResponse:
         """As `Client.explain`."""
         return await self.jobs.ExplainJob(jobs_pb2.ExplainJobRequest(name=self._job_name(job)))

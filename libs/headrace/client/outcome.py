@@ -15,6 +15,12 @@ def is_final(job: jobs.Job) -> bool:
     return job.state in _FINAL
 
 
+def reshards(job: jobs.Job) -> bool:
+    """Tell whether shards are still to join a job that is there, or to leave it."""
+    there = job.state in (jobs.JOB_STATE_STARTING, jobs.JOB_STATE_RUNNING)
+    return there and job.shards != job.train.shards
+
+
 def succeeded(job: jobs.Job) -> jobs.Job:
     """Return a final job that succeeded; raise what another one failed with.
 

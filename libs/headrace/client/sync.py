@@ -167,6 +167,10 @@ class Client:
         """Ask the job to end; it may take a moment."""
         return self.jobs.CancelJob(jobs_pb2.CancelJobRequest(name=self._job_name(job)))
 
+    def reshard(self, job: Job | str, shards: int) -> Job:
+        """Let the job have so many parameter shards, while it trains; it has them once its `shards` says so."""
+        return self.jobs.ReshardJob(jobs_pb2.ReshardJobRequest(name=self._job_name(job), shards=shards))
+
     def explain(self, job: Job | str) -> jobs_pb2.ExplainJobResponse:
         """Say why the job waits."""
         return self.jobs.ExplainJob(jobs_pb2.ExplainJobRequest(name=self._job_name(job)))

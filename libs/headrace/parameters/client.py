@@ -14,7 +14,7 @@ from typing import Self
 
 import grpc
 
-from headrace.errors import ShardMapChanged
+from headrace.errors import NotFound, ShardMapChanged
 from headrace.parameters.answers import Mark, Place, Pulled, Snapshot, summed_up
 from headrace.parameters.finishing import awaited_norms, finish
 from headrace.parameters.known_shards import KnownShards, Shards
@@ -123,7 +123,7 @@ class ShardedStore:
             versions = self._known.first(
                 lambda operation, index: clients[index].initialize(operation, layout, parts[index])
             )
-        except ShardMapChanged:  # shards have joined or left since it was initialized
+        except (ShardMapChanged, NotFound):  # shards have joined or left since it was initialized
             versions = [store.version for store in self._known.current.stores if store.initialized]
         return min(versions)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import grpc
 
-from headrace.errors import ShardMapChanged, Unavailable
+from headrace.errors import NotFound, ShardMapChanged, Unavailable
 from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.operation import Operation
 from headrace.parameters.placement import Placement
@@ -123,19 +123,25 @@ class KnownShards:
             shards = self.current
             try:
                 return work(shards)
-            except ShardMapChanged:
-                if time.monotonic() >= deadline:
+            except (ShardMapChanged, NotFound) as error:
+                self.forget()
+                same = self.current.placement.map.epoch == shards.placement.map.epoch
+                # Not found: by another map, it was on a shard that has left, and of which nothing is left by now.
+                if time.monotonic() >= deadline or (same and isinstance(error, NotFound)):
                     raise
-            self.forget()
-            if self.current.placement.map.epoch == shards.placement.map.epoch:
+            if same:
                 self._together.pause(_PAUSE_S)
 
     def _find(self) -> Shards:
         told: list[stores_pb2.Store] = []
+        gone: list[NotFound] = []
 
         def ask(operation: Operation, index: int) -> stores_pb2.Store | None:
             try:
                 store = self._routes[index].shard.get(operation)
+            except NotFound as error:
+                gone.append(error)
+                return None
             except Unavailable:
                 if any(shard.address for store in told for shard in store.shard_map.shards):
                     return None  # others know where all are; this one may have left for good
@@ -144,6 +150,8 @@ class KnownShards:
             return store
 
         answers = self._together.do(ask)
+        if gone and not any(shard.address for store in told for shard in store.shard_map.shards):
+            raise gone[0]  # it has not left: shards never changed
         placement = Placement.of([store for store in answers if store])
         if placement.map.addresses:
             self._rearrange(placement.map, answers)

@@ -35,6 +35,7 @@ class CreateStore:
     workers: int
     snapshots: tuple[str, ...]  # to go on from, of any number of shards
     assignment: Assignment | None
+    joins: bool  # it takes over values from others
     spec: bytes
 
 
@@ -61,6 +62,26 @@ class SetMembers:
     index: int
     generation: int
     ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reshard:
+    """Resharding.Reshard, asked of a shard that stays.
+
+    Args:
+        shards, add, remove: Addresses: of all that there are, of those that join, and of those that leave.
+        next: Indices of all that there are afterwards.
+    """
+
+    target: Target
+    job: str
+    store: str
+    epoch: int
+    map_epoch: int
+    shards: tuple[str, ...]
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    next: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,7 @@ Command = (
     CreateStore
     | Assign
     | SetMembers
+    | Reshard
     | DeleteStore
     | StartTask
     | StopTask

@@ -24,6 +24,15 @@ class JobCancelled:
 
 
 @dataclass(frozen=True)
+class JobResharded:
+    """Somebody wants a job's store to have another number of shards; `fixed` says why it cannot while it is there, if that is so."""
+
+    name: str
+    shards: int
+    fixed: str = ""
+
+
+@dataclass(frozen=True)
 class JobDeleted:
     """Somebody asked to forget a final job."""
 
@@ -154,6 +163,7 @@ class Ticked:
 Event = (
     JobSubmitted
     | JobCancelled
+    | JobResharded
     | JobDeleted
     | PoolCreated
     | PoolDeleted

@@ -79,7 +79,8 @@ class Member:
     state: MemberState = MemberState.PLACED
     since: float = 0.0
     leaving: bool = False  # its process ends in good order: what that does to the attempt is nobody's failure
-    joined: bool = True  # a task: it is a member of the run; one that is added is not before it is ready
+    # A task is a member of the run, a store has its part of the values: one that is added is and has not before it is ready.
+    joined: bool = True
     generation: int = 0  # a store: of the members that it has been told
     replica: bool = False  # a store: it follows the primary of its shard
     # A store of a job with replicas: the term that it serves in, or was made a replica in; the last that it is known to serve in.
@@ -157,6 +158,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Resharding:
+    """Which shards join the store of a job, and which leave it: by index, and fixed, so that a repeated request says the same."""
+
+    add: tuple[int, ...]
+    remove: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """A piece of work. `spec` is the serialized proto, which only the executor and the servicer read."""
 
@@ -165,7 +174,7 @@ class Job:
     kind: JobKind
     pool: str
     workers: int
-    shards: int  # 0: it needs no stores
+    shards: int  # it shall have; 0: it needs no stores
     max_attempts: int
     create_time: float
     min_workers: int = 0  # it goes on with so many, and begins with them; 0: with all of them, or not at all
@@ -189,6 +198,9 @@ class Job:
     lost_workers: int = 0
     lost_replicas: int = 0
     replicas_from: float = 0.0  # when a shard whose replica was lost may have another
+    map_epoch: int = 1  # of its store: grows when shards have joined or left
+    next_shard: int = 0  # index of a shard that is added
+    resharding: Resharding | None = None  # under way
     straggler: int = -1  # rank of the worker that was last told to be much slower than the others
     avoided_nodes: tuple[str, ...] = ()  # on which a worker was too slow
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
@@ -226,8 +238,15 @@ class Job:
 
     @property
     def stores(self) -> tuple[Member, ...]:
-        """The stores of this attempt that workers use, by shard."""
-        return tuple(member for member in self.members if not (member.task or member.replica))
+        """The stores of this attempt that workers use: they have values, or will have the first ones."""
+        return tuple(
+            member for member in self.members if member.joined and not (member.task or member.replica)
+        )
+
+    @property
+    def joining_stores(self) -> tuple[Member, ...]:
+        """Those that are to take over values of the others."""
+        return tuple(member for member in self.members if not (member.task or member.joined))
 
     @property
     def replicas(self) -> tuple[Member, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.pauses import Pauses
-from headrace_scheduler.core import elastic, replicas, stragglers
+from headrace_scheduler.core import elastic, replicas, resharding, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
     Failure,
@@ -57,6 +57,9 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         lost_workers=0,
         lost_replicas=0,
         replicas_from=0.0,
+        map_epoch=1,
+        next_shard=sum(not (member.task or member.replica) for member in members),
+        resharding=None,
         straggler=-1,
         avoided_nodes=(),
         start_time=job.start_time or now,
@@ -85,7 +88,12 @@ def failed(job: Job, failure: Failure, now: float) -> Job:
 
 
 def member_failed(job: Job, member: Member, failure: Failure, now: float) -> Job:
-    """Go on without one of the workers, or one of the two processes of a shard, if that can be; else end the attempt, or the job."""
+    """Go on without one of the workers, one of the two processes of a shard, or a shard that has no values yet, if that can be.
+
+    Else end the attempt, or the job.
+    """
+    if not (member.task or member.joined):
+        return resharding.without(job, failure, now)
     if failure.reason in COSTS_AN_ATTEMPT and elastic.goes_on_without(job, member):
         return elastic.without(job, member, failure, now)
     if replicas.goes_on_without(job, member):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from headrace_scheduler.core import cluster, replicas, requests, serving, work
+from headrace_scheduler.core import cluster, replicas, requests, resharding, serving, work
 from headrace_scheduler.core.commands import Command, Issued, LoadModel, StopTask, Target, UnloadModel
 from headrace_scheduler.core.deployments import Deployment, Hosted
 from headrace_scheduler.core.elastic import grown
@@ -28,7 +28,7 @@ from headrace_scheduler.core.events import (
 from headrace_scheduler.core.jobs import Job, JobKind, job_of_task
 from headrace_scheduler.core.lifecycle import placed
 from headrace_scheduler.core.nodes import DEFAULT_POOL, Node, NodeKind, Pool
-from headrace_scheduler.core.placement import growing_jobs, next_jobs, replicas_to_add
+from headrace_scheduler.core.placement import growing_jobs, joining_shards, next_jobs, replicas_to_add
 from headrace_scheduler.core.tables import Change, Tables
 
 PAUSE_S = 1.0  # between two tries of a command that failed; the executor has repeated it already
@@ -191,6 +191,8 @@ class Machine:
             self.tables.put_job(placed(job, members, now))
         for job, member in growing_jobs(self.tables, now, self.lease_s):
             self.tables.put_job(grown(job, member))
+        for job in [job for job in self.tables.jobs.values() if resharding.is_due(job, now)]:
+            self.tables.put_job(resharding.planned(job, joining_shards(self.tables, job, now, self.lease_s)))
         serving.reconcile(self.tables, now, self.lease_s)
         for job in [job for job in self.tables.jobs.values() if job.deleted and job.settled]:
             self.tables.jobs.remove(job.name)

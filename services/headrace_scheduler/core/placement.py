@@ -13,6 +13,7 @@ from headrace_scheduler.core import replicas
 from headrace_scheduler.core.elastic import wants_more
 from headrace_scheduler.core.jobs import Job, JobKind, JobState, Member, store_name, task_name
 from headrace_scheduler.core.nodes import Node, NodeKind
+from headrace_scheduler.core.resharding import joining
 from headrace_scheduler.core.tables import Tables
 
 
@@ -223,3 +224,16 @@ def replicas_to_add(tables: Tables, now: float, lease_s: float) -> Iterator[tupl
             if nodes:
                 made = _member(job, job.attempt, False, primary.index, nodes[0], now)
                 yield job, replace(made, replica=True, term=primary.term + 1)
+
+
+def joining_shards(tables: Tables, job: Job, now: float, lease_s: float) -> tuple[Member, ...] | None:
+    """Choose nodes for the shards that a job wants more than it has; None if it cannot have them now, nothing if it wants fewer."""
+    more = job.shards - len(job.stores)
+    if more <= 0:
+        return ()
+    # No node of which something of this attempt must yet be deleted: the new one would be, too.
+    avoided = [member.node for member in (*job.members, *job.remnants) if not member.task]
+    demand = Demand(NodeKind.PARAMETERS, more, distinct=True, most=more)
+    nodes = _choose(tables, job, demand, Usage.of(tables), now, lease_s, avoided)
+    made = (_member(job, job.attempt, False, 0, node, now) for node in nodes or ())
+    return joining(made, job.next_shard) if nodes else None

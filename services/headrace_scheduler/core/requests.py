@@ -11,14 +11,16 @@ from headrace_scheduler.core.events import (
     Event,
     JobCancelled,
     JobDeleted,
+    JobResharded,
     JobSubmitted,
     NodeDrained,
     PoolCreated,
     PoolDeleted,
 )
-from headrace_scheduler.core.jobs import Job, MemberState
+from headrace_scheduler.core.jobs import Job, JobState, MemberState
 from headrace_scheduler.core.lifecycle import cancelled, settled
 from headrace_scheduler.core.nodes import DEFAULT_POOL, Pool
+from headrace_scheduler.core.resharding import wished
 from headrace_scheduler.core.tables import Tables
 
 
@@ -35,8 +37,17 @@ def accept(tables: Tables, event: Event, sequence: int, now: float) -> int:
         case DeploymentCreated(deployment):
             _deploy(tables, replace(deployment, sequence=sequence + 1))
             return sequence + 1
+    _change(tables, event, now)
+    return sequence
+
+
+def _change(tables: Tables, event: Event, now: float) -> None:
+    """Take in a request that concerns what is there."""
+    match event:
         case JobCancelled(name):
             tables.put_job(settled(cancelled(_job(tables, name), now), now))
+        case JobResharded():
+            _reshard(tables, event)
         case JobDeleted(name):
             _delete_job(tables, name, now)
         case DeploymentUpdated():
@@ -52,7 +63,6 @@ def accept(tables: Tables, event: Event, sequence: int, now: float) -> int:
             _drain(tables, name, drained)
         case _:
             raise AssertionError(f"{type(event).__name__} is not a request")
-    return sequence
 
 
 def _job(tables: Tables, name: str) -> Job:
@@ -66,6 +76,17 @@ def _submit(tables: Tables, job: Job) -> None:
         raise AlreadyExists(f"{job.name} exists already; choose another job_id, or leave it empty")
     _check_pool(tables, job.pool, "job.pool")
     tables.put_job(job)
+
+
+def _reshard(tables: Tables, event: JobResharded) -> None:
+    job = _job(tables, event.name)
+    if job.state.final or job.state is JobState.CANCELLING:
+        raise FailedPrecondition(
+            f"{event.name} is {job.state}; only a job that waits or runs has shards to change"
+        )
+    if event.fixed and job.state.placed and event.shards != job.shards:
+        raise FailedPrecondition(event.fixed)
+    tables.put_job(wished(job, event.shards))
 
 
 def _check_pool(tables: Tables, pool: str, field: str) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from headrace_scheduler.core import elastic, replicas
+from headrace_scheduler.core import elastic, replicas, resharding
 from headrace_scheduler.core.commands import (
     Assign,
     Assignment,
     Command,
     CreateStore,
     DeleteStore,
+    Reshard,
     ResolveVersion,
     SetMembers,
     StartTask,
@@ -25,6 +26,7 @@ from headrace_scheduler.core.tables import Tables
 MAY_HAVE_WORKED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
 # These say nothing about the shard that a process shall serve: it is told again.
 TELL_AGAIN = MAY_HAVE_WORKED | {"SERVER_DRAINING", "TOO_MANY_CALLS"}
+_UNCLEAR = MAY_HAVE_WORKED | {"ABORTED"}  # ABORTED: an earlier request of ours may still be at it
 
 
 def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
@@ -53,11 +55,12 @@ def _start(job: Job) -> Iterator[Command]:
 
 
 def _not_made(job: Job) -> list[Member]:
-    return [store for store in (*job.stores, *job.replicas) if store.state is MemberState.PLACED]
+    stores = (*job.stores, *job.replicas, *job.joining_stores)
+    return [store for store in stores if store.state is MemberState.PLACED]
 
 
 def _change(job: Job) -> Iterator[Command]:
-    """Tell the shards in which term they serve and who the members are, make replicas and start workers that are added."""
+    """Tell the shards in which term they serve and who the members are, make replicas, and start workers and shards that are added."""
     if job.state is JobState.RUNNING:
         yield from (_create_store(job, replica) for replica in _not_made(job))
     for store in job.stores:
@@ -72,6 +75,9 @@ def _change(job: Job) -> Iterator[Command]:
             target, name = _target(store), store.resource
             yield SetMembers(target, job.name, name, store.epoch, store.index, job.generation, ranks)
     if job.state is JobState.RUNNING:
+        move = resharding.request(job)
+        if move:
+            yield move
         yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
 
 
@@ -82,10 +88,11 @@ def _create_store(job: Job, store: Member) -> CreateStore:
         store=store.resource,
         epoch=store.epoch,
         index=store.index,
-        shards=job.shards,
+        shards=len(resharding.shards_after(job)),
         workers=job.first_workers,
-        snapshots=job.resume.snapshots if job.resume and not store.replica else (),
+        snapshots=job.resume.snapshots if job.resume and store.joined and not store.replica else (),
         assignment=_assignment(job, store) if job.replicated else None,
+        joins=not store.joined,
         spec=job.spec,
     )
 
@@ -145,6 +152,8 @@ def answered(job: Job, command: Command, failure: Failure | None, version: str, 
     """Take over the answer to one of the job's commands."""
     if isinstance(command, ResolveVersion):
         return _resolved(job, failure, version, now)
+    if isinstance(command, Reshard):
+        return _resharded(job, command, failure, now)
     member = _member_of(job, command)
     if member is None:
         return job  # the attempt is over and what the command was about is settled
@@ -169,6 +178,21 @@ def _resolved(job: Job, failure: Failure | None, version: str, now: float) -> Jo
     if failure.reason == "NOT_FOUND":  # unlike a lost store, a version that is not there will not come back
         return ending(job, Verdict(JobState.FAILED, f"failed: {failure.message}", failure), now)
     return failed(job, failure, now)
+
+
+def _resharded(job: Job, command: Reshard, failure: Failure | None, now: float) -> Job:
+    if not job.state.placed or command.epoch != job.attempt:
+        return job
+    current = job.resharding is not None and (command.map_epoch, command.next) == (
+        job.map_epoch,
+        resharding.shards_after(job),
+    )
+    if failure is None and current:
+        return resharding.done(job)
+    if failure is None or failure.reason in ("SHARD_MAP_CHANGED", "DATA_LOSS"):
+        why = failure.message if failure else "a shard that has taken over values is gone"
+        return failed(job, Failure("DATA_LOSS", f"its shards have changed, and {why}"), now)
+    return resharding.refused(job, failure, clear=failure.reason not in _UNCLEAR) if current else job
 
 
 def _started(job: Job, member: Member, failure: Failure | None, now: float) -> Job:

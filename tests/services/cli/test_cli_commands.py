@@ -70,6 +70,19 @@ def test_a_job_is_shown_explained_and_cancelled(run: Headrace) -> None:
     assert run.json("job", "show", "mine")["state"] == "JOB_STATE_CANCELLED"
 
 
+def test_a_job_that_waits_is_given_another_number_of_shards(run: Headrace) -> None:
+    run(*TRAIN, "--detach", "--name", "mine")
+
+    assert run("job", "reshard", "mine", "--shards", "3").stdout == "mine: queued; will have 3 shards\n"
+    assert run.json("job", "reshard", "mine", "--shards", "2", "--detach")["train"]["shards"] == 2
+    assert "error: " in run("job", "reshard", "mine", "--shards", "0", code=1).stderr
+    run("job", "cancel", "mine")
+    assert (
+        "has ended; submit it again as you wish"
+        in run("job", "reshard", "mine", "--shards", "2", code=1).stderr
+    )
+
+
 def test_watching_a_job_that_is_cancelled_ends_as_an_error(run: Headrace, client: Client) -> None:
     job = client.train("headrace_examples.digits:Digits", "digits", steps=1, batch_size=1, job_id="mine")
     with run.start("job", "watch", "mine") as watching:

@@ -18,9 +18,7 @@ from headrace.errors import (
 )
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.layout import Floats
-from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import stores_pb2
-from headrace.parameters.wire import Piece
 from headrace_parameters.core.exchange import Push
 from tests.services.parameters.parameter_server import NAME, ParameterServer, parameter_server
 from tests.services.parameters.resharding_world import (
@@ -188,18 +186,6 @@ def test_a_gradient_that_only_one_shard_has_is_sent_again(three: list[ParameterS
     np.testing.assert_allclose(pulled.values, expected, rtol=0, atol=1e-6)
 
 
-def test_a_worker_that_comes_late_finds_the_shards_by_any_address(three: list[ParameterServer]) -> None:
-    create(three[:2], learning_rate=1)
-    with worker_of(three[:2]) as store:
-        store.initialize(LAYOUT, start())
-        reshard(three[1], shards=three[:2], add=three[2:], remove=three[:1])
-
-    with worker_of(three[:2]) as late:
-        assert late.initialize(LAYOUT, start()) == 0
-        assert np.array_equal(late.pull().values, start())
-        assert np.array_equal(late.push_pull(0, gradient(0, 0), samples=1).values, start() - gradient(0, 0))
-
-
 def test_a_repeated_request_is_answered_with_the_map_it_made(three: list[ParameterServer]) -> None:
     create(three[:1])
     with worker_of(three[:1]) as store:
@@ -210,20 +196,6 @@ def test_a_repeated_request_is_answered_with_the_map_it_made(three: list[Paramet
     assert reshard(three[0], shards=three[:1], add=three[1:]).shard_map == first.shard_map
     with pytest.raises(ShardMapChanged):
         reshard(three[0], shards=three[:1], add=three[1:2])
-
-
-def test_a_push_by_the_old_map_is_refused_and_says_which_one_holds(three: list[ParameterServer]) -> None:
-    create(three[:1], learning_rate=1)
-    with worker_of(three[:1]) as store:
-        store.initialize(LAYOUT, start())
-        shard = store._known.clients[0]
-        store.pull()
-        reshard(three[0], shards=three[:1], add=three[1:])
-        with pytest.raises(ShardMapChanged) as refused:
-            shard.push(Operation(5), 0, [Piece(0, gradient(0, 0))], 1.0)
-
-        assert refused.value.metadata == {"map_epoch": "2"}
-        assert np.array_equal(store.pull().values, start())
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(three: list[ParameterServer]) -> None:

@@ -12,7 +12,7 @@ from tools.cli_reference import TARGET, help_of, reference
 
 MUST = [
     *("up", "train", "optimize", "deploy", "undeploy", "predict", "jobs", "models", "nodes", "demo"),
-    *("job watch", "job cancel", "job explain", "job show", "model show", "model alias"),
+    *("job watch", "job cancel", "job explain", "job reshard", "job show", "model show", "model alias"),
     *("node drain", "node resume", "deployments", "version"),
 ]
 LISTS = ["jobs", "models", "nodes", "deployments", "model versions"]

@@ -11,6 +11,7 @@ from headrace_scheduler.core.commands import (
     CreateStore,
     DeleteStore,
     LoadModel,
+    Reshard,
     SetMembers,
     StartTask,
     StopTask,
@@ -39,6 +40,9 @@ class SimulatedNode:
     recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
     members: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    maps: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(
+        default_factory=dict
+    )  # of the stores it led
     frozen: bool = False
     port: int = 1
     machine: str = ""  # its own, called as it is, unless it is said
@@ -60,6 +64,8 @@ class SimulatedNode:
                 return self._assign(command)
             case SetMembers():
                 return self._set_members(command)
+            case Reshard():
+                return self._reshard(command)
             case StartTask() | StopTask():
                 return self._change_task(command)
             case LoadModel(model=model, version=version, file=file):
@@ -115,6 +121,17 @@ class SimulatedNode:
         new = command.generation, command.ranks
         assert new == told or command.generation > told[0], "an older generation, or other members in one"
         self.members[command.store, command.epoch] = command.generation, command.ranks
+        return None
+
+    def _reshard(self, command: Reshard) -> Failure | None:
+        if self.stores.get(command.store) != command.epoch:
+            return Failure("NOT_FOUND", "it is not held")
+        epoch, shards = self.maps.get((command.store, command.epoch), (1, ()))
+        if (epoch, shards) == (command.map_epoch + 1, command.next):
+            return None  # a repeat
+        if epoch != command.map_epoch:
+            return Failure("SHARD_MAP_CHANGED", f"the map is {epoch}")
+        self.maps[command.store, command.epoch] = epoch + 1, command.next
         return None
 
     def _change_task(self, command: StartTask | StopTask) -> Failure | None:

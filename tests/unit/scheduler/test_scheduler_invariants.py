@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from headrace_scheduler.core.events import JobCancelled, NodeDrained, TaskState
+from headrace_scheduler.core.events import JobCancelled, JobResharded, NodeDrained, TaskState
 from headrace_scheduler.core.jobs import JobState
 from headrace_scheduler.core.nodes import NodeKind
 from headrace_scheduler.core.placement import Usage
@@ -48,6 +48,13 @@ class SchedulerHistory(RuleBasedStateMachine):
     def cancel(self, job_id: str) -> None:
         if not self.world.job(job_id).state.final:
             self.world.handle(JobCancelled(f"{PROJECT}/jobs/{job_id}"))
+
+    @rule(job_id=jobs, shards=st.integers(1, 2))
+    def reshard(self, job_id: str, shards: int) -> None:
+        job = self.world.job(job_id)
+        changes = job.state.placed and not job.replicated  # else the rpc refuses it
+        if changes or job.state is JobState.QUEUED:
+            self.world.handle(JobResharded(f"{PROJECT}/jobs/{job_id}", shards))
 
     @rule()
     def deliver(self) -> None:
@@ -127,9 +134,10 @@ class SchedulerHistory(RuleBasedStateMachine):
                 ranks = [task.index for task in job.tasks]
                 assert ranks == sorted(set(ranks))
                 assert not ranks or ranks[-1] < job.next_rank
-                assert [store.index for store in job.stores] == list(range(job.shards))
-                stores = (*job.stores, *job.replicas)
+                stores = (*job.stores, *job.joining_stores, *job.replicas)
+                assert job.stores
                 assert len({store.node for store in stores}) == len(stores)
+                assert len({(store.index, store.replica) for store in stores}) == len(stores)
             if job.state is JobState.QUEUED:
                 assert job.members == ()
 

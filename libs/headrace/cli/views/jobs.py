@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from headrace.cli.views.table import Table
 from headrace.cli.views.values import NOTHING, between, headline, measures, moment, word
 from headrace.client.naming import short
+from headrace.client.outcome import reshards
 from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, STORE_ROLE_REPLICA
 from headrace.scheduler.v1.jobs_pb2 import ExplainJobResponse, Job, JobState, Placement
 from headrace.training.v1.workers_pb2 import Strategy
@@ -48,7 +49,8 @@ def progress(job: Job) -> str:
         said = job.message.startswith(state(job))
         return job.message if said else ": ".join(filter(None, [state(job), job.message]))
     stage = job.progress.stage or state(job)
-    return ", ".join([f"{stage} {steps(job)}", *headline(job.progress.metrics)])
+    moving = [job.message] if reshards(job) else []
+    return ", ".join([f"{stage} {steps(job)}", *headline(job.progress.metrics), *moving])
 
 
 def best(job: Job) -> str:
@@ -86,6 +88,7 @@ def job_facts(job: Job) -> Table:
         ("strategy", _strategy(job)),
         ("state", state(job)),
         ("workers", _workers(job)),
+        ("shards", _shards(job)),
         ("attempt", f"{job.attempt} of {(job.max_attempts or 5) + job.excused_attempts}"),
         ("progress", progress(job)),
         ("outcome", outcome(job)),
@@ -117,6 +120,12 @@ def _workers(job: Job) -> str:
         return ""
     present = sum("/tasks/" in place.resource for place in job.placements)
     return f"{present} of {job.train.workers}, at least {job.train.min_workers}"
+
+
+def _shards(job: Job) -> str:
+    """Return how many parameter shards a job has: "2", or "2, to be 3"."""
+    wanted = f"{job.train.shards}" if job.train.shards else ""
+    return f"{job.shards}, to be {wanted}" if reshards(job) else wanted
 
 
 def _program(job: Job) -> str:

@@ -96,6 +96,7 @@ class Job(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     EXCUSED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}`."""
     pool: _builtins.str
@@ -114,6 +115,10 @@ class Job(_message.Message):
     """Output only. Grows by at least one with each change."""
     excused_attempts: _builtins.int
     """Output only. How many attempts ended because a node left in good order: they do not count against max_attempts."""
+    shards: _builtins.int
+    """Output only. How many parameter shards have its values in this attempt; 0 before it has nodes, or if it has no shards. It differs from
+    `train.shards` while ReshardJob is at work.
+    """
     @_builtins.property
     def train(self) -> Global___TrainSpec:
         """Train a model."""
@@ -180,10 +185,11 @@ class Job(_message.Message):
         revision: _builtins.int = ...,
         excused_attempts: _builtins.int = ...,
         best: _task_pb2.Best | None = ...,
+        shards: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "optimize", b"optimize", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "excused_attempts", b"excused_attempts", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "best", b"best", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "excused_attempts", b"excused_attempts", "failure", b"failure", "max_attempts", b"max_attempts", "message", b"message", "name", b"name", "optimize", b"optimize", "placements", b"placements", "pool", b"pool", "progress", b"progress", "result", b"result", "revision", b"revision", "shards", b"shards", "spec", b"spec", "start_time", b"start_time", "state", b"state", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["train", "optimize"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -216,7 +222,9 @@ class TrainSpec(_message.Message):
     workers: _builtins.int
     """Training workers, 1 to 1024; 0 means 1."""
     shards: _builtins.int
-    """Parameter shards, 1 to 1024; 0 means 1. PARAMETER_SERVER only: any other strategy has none."""
+    """Parameter shards, 1 to 1024; 0 means 1. PARAMETER_SERVER only: any other strategy has none. In a job that is returned: how many it
+    shall have, as ReshardJob was last told.
+    """
     consistency: _stores_pb2.Consistency.ValueType
     """Unspecified means BSP. Other strategies than PARAMETER_SERVER take no other."""
     strategy: _workers_pb2.Strategy.ValueType
@@ -487,6 +495,32 @@ class CancelJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
+
+@_typing.final
+class ReshardJobRequest(_message.Message):
+    """Asks for another number of shards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/jobs/{job}`."""
+    shards: _builtins.int
+    """1 to 1024."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        shards: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReshardJobRequest: _TypeAlias = ReshardJobRequest  # noqa: Y015
 
 @_typing.final
 class DeleteJobRequest(_message.Message):

@@ -56,6 +56,11 @@ class JobsStub:
                 request_serializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.ReshardJob = channel.unary_unary(
+                '/headrace.scheduler.v1.Jobs/ReshardJob',
+                request_serializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.ReshardJobRequest.SerializeToString,
+                response_deserializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/headrace.scheduler.v1.Jobs/DeleteJob',
                 request_serializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
@@ -105,6 +110,17 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReshardJob(self, request, context):
+        """Changes how many parameter shards a job has. A job that runs goes on training meanwhile: shards are made on other nodes, values move,
+        and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
+        for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
+        another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
+        FAILED_PRECONDITION: it has no shards, has ended, or runs with a durable store, whose shards cannot change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
         """Forgets a final job; FAILED_PRECONDITION while it is not.
         """
@@ -147,6 +163,11 @@ def add_JobsServicer_to_server(servicer, server):
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ReshardJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReshardJob,
+                    request_deserializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.ReshardJobRequest.FromString,
                     response_serializer=headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
@@ -273,6 +294,33 @@ class Jobs:
             target,
             '/headrace.scheduler.v1.Jobs/CancelJob',
             headrace_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReshardJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.scheduler.v1.Jobs/ReshardJob',
+            headrace_dot_scheduler_dot_v1_dot_jobs__pb2.ReshardJobRequest.SerializeToString,
             headrace_dot_scheduler_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,

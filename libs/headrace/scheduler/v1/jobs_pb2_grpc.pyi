@@ -42,6 +42,13 @@ class JobsStub:
     """Lists the jobs of a project, newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Asks a job to end; a final job stays as it is. Returns at once, state CANCELLING or CANCELLED."""
+    ReshardJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReshardJobRequest, _jobs_pb2.Job]
+    """Changes how many parameter shards a job has. A job that runs goes on training meanwhile: shards are made on other nodes, values move,
+    and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
+    for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
+    another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
+    FAILED_PRECONDITION: it has no shards, has ended, or runs with a durable store, whose shards cannot change.
+    """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]
     """Forgets a final job; FAILED_PRECONDITION while it is not."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
@@ -62,6 +69,13 @@ class JobsAsyncStub(JobsStub):
     """Lists the jobs of a project, newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Asks a job to end; a final job stays as it is. Returns at once, state CANCELLING or CANCELLED."""
+    ReshardJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReshardJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Changes how many parameter shards a job has. A job that runs goes on training meanwhile: shards are made on other nodes, values move,
+    and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
+    for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
+    another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
+    FAILED_PRECONDITION: it has no shards, has ended, or runs with a durable store, whose shards cannot change.
+    """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Forgets a final job; FAILED_PRECONDITION while it is not."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
@@ -103,6 +117,19 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Asks a job to end; a final job stays as it is. Returns at once, state CANCELLING or CANCELLED."""
+
+    @_abc_1.abstractmethod
+    def ReshardJob(
+        self,
+        request: _jobs_pb2.ReshardJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Changes how many parameter shards a job has. A job that runs goes on training meanwhile: shards are made on other nodes, values move,
+        and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
+        for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
+        another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
+        FAILED_PRECONDITION: it has no shards, has ended, or runs with a durable store, whose shards cannot change.
+        """
 
     @_abc_1.abstractmethod
     def DeleteJob(
