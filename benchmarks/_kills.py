@@ -22,6 +22,7 @@ from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import stores_pb2
 
 OUTAGE_S = 120.0  # a push repeats through the outage for as long
+_TO_LEARN = 2  # pushes, the second of which began after all that had happened before the first was answered
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,9 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
     pulls: list[float] = []
     with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (victim, pushers):
         for _ in range(rounds):
-            begun = [pusher.acknowledged for pusher in pushers]
-            for pusher, count in zip(pushers, begun, strict=True):
-                pusher.wait_for(count + scene.least)
+            _await_pushes(pushers, scene.least)
+            victim.prepare()
+            _await_pushes(pushers, _TO_LEARN)  # whoever knows no other process could go nowhere
             time.sleep(random.uniform(0, 0.05))  # so that the kill meets another moment each time
             victim.kill()
             before = [pusher.acknowledged for pusher in pushers]
@@ -202,6 +203,13 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
     twice += int((final > scene.wanted(possible)).sum())
     acknowledged = sum(pusher.acknowledged for pusher in pushers)
     return Outcome(acknowledged, lost, twice, outages, processor, pulls)
+
+
+def _await_pushes(pushers: list[Pusher], count: int) -> None:
+    """Wait until so many more pushes of each worker were acknowledged."""
+    begun = [pusher.acknowledged for pusher in pushers]
+    for pusher, before in zip(pushers, begun, strict=True):
+        pusher.wait_for(before + count)
 
 
 def _settle(scene: Scene, pushers: list[Pusher]) -> tuple[list[int], list[int]]:

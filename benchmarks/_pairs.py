@@ -54,9 +54,18 @@ class Pair:
         primary = Assignment(term=1, role=STORE_ROLE_PRIMARY, replica=self._replica.address)
         self._create(self._primary, primary)
 
+    def prepare(self) -> None:
+        """Wait until the replica has everything: from the next push that it answers a worker knows where to go."""
+        with StoresClient(self.address) as stores:
+            if not stores.get(STORE).assignment.replica:
+                replica = Assignment(term=self._term + 1, role=STORE_ROLE_REPLICA)
+                self._create(self._replica, replica)
+                self._assign(self._replica.address)
+            while not stores.get(STORE).replica_synced:
+                pass
+
     def kill(self) -> None:
-        """End the primary, or once in a while the replica, as soon as that is synced."""
-        self._await_synced()
+        """End the primary, or once in a while the replica."""
         self._kills += 1
         self._replica_killed = self._kills % REPLICA_EVERY == 0
         (self._replica if self._replica_killed else self._primary).kill()
@@ -73,15 +82,6 @@ class Pair:
         """End both."""
         self._primary.kill()
         self._replica.kill()
-
-    def _await_synced(self) -> None:
-        with StoresClient(self.address) as stores:
-            if not stores.get(STORE).assignment.replica:
-                replica = Assignment(term=self._term + 1, role=STORE_ROLE_REPLICA)
-                self._create(self._replica, replica)
-                self._assign(self._replica.address)
-            while not stores.get(STORE).replica_synced:
-                pass
 
     def _create(self, victim: Victim, assignment: Assignment) -> None:
         request = stores_pb2.CreateStoreRequest(assignment=assignment)

@@ -41,6 +41,9 @@ class Victim:
                 [sys.executable, "-m", "headrace_parameters"], env=self._environment, stderr=log
             )
 
+    def prepare(self) -> None:
+        """Wait until it may be killed with nothing lost: at any time."""
+
     def kill(self) -> None:
         """End it without a word."""
         if self._process:

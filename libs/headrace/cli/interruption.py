@@ -1,10 +1,12 @@
-"""How commands that run services end: SIGTERM as Ctrl-C, and a second Ctrl-C for the impatient."""
+"""How commands end when a person has enough: calls by Ctrl-C, services by SIGTERM too, both by a second Ctrl-C for the impatient."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,3 +33,43 @@ def stopping(supervisor: Supervisor) -> Iterator[Supervisor]:
         # After a stop that went well nothing is left to kill.
         supervisor.stop(within_s=0)
         raise
+
+
+@contextmanager
+def interruptible(stop: Callable[[], object]) -> Iterator[None]:
+    """Let Ctrl-C call `stop`, and raise KeyboardInterrupt as soon as what is inside the `with` has ended of it.
+
+    Raised where it falls, which may be in the middle of gRPC's own code, KeyboardInterrupt leaves locks held and memory damaged:
+    the command would hang, or crash. A second Ctrl-C raises it nevertheless.
+
+    Args:
+        stop: Ends the calls inside the `with`, from another thread.
+    """
+    asked: SimpleQueue[bool] = SimpleQueue()  # the one queue that a signal handler may put into
+    before = signal.getsignal(signal.SIGINT)
+    interrupted = False
+
+    def stop_when_asked() -> None:
+        if asked.get():
+            stop()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, before)
+        asked.put(True)
+
+    stopper = threading.Thread(target=stop_when_asked, name="interruption", daemon=True)
+    stopper.start()
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if not interrupted:  # what ends by the interruption is no error
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        asked.put(False)
+        stopper.join()
+    if interrupted:
+        raise KeyboardInterrupt

@@ -39,11 +39,12 @@ def session(context: typer.Context) -> Session:
 
 @contextmanager
 def connected(context: typer.Context) -> Iterator[Client]:
-    """Give a client of the session."""
+    """Give a client of the session, whose calls Ctrl-C ends."""
+    from headrace.cli.interruption import interruptible
     from headrace.client import connect
 
     chosen = session(context)
-    with connect(chosen.address, chosen.project) as client:
+    with connect(chosen.address, chosen.project) as client, interruptible(client.close):
         yield client
 
 

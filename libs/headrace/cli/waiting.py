@@ -6,6 +6,7 @@ import typer
 
 from headrace.cli import screen
 from headrace.cli.failures import INTERRUPTED
+from headrace.cli.interruption import interruptible
 from headrace.cli.progress import job_display
 from headrace.cli.session import session
 from headrace.cli.views.jobs import outcome
@@ -35,7 +36,7 @@ def watched(context: typer.Context, client: Client, job: str, *, as_json: bool) 
     # Standard output then has the JSON alone.
     console = screen.err() if as_json else screen.out()
     try:
-        with job_display(console) as show:
+        with interruptible(client.close), job_display(console) as show:
             done = client.wait(job, on_change=show)
     except KeyboardInterrupt:
         screen.err().print(f"{short(job)} goes on; watch it again with: {_watch(context, job)}")
