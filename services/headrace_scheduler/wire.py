@@ -63,7 +63,12 @@ def _placement_message(member: jobs.Member) -> jobs_pb2.Placement:
     if member.term:
         role = assignment_pb2.STORE_ROLE_REPLICA if member.replica else assignment_pb2.STORE_ROLE_PRIMARY
     return jobs_pb2.Placement(
-        node=member.node, resource=member.resource, index=member.index, role=role, term=member.term
+        node=member.node,
+        resource=member.resource,
+        index=member.index,
+        role=role,
+        term=member.term,
+        address=member.address,
     )
 
 

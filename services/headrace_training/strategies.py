@@ -2,6 +2,7 @@
 
 from headrace.names import TaskName
 from headrace.parameters.client import ShardedStore
+from headrace.parameters.route import Replicas
 from headrace.registry.client import RegistryClient
 from headrace.tasks.child import Context, Reporter
 from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
@@ -14,6 +15,7 @@ from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.interruption import Interruptible
 from headrace_training.rendezvous import join
+from headrace_training.shard_finder import ShardFinder
 from headrace_training.wire import uses_store
 
 
@@ -37,10 +39,16 @@ def synchronizer_for(
         epoch=request.epoch,
         worker=request.rank,
         timeout_s=timeout_s,
-        replicas=list(request.replicas),
+        replicas=_replicas(request, str(context["scheduler_address"])),
     )
     reporter.on_stop(store.close)
     return ParameterServer(store, elastic=request.elastic)
+
+
+def _replicas(request: StartTaskRequest, scheduler_address: str) -> Replicas:
+    asks = request.replicas and request.job and scheduler_address
+    find = ShardFinder(scheduler_address, request.job, request.epoch) if asks else None
+    return Replicas(request.replicas, find)
 
 
 def _all_reduce(

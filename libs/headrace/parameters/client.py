@@ -24,6 +24,7 @@ from headrace.parameters.membership import Membership
 from headrace.parameters.part import Part, pieces
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import length
+from headrace.parameters.route import Replicas
 from headrace.parameters.saving import save
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
@@ -47,7 +48,7 @@ class ShardedStore:
         worker: One of the store's workers, numbered from 0.
         timeout_s: Bound of every method. Under BSP `push_pull` waits for the slowest worker: allow for it.
         shared_memory: Exchange values through memory with shards of this machine; False: always by streams.
-        replicas: Addresses of the shards' replicas, "" where there is none; left out: the primaries say.
+        replicas: Where the shards are beside their primaries, if that is known.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ShardedStore:
         worker: int,
         timeout_s: float = 60.0,
         shared_memory: bool = True,
-        replicas: Sequence[str] = (),
+        replicas: Replicas = Replicas(),  # noqa: B008 - it never changes
     ) -> None:
         connect = partial(ShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shared_memory)
         self._known = KnownShards(shards, connect, timeout_s, replicas)

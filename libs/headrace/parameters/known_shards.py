@@ -12,7 +12,7 @@ from headrace.errors import NotFound, ShardMapChanged, Unavailable
 from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.operation import Operation
 from headrace.parameters.placement import Placement
-from headrace.parameters.route import Route
+from headrace.parameters.route import Replicas, Route
 from headrace.parameters.shard import ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.together import Together
@@ -54,7 +54,7 @@ class KnownShards:
         shards: Addresses of the shards there are, or were once, or channels, which stay the caller's.
         connect: Makes a client of the shard at the other end of a channel.
         timeout_s: Of everything that is done with all of them.
-        replicas: Addresses of the shards' replicas, as far as they are known, or none.
+        replicas: Where the shards are beside their primaries.
     """
 
     def __init__(
@@ -62,15 +62,14 @@ class KnownShards:
         shards: Sequence[str | grpc.Channel],
         connect: Callable[[grpc.Channel], ShardClient],
         timeout_s: float,
-        replicas: Sequence[str] = (),
+        replicas: Replicas = Replicas(),  # noqa: B008 - it never changes
     ) -> None:
         self._connect = connect
         self._timeout_s = timeout_s
         self._finding = threading.Lock()
         self._closed = False
         self._used: list[Together] = []
-        known = [*replicas, *[""] * (len(shards) - len(replicas))]
-        self._routes = [self._open(shard, replica) for shard, replica in zip(shards, known, strict=True)]
+        self._routes = [self._open(shard, *replicas.of(index)) for index, shard in enumerate(shards)]
         self._all = list(self._routes)  # those that have left, too
         self._together = self._new_together()
         self._current: Shards | None = None
@@ -183,9 +182,14 @@ class KnownShards:
         self._routes = found
         self._together = self._new_together()
 
-    def _open(self, shard: str | grpc.Channel, replica: str = "") -> Route:
+    def _open(
+        self,
+        shard: str | grpc.Channel,
+        replica: str = "",
+        find: Callable[[], Sequence[str]] | None = None,
+    ) -> Route:
         channel, address = (open_channel(shard), shard) if isinstance(shard, str) else (shard, "")
-        return Route(self._connect(channel), channel, address, replica)
+        return Route(self._connect(channel), channel, address, replica, find)
 
     def _new_together(self) -> Together:
         together = Together(len(self._routes), self._timeout_s, self._routes)

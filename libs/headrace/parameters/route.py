@@ -1,5 +1,10 @@
 """Where the primary of a shard is: the process that was named first, or the one that holds the replica, if that has taken over."""
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
 import grpc
 
 from headrace.errors import HeadraceError, NotFound, NotPrimary, Unavailable
@@ -8,6 +13,26 @@ from headrace.parameters.shard import ShardClient
 from headrace.rpc.channel import open_channel
 
 _LEARN_S = 5.0  # to ask a primary where its replica is; without an answer the next term is another occasion
+_LOOK_EVERY_S = 1.0  # whoever is asked where shards are is asked by all workers at once
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Where the shards of a store are beside their primaries.
+
+    Args:
+        addresses: Of the replicas, by shard; "" where there is none. Left out: the primaries say.
+        find: Called, with a shard, when nobody who is known serves it: returns where it is now, its primary first; nothing if it
+            cannot say. It is no part of any call's deadline, and must be quick.
+    """
+
+    addresses: Sequence[str] = ()
+    find: Callable[[int], Sequence[str]] | None = None
+
+    def of(self, shard: int) -> tuple[str, Callable[[], Sequence[str]] | None]:
+        """Return the address of a shard's replica, and what finds the shard."""
+        address = self.addresses[shard] if self.addresses else ""
+        return address, partial(self.find, shard) if self.find else None
 
 
 class Route:
@@ -18,12 +43,20 @@ class Route:
         channel: To the process that was named.
         address: Its address; empty if the channel is the caller's.
         replica: Address of the process that holds the replica, as far as is known; empty: the primary will say.
+        find: As for `Replicas`, of this shard.
     """
 
     def __init__(
-        self, shard: ShardClient, channel: grpc.Channel, address: str = "", replica: str = ""
+        self,
+        shard: ShardClient,
+        channel: grpc.Channel,
+        address: str = "",
+        replica: str = "",
+        find: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.shard = shard
+        self._find = find
+        self._looked = -_LOOK_EVERY_S
         self._addresses = [address, *([replica] if replica else [])]
         self._empty: set[str] = set()  # processes that have said of late that they do not hold the shard
         self._channels = {address: channel}
@@ -32,19 +65,32 @@ class Route:
         self._term = 0
 
     def turn(self, why: HeadraceError) -> bool:
-        """Go to another process that may serve the shard; return False if none is known."""
+        """Go to another process that may serve the shard; return False if there is none."""
+        if not isinstance(why, Unavailable | NotPrimary | NotFound):
+            return False
+        former = self._addresses[self._now]
+        if isinstance(why, NotFound):  # a new process where the old one was
+            self._empty.add(former)
         hint = why.metadata.get("primary", "") if isinstance(why, NotPrimary) else ""
         if hint and hint not in self._addresses:
             self._addresses.append(hint)
-        if isinstance(why, NotFound):  # a new process where the old one was
-            self._empty.add(self._addresses[self._now])
-        if self._empty.issuperset(self._addresses) or len(self._addresses) == 1:
-            return False
-        if not isinstance(why, Unavailable | NotPrimary | NotFound):
+        all_asked = not hint and self._now == len(self._addresses) - 1
+        if (all_asked and not self._look()) or not (self._find or len(self._addresses) > 1):
             return False
         self._now = self._addresses.index(hint) if hint else (self._now + 1) % len(self._addresses)
-        self.shard.turn_to(self._channel(self._addresses[self._now]))
+        if self._addresses[self._now] != former:
+            self.shard.turn_to(self._channel(self._addresses[self._now]))
         return True
+
+    def _look(self) -> bool:
+        """Ask where the shard is, unless that was done just now; return False if it is nowhere."""
+        if self._find is None:
+            return not self._empty.issuperset(self._addresses)
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return True
+        self._addresses = list(self._find()) or self._addresses
+        self._now, self._looked = -1, time.monotonic()
+        return not self._empty.issuperset(self._addresses)
 
     def learn(self, operation: Operation) -> None:
         """Ask where the replica is, if the shard has answered in a new term."""
