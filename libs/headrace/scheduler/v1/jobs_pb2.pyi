@@ -329,6 +329,7 @@ class Placement(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """`nodes/{node}`."""
     resource: _builtins.str
@@ -341,6 +342,8 @@ class Placement(_message.Message):
     """With `role`: the term that the process serves in, or was made the replica in. It grows whenever another process serves the shard, or
     it loses its replica or gets another.
     """
+    address: _builtins.str
+    """`host:port` of the process."""
     def __init__(
         self,
         *,
@@ -349,10 +352,11 @@ class Placement(_message.Message):
         index: _builtins.int = ...,
         role: _assignment_pb2.StoreRole.ValueType = ...,
         term: _builtins.int = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "node", b"node", "resource", b"resource", "role", b"role", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "index", b"index", "node", b"node", "resource", b"resource", "role", b"role", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
