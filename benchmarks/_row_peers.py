@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -32,14 +34,23 @@ Work = Callable[[Indices], object]
 
 
 class RpcTable:
-    """Rows in one tensor, by their number, with row-wise Adagrad; it lives in the process of the rpc server."""
+    """Rows in one tensor, by their number, with row-wise Adagrad. The rpc server has it, in files that are memory; a worker that opens
+    them too can do without a call what the server does, which bounds what any server can reach.
+
+    Args:
+        folder: Of the files, in memory.
+    """
 
     held: "RpcTable"
 
-    def __init__(self, rows: int) -> None:
-        # Written to, not only asked for: pages that nobody wrote to are all one, and always in the cache.
-        self.values = torch.empty(rows, DIM).fill_(0)
-        self.sums = torch.empty(rows).fill_(0)
+    def __init__(self, rows: int, folder: Path) -> None:
+        self.values = torch.from_file(str(folder / "values"), shared=True, size=rows * DIM).view(rows, DIM)
+        self.sums = torch.from_file(str(folder / "sums"), shared=True, size=rows)
+
+    def fill(self) -> None:
+        """Write to all of it: pages that nobody wrote to are all one, and always in the cache."""
+        self.values.fill_(0)
+        self.sums.fill_(0)
 
     def pull(self, keys: torch.Tensor) -> torch.Tensor:
         """Return rows."""
@@ -83,12 +94,19 @@ def row_workers(address: str, store: str, table: str, rows: int, count: int) -> 
     """Start an rpc server with `rows` rows and `count` workers, who fill our table with as many, and stop them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = _SPAWN.Process(target=_serve, args=(port, rows, count + 1), daemon=True)
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield from _row_workers(address, store, table, rows, count, port, Path(folder))
+
+
+def _row_workers(
+    address: str, store: str, table: str, rows: int, count: int, port: int, folder: Path
+) -> Iterator[RowWorkers]:
+    server = _SPAWN.Process(target=_serve, args=(port, rows, count + 1, folder), daemon=True)
     server.start()
     pipes, processes = [], [server]
     for worker in range(count):
         ours, theirs = _SPAWN.Pipe()
-        arguments = theirs, port, worker, count + 1, address, store, table, rows
+        arguments = theirs, port, worker, count + 1, address, store, table, rows, folder
         processes.append(_SPAWN.Process(target=_work, args=arguments, daemon=True))
         processes[-1].start()
         theirs.close()
@@ -111,15 +129,24 @@ def _join(name: str, port: int, rank: int, world: int) -> None:
     )
 
 
-def _serve(port: int, rows: int, world: int) -> None:
+def _serve(port: int, rows: int, world: int, folder: Path) -> None:
     keep_freed_memory()
-    RpcTable.held = RpcTable(rows)
+    RpcTable.held = RpcTable(rows, folder)
+    RpcTable.held.fill()
     _join(_SERVER, port, 0, world)
     rpc.shutdown()
 
 
 def _work(
-    pipe: Connection, port: int, worker: int, world: int, address: str, store: str, table: str, rows: int
+    pipe: Connection,
+    port: int,
+    worker: int,
+    world: int,
+    address: str,
+    store: str,
+    table: str,
+    rows: int,
+    folder: Path,
 ) -> None:
     keep_freed_memory()
     _join(f"worker{worker}", port, worker + 1, world)
@@ -129,7 +156,9 @@ def _work(
     with ShardedTables([address], store, epoch=1, worker=worker) as shared:
         fill(shared, table, worker, world - 1, rows)
         with ShardedTables([address], store, epoch=1, worker=worker, shared_memory=False) as messages:
-            works = _works(shared, messages, table, gradients, first_step=rows)
+            works = _works(shared, messages, table, gradients, first_step=rows) | _bounds(
+                rows, folder, gradients
+            )
             if worker == 0:
                 _check(works, batches)
             pipe.send("ready")
@@ -172,6 +201,15 @@ def _works(
         works[f"{name} pull"] = partial(pull, tables)
         works[f"{name} push and pull"] = partial(push_pull, tables)
     return works
+
+
+def _bounds(rows: int, folder: Path, gradients: Floats) -> dict[str, Work]:
+    """What the rpc server does, done here, in the same memory."""
+    table, out, theirs = RpcTable(rows, folder), torch.empty(gradients.shape), torch.from_numpy(gradients)
+    return {
+        "no call, pull": lambda keys: torch.index_select(table.values, 0, torch.from_numpy(keys), out=out),
+        "no call, push": lambda keys: table.push(torch.from_numpy(keys), theirs),
+    }
 
 
 def _check(works: dict[str, Work], batches: list[Indices]) -> None:

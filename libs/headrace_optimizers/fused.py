@@ -1,18 +1,14 @@
 """Updates of a flat vector by torch's fused optimizers, which pass over the memory once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.adagrad import adagrad
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import Floats
 from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Registered, Sgd
+from headrace_optimizers.kernels import step
 
 # The fused kernels compute the last values of a vector, where no whole SIMD register is left to fill, by other code that rounds
 # differently. 64 values are a whole number of registers of any width (and of unrolled loops over them): with a vector padded to
@@ -24,6 +20,7 @@ _LANES = 64
 _BLOCK = 1 << 18
 
 State = dict[str, torch.Tensor]
+
 
 _STATE: Mapping[type[Optimizer], Sequence[str]] = {
     Sgd: ("momentum_buffer",),
@@ -208,69 +205,6 @@ def add_up(
         there.add_(torch.mul(gradient, share, out=scaled[: gradient.numel()]))
     total[only.numel() : size] = 0
     return total[:size]
-
-
-def step(
-    config: Optimizer,
-    values: torch.Tensor,
-    gradient: torch.Tensor,
-    state: Mapping[str, torch.Tensor],
-    place: slice,
-    learning_rate: float,
-) -> None:
-    """Update values in their memory, and the state, by the fused kernel.
-
-    Args:
-        values, gradient: Shape (n,).
-        state: Of the whole vector; `place` is what belongs to these n values. Its count of steps, those done before, is left as it is.
-    """
-    parts: dict[str, list[Any]] = {name: [value[place]] for name, value in state.items() if value.ndim}
-    if isinstance(config, Sgd):
-        sgd(
-            [values],
-            [gradient],
-            parts.get("momentum_buffer", [None]),
-            fused=True,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            lr=learning_rate,
-            dampening=0.0,
-            nesterov=config.nesterov,
-            maximize=False,
-        )
-        return
-    count = [state["step"].clone()]  # the kernel counts it on
-    if isinstance(config, Adagrad):
-        adagrad(
-            [values],
-            [gradient],
-            parts["sum"],
-            count,
-            fused=True,
-            lr=learning_rate,
-            weight_decay=config.weight_decay,
-            lr_decay=0.0,
-            eps=config.epsilon,
-            maximize=False,
-        )
-        return
-    assert not isinstance(config, Registered), "it has a step of its own"
-    (adam if isinstance(config, Adam) else adamw)(
-        [values],
-        [gradient],
-        parts["exp_avg"],
-        parts["exp_avg_sq"],
-        [],
-        count,
-        fused=True,
-        amsgrad=False,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        lr=learning_rate,
-        weight_decay=config.weight_decay,
-        eps=config.epsilon,
-        maximize=False,
-    )
 
 
 def _is_plain(config: Optimizer) -> bool:

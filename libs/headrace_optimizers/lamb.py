@@ -19,7 +19,8 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import length
 from headrace_optimizers.clipping import squared_norm
 from headrace_optimizers.config import Lamb
-from headrace_optimizers.fused import Allocate, FusedOptimizer, add_up, new_memory, step
+from headrace_optimizers.fused import Allocate, FusedOptimizer, add_up, new_memory
+from headrace_optimizers.kernels import step
 
 _BLOCK = 1 << 16  # values at a time: all that a block needs stays in a core's own cache
 

@@ -60,7 +60,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             received = receive(chain([first], request_iterator), [Piece(0, values)])
             self._meter.received(store.config, received)
             store.initialize(layout, values)
-            give_back_freed_memory()  # as many messages at once do not come again where memory is shared
+        give_back_freed_memory()  # as many messages at once do not come again where memory is shared
         return parameters_pb2.InitializeResponse(version=_version(store))
 
     def Push(
