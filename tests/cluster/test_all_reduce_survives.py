@@ -11,9 +11,10 @@ import pytest
 
 import headrace
 from headrace.client.sync import Client
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job, JobState
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -24,7 +25,7 @@ PROGRAM = "headrace_examples.tabular:BreastCancer"
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[Supervisor]:
     with Supervisor(
-        plan(folder / "services", Sizes(workers=2, shards=1), port=0), folder / "logs"
+        patient_plan(folder / "services", Sizes(workers=2, shards=1)), folder / "logs"
     ) as running:
         yield running
 

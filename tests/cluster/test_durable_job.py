@@ -2,24 +2,22 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import headrace
 from headrace.client.training import Durability
-from headrace.local.child import ProcessSpec
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PROGRAM = "headrace_examples.tabular:BreastCancer"
 STEPS = 60
 KILL_AT = (10, 30)
-LEASE_S = "60"  # a busy machine may need longer than the default lease to start a process
 
 
 class Reaper:
@@ -46,16 +44,11 @@ class Reaper:
                 os.kill(pid, signal.SIGKILL)
 
 
-def patient(spec: ProcessSpec) -> ProcessSpec:
-    added = {"HEADRACE_SCHEDULER_LEASE_S": LEASE_S} if spec.name == "scheduler" else {}
-    return replace(spec, environment={**spec.environment, **added})
-
-
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_a_job_goes_on_in_the_same_attempt_when_its_shards_are_killed(
     durability: Durability, folder: Path
 ) -> None:
-    specs = [patient(spec) for spec in plan(folder / "services", Sizes(), port=0)]
+    specs = patient_plan(folder / "services", Sizes())
     with (
         Supervisor(specs, folder / "logs") as supervisor,
         headrace.connect(next(spec.address for spec in specs if spec.name == "scheduler")) as client,

@@ -10,9 +10,10 @@ import pytest
 
 import headrace
 from headrace.client.sync import Client
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job, JobState
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -23,7 +24,7 @@ MOST_STEPS, EVERY = 4000, 10
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[Supervisor]:
     with Supervisor(
-        plan(folder / "services", Sizes(workers=2, shards=1), port=0), folder / "logs"
+        patient_plan(folder / "services", Sizes(workers=2, shards=1)), folder / "logs"
     ) as running:
         yield running
 

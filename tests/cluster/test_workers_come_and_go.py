@@ -9,20 +9,22 @@ import pytest
 
 import headrace
 from headrace.client.sync import Client
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job, JobState
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PROGRAM = "headrace_examples.tabular:BreastCancer"
 STEPS = 3000
+LEASE_S = 15.0  # a node that is frozen is waited for so long; one on a busy machine is not lost in it
 
 
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[Supervisor]:
     with Supervisor(
-        plan(folder / "services", Sizes(workers=3, shards=2), port=0), folder / "logs"
+        patient_plan(folder / "services", Sizes(workers=3, shards=2), LEASE_S), folder / "logs"
     ) as running:
         yield running
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from headrace.artifacts.store import CHUNK
+from headrace.artifacts.store import CHUNK, Result
 from headrace.errors import (
     DataLoss,
     DigestMismatch,
@@ -148,11 +148,13 @@ class LocalArtifacts:
                     file.write(memoryview(data)[kept - offset :])
         return offset + len(data)
 
-    def commit(self, project: str, digest: str, size: int, then: Callable[[], object] = lambda: None) -> None:
+    def commit(self, project: str, digest: str, size: int, then: Callable[[], Result]) -> Result:
         """Turn a finished upload into the artifact, at once and for good, even if the power fails right after.
 
         Args:
             then: Called once the artifact is there, before anyone else can look at or change the upload.
+        Returns:
+            What `then` returned.
         Raises:
             DigestMismatch: The bytes are not `size` bytes with this digest; the upload is discarded.
             UploadOffsetMismatch: Bytes are missing, or somebody else finished the upload meanwhile.
@@ -173,7 +175,7 @@ class LocalArtifacts:
                     metadata={"sha256": found, "size_bytes": kept},
                 )
             self._publish(part, self._artifact(digest))
-            then()
+            return then()
 
     def _publish(self, part: Path, artifact: Path) -> None:
         if not artifact.parent.exists():

@@ -1,7 +1,9 @@
 """What a store of content-addressed bytes can do; where they lie is its own matter."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Result = TypeVar("Result")
 
 CHUNK = 1 << 20  # bytes read at a time, and the most that one message of a download carries
 
@@ -41,11 +43,13 @@ class ArtifactStore(Protocol):
             StorageFull: No room is left; the upload is discarded to give some back.
         """
 
-    def commit(self, project: str, digest: str, size: int, then: Callable[[], object] = lambda: None) -> None:
+    def commit(self, project: str, digest: str, size: int, then: Callable[[], Result]) -> Result:
         """Turn a finished upload into the artifact, at once and for good, even if the power fails right after.
 
         Args:
             then: Called once the artifact is there, before anyone else can look at or change the upload.
+        Returns:
+            What `then` returned.
         Raises:
             DigestMismatch: The bytes are not `size` bytes with this digest; the upload is discarded.
             UploadOffsetMismatch: Bytes are missing, or somebody else finished the upload meanwhile.

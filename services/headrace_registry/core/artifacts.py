@@ -161,11 +161,9 @@ class Upload:
             UploadOffsetMismatch: The stream ended too early.
             DigestMismatch: The bytes do not have the digest; they are discarded.
         """
-        seen: list[Artifact] = []
-        self._store.commit(
+        return self._store.commit(
             self._name.project,
             self._name.digest,
             self._size_bytes,
-            then=lambda: seen.append(self._see(self._name, self._size_bytes)),
+            then=lambda: self._see(self._name, self._size_bytes),
         )
-        return seen[0]

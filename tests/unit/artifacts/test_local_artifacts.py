@@ -19,6 +19,10 @@ from headrace.errors import DataLoss, DigestMismatch, InvalidArgument, StorageFu
 DAY_S = 24 * 3600
 
 
+def nothing() -> None:
+    """Be called when an artifact is there."""
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> LocalArtifacts:
     return LocalArtifacts(tmp_path)
@@ -32,7 +36,7 @@ def upload(store: LocalArtifacts, data: bytes, project: str = "default") -> str:
     digest = digest_of(data)
     store.begin(project, digest, len(data))
     store.append(project, digest, 0, data)
-    store.commit(project, digest, len(data))
+    store.commit(project, digest, len(data), then=nothing)
     return digest
 
 
@@ -91,7 +95,7 @@ def test_bytes_with_another_digest_are_discarded(store: LocalArtifacts, tmp_path
     store.append("default", digest, 0, b"WEIGHTS")
 
     with pytest.raises(DigestMismatch, match=digest_of(b"WEIGHTS")):
-        store.commit("default", digest, 7)
+        store.commit("default", digest, 7, then=nothing)
 
     assert files(tmp_path) == []
 
@@ -101,7 +105,7 @@ def test_more_bytes_than_announced_are_discarded(store: LocalArtifacts, tmp_path
     store.append("default", digest, 0, b"weights")
 
     with pytest.raises(DigestMismatch):
-        store.commit("default", digest, 6)
+        store.commit("default", digest, 6, then=nothing)
 
     assert files(tmp_path) == []
 
@@ -121,7 +125,7 @@ def test_an_unfinished_upload_is_not_committed_and_stays(store: LocalArtifacts) 
     store.append("default", digest, 0, b"wei")
 
     with pytest.raises(UploadOffsetMismatch):
-        store.commit("default", digest, 7)
+        store.commit("default", digest, 7, then=nothing)
 
     assert store.received("default", digest) == 3
 
@@ -132,7 +136,7 @@ def test_bytes_that_are_kept_already_are_skipped(store: LocalArtifacts) -> None:
 
     assert store.append("default", digest, 0, b"wei") == 3
     assert store.append("default", digest, 3, b"ghts") == 7
-    store.commit("default", digest, 7)
+    store.commit("default", digest, 7, then=nothing)
 
 
 def test_many_uploads_of_the_same_bytes_at_once_make_one_artifact(
@@ -148,7 +152,7 @@ def test_many_uploads_of_the_same_bytes_at_once_make_one_artifact(
             try:
                 for offset in range(0, len(data), 1000):
                     store.append("default", digest, offset, data[offset : offset + 1000])
-                store.commit("default", digest, len(data))
+                store.commit("default", digest, len(data), then=nothing)
             except UploadOffsetMismatch:
                 continue  # another one was faster
 
