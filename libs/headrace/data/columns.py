@@ -73,6 +73,19 @@ def check_column(name: str, available: Sequence[str], file: str) -> None:
         raise DataUnreadable(f"{file} has no column {name!r}; {hint}")
 
 
+def checked_keys(keys: Array, column: str) -> Array:
+    """Return the keys that rows are partitioned by.
+
+    Raises:
+        DataUnreadable: They are neither integers nor text.
+    """
+    if keys.ndim != 1 or keys.dtype.kind not in "iubOU":
+        raise DataUnreadable(
+            f"column {column!r} is {keys.dtype} of shape {keys.shape[1:]} per row; partition by a column of integers or text"
+        )
+    return keys
+
+
 def as_target(array: Array) -> Array:
     """Widen integers to int64, as torch's losses want class numbers."""
     return array.astype(np.int64) if array.dtype.kind in "iub" else array

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from headrace.data.assignment import Assignment, Replicated, Sharded
+from headrace.data.columns import checked_keys
 from headrace.data.part import part_of
 from headrace.data.partition import Partitioned
 from headrace.data.rows import ArrayRows, Prepare, Rows, StreamedRows
@@ -95,7 +96,7 @@ class Dataset:
             return Replicated(rows, batch_size, lambda rank, epoch: order.epoch(seed, epoch, rank + 1))
         return Partitioned(
             len(source.block_rows),
-            lambda block: source.keys(block, self.key),
+            lambda block: checked_keys(source.keys(block, self.key), self.key),
             batch_size,
             lambda sizes, rank, epoch: LaneShuffle(sizes, order.lanes, seed, epoch, rank + 1),
         )

@@ -102,7 +102,7 @@ class StreamedRows:
 
     def sample(self, count: int) -> Examples:
         """Read `count` rows, or all if there are fewer, from as many places of the data as a shuffled batch has; always the same."""
-        return self.take(self.assignment(count, 0).share(0, 0, 1))
+        return self.take(self.assignment(min(count, len(self)), 0).share(0, 0, 1))
 
     @property
     def kept_bytes(self) -> int:

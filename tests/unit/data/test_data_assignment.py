@@ -1,5 +1,6 @@
 """Who gets which row in which step: exactly once per epoch, whatever the workers do."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.data.assignment import Assignment, Replicated, Sharded
+from headrace.data.dataset import Dataset
 from headrace.data.partition import Partitioned, buckets_of
 from headrace.data.shuffle import LaneShuffle
 from tests.unit.data.written import USERS, WRITERS, Write, columns, write_csv, write_npz, write_parquet
@@ -105,6 +107,14 @@ def test_a_column_partitions_real_files(write: Write, tmp_path: Path) -> None:
     assignment = write(tmp_path).partitioned(by="user").open().assignment(30, 0)
     owners = [{int(row) % USERS for row in step_rows(assignment, rank)} for rank in range(3)]
     assert sum(map(len, owners)) == len(set.union(*owners)) == USERS
+
+
+@pytest.mark.parametrize("assigned", [lambda rows: rows.replicated(), lambda rows: rows.partitioned("user")])
+def test_a_sample_of_more_than_there_is_has_each_row_once(
+    assigned: Callable[[Dataset], Dataset], tmp_path: Path
+) -> None:
+    rows = assigned(write_npz(tmp_path)).open()
+    assert sorted(rows.sample(10 * len(rows)).targets.tolist()) == columns()["label"].tolist()
 
 
 def step_rows(assignment: Assignment, rank: int) -> list[int]:

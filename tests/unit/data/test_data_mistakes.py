@@ -208,6 +208,16 @@ def test_a_column_that_is_not_there_cannot_partition(tmp_path: Path) -> None:
         write_parquet(tmp_path).partitioned(by="usr").open().assignment(10, 0)
 
 
+@pytest.mark.parametrize(("column", "values"), [("price", [1.5, 2.5]), ("words", [[1, 2], [3, 4]])])
+def test_a_column_of_neither_integers_nor_text_cannot_partition(
+    column: str, values: list[object], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"x": [0, 1], column: values}), tmp_path / "x.parquet")
+    described = parquet(tmp_path, inputs={"input": "x"}, target="x").partitioned(by=column)
+    with pytest.raises(DataUnreadable, match=f"column '{column}' is .*; partition by a column of integers"):
+        described.open().assignment(10, 0)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
