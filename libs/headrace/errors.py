@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
 DOMAIN = "headrace"
+TASK_CRASHED = "TASK_CRASHED"  # the reason of a task whose process ended without a word: nobody's error
 
 
 class Code(IntEnum):

@@ -15,6 +15,7 @@ import structlog
 from headrace.errors import HeadraceError, Unavailable
 from headrace.rpc.channel import open_channel
 from headrace_scheduler.calls import perform
+from headrace_scheduler.core import reasons
 from headrace_scheduler.core.commands import Issued
 from headrace_scheduler.core.events import CommandDone
 from headrace_scheduler.core.jobs import Failure
@@ -117,12 +118,12 @@ class _Lane:
             )
             return CommandDone(issued, Failure(error.reason, error.message))
         except ValueError:  # grpc's "cannot invoke RPC on closed channel"
-            return CommandDone(issued, Failure("CANCELLED", f"{self._node} was given up"))
+            return CommandDone(issued, Failure(reasons.CANCELLED, f"{self._node} was given up"))
         except Exception:
             # The top of the lane's thread: were it to end here, its node would never be told anything again.
             log.exception("command_crashed", command=kind, node=self._node)
             return CommandDone(
-                issued, Failure("INTERNAL", f"{kind} failed inside the scheduler; see its log")
+                issued, Failure(reasons.INTERNAL, f"{kind} failed inside the scheduler; see its log")
             )
         log.debug("command_done", command=kind, node=self._node)
         return CommandDone(issued, version=version)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 
+from headrace.errors import TASK_CRASHED
 from headrace.names import TaskName
 from headrace.tasks.descendants import MARK, end_marked, new_mark
 from headrace.tasks.frames import STOP, BrokenFrameError, read_frame, write_frame
@@ -28,7 +29,6 @@ from headrace.tasks.log import CHUNK_BYTES, LogWriter
 from headrace.tasks.records import RECORD, Kept, Records
 from headrace.types.v1.task_pb2 import Failure, Task
 
-TASK_CRASHED = "TASK_CRASHED"
 # What a computation needs to find its libraries and devices. Nothing else passes: no key, no token, no setting of the service.
 ENVIRONMENT = frozenset(
     {

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.errors import NotFound, StaleEpoch
-from headrace_scheduler.core import serving
+from headrace_scheduler.core import reasons, serving
 from headrace_scheduler.core.events import NodeDetached, NodeReported, TaskReport
 from headrace_scheduler.core.jobs import Failure, Job, Member, MemberState, job_of_task
 from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on
@@ -113,7 +113,7 @@ def _lose_work(tables: Tables, node: Node, state: MemberState, why: str, now: fl
     if node.drained:  # whoever drained it meant to end it
         _excuse(tables, node)
     for job, member in members_on(list(tables.jobs.values()), node.name, node.incarnation):
-        failure = Failure("NODE_LOST", why)
+        failure = Failure(reasons.NODE_LOST, why)
         tables.put_job(member_lost(tables.jobs[job.name], member, state, failure, now))
 
 
@@ -178,7 +178,7 @@ def _missing(job: Job, member: Member, now: float, lease_s: float) -> Job:
     accepted = member.state in (MemberState.HELD, MemberState.RUNNING)
     if not accepted or now - member.since <= lease_s:
         return job
-    failure = Failure("TASK_CRASHED", f"{member.node} no longer knows {member.resource}")
+    failure = Failure(reasons.TASK_CRASHED, f"{member.node} no longer knows {member.resource}")
     return member_lost(job, member, MemberState.GONE, failure, now)
 
 

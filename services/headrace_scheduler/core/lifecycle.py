@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.pauses import Pauses
-from headrace_scheduler.core import elastic, replicas, resharding, stragglers
+from headrace_scheduler.core import elastic, reasons, replicas, resharding, stragglers
 from headrace_scheduler.core.events import TaskReport, TaskState
 from headrace_scheduler.core.jobs import (
     Failure,
@@ -22,22 +22,25 @@ PAUSES = Pauses(first_s=0.5, longest_s=30.0)  # after a failed attempt
 # its store has restarted. Everything else ends the job at once.
 COSTS_AN_ATTEMPT = frozenset(
     {
-        "ABORTED",
-        "CANCELLED",
-        "DATA_LOSS",
-        "DEADLINE_EXCEEDED",
-        "INTERNAL",
-        "NODE_LOST",
-        "NOT_FOUND",
-        "RESOURCE_EXHAUSTED",
-        "SERVER_DRAINING",
-        "STALE_EPOCH",
-        "STORAGE_FULL",
-        "TASK_CRASHED",
-        "TASK_STOPPED",
-        "TOO_MANY_CALLS",
-        "UNAVAILABLE",
-        "UNKNOWN",
+        reasons.ABORTED,
+        reasons.CANCELLED,
+        reasons.DATA_LOSS,
+        reasons.DEADLINE_EXCEEDED,
+        reasons.INTERNAL,
+        reasons.NODE_LOST,
+        reasons.NOT_FOUND,
+        reasons.NOT_PRIMARY,
+        reasons.REPLICA_UNREACHABLE,
+        reasons.RESOURCE_EXHAUSTED,
+        reasons.SERVER_DRAINING,
+        reasons.SHARD_MAP_CHANGED,
+        reasons.STALE_EPOCH,
+        reasons.STORAGE_FULL,
+        reasons.TASK_CRASHED,
+        reasons.TASK_STOPPED,
+        reasons.TOO_MANY_CALLS,
+        reasons.UNAVAILABLE,
+        reasons.UNKNOWN,
     }
 )
 CRASHES_ALWAYS = "as in the attempt before, and neither made a step; correct the program, or give its node what it lacks, and submit it again"
@@ -109,7 +112,7 @@ def _crash(job: Job, failure: Failure) -> str:
     """Say how the attempt crashed; empty if it did not, or not before its first step."""
     start = job.resume.step if job.resume else 0
     moved = any(progress.step > start for progress in job.rank_progress.values())
-    return failure.message if failure.reason == "TASK_CRASHED" and not moved else ""
+    return failure.message if failure.reason == reasons.TASK_CRASHED and not moved else ""
 
 
 def _queued_again(job: Job, failure: Failure, why: str, now: float) -> Job:
@@ -216,13 +219,15 @@ def _ended(job: Job, member: Member, task: TaskReport, now: float) -> Job:
             return settled(job, now)
         if job.min_workers and job.state.placed and not (task.result and task.result.led):
             why = f"worker {member.index} was done before it heard that it was to lead"
-            return failed(job, Failure("NODE_LOST", f"the worker that led is gone, and {why}"), now)
+            return failed(job, Failure(reasons.NODE_LOST, f"the worker that led is gone, and {why}"), now)
         return settled(replace(job, result=task.result), now)
     if task.state is TaskState.FAILED:
-        failure = task.failure or Failure("UNKNOWN", f"{task.name} failed and its node does not say why")
+        failure = task.failure or Failure(
+            reasons.UNKNOWN, f"{task.name} failed and its node does not say why"
+        )
         job = job.with_member(member.to(MemberState.FAILED, now))
     else:
-        failure = Failure("TASK_STOPPED", f"{task.name} was stopped on {member.node}")
+        failure = Failure(reasons.TASK_STOPPED, f"{task.name} was stopped on {member.node}")
         job = job.with_member(member.to(MemberState.GONE, now))
     if failure.reason in COSTS_AN_ATTEMPT and job.state.placed and job.result_is_safe:
         return settled(job, now)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from headrace_scheduler.core import replicas
+from headrace_scheduler.core import reasons, replicas
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState
 from headrace_scheduler.core.lifecycle import failed, member_failed
 
@@ -24,11 +24,11 @@ def store_recovered(job: Job, member: Member, moved: Member, where: str, now: fl
     if not current or not job.state.placed or job.result_is_safe:
         return job
     if moved.replica:  # it follows nobody any more, and is made anew
-        return member_failed(job, moved, Failure("NODE_LOST", where), now)
+        return member_failed(job, moved, Failure(reasons.NODE_LOST, where), now)
     if moved.address != member.address:
-        return member_failed(job, moved, Failure("NODE_LOST", f"{where}, but at another address"), now)
+        return member_failed(job, moved, Failure(reasons.NODE_LOST, f"{where}, but at another address"), now)
     if not job.replicated:
         return replace(job, message=f"attempt {job.attempt} goes on: {where}")
     if job.state is not JobState.RUNNING:
-        return failed(job, Failure("NODE_LOST", where), now)
+        return failed(job, Failure(reasons.NODE_LOST, where), now)
     return replicas.recovered(job, moved, where, now)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.pauses import Pauses
-from headrace_scheduler.core import elastic
+from headrace_scheduler.core import elastic, reasons
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState
 
 FIRST_TERM = 1
@@ -66,7 +66,7 @@ def _paused(job: Job, now: float) -> Job:
 
 def recovered(job: Job, store: Member, where: str, now: float) -> Job:
     """Let a primary that has outlived its process serve again: it has all that it acknowledged, and its replica begins anew."""
-    job = _without_beginners(job, Failure("NODE_LOST", where), now)
+    job = _without_beginners(job, Failure(reasons.NODE_LOST, where), now)
     replica = job.replica_of(store)
     job = _succeeded(job, store, replace(store, term=store.term + 1, told=0))
     left = (replica,) if replica and not replica.state.settled else ()

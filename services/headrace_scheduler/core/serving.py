@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from headrace_scheduler.core import reasons
 from headrace_scheduler.core.commands import Command, LoadModel, Target, UnloadModel
 from headrace_scheduler.core.deployments import Deployment, DeploymentState, Hosted, Replica, hosted_key
 from headrace_scheduler.core.jobs import Failure
@@ -12,16 +13,16 @@ from headrace_scheduler.core.tables import Tables
 # The node, not the version, is the trouble: the same load may work soon. Everything else fails the deployment until it changes.
 WORTH_ANOTHER_TRY = frozenset(
     {
-        "ABORTED",
-        "CANCELLED",
-        "DEADLINE_EXCEEDED",
-        "INTERNAL",
-        "RESOURCE_EXHAUSTED",
-        "SERVER_DRAINING",
-        "STORAGE_FULL",
-        "TOO_MANY_CALLS",
-        "UNAVAILABLE",
-        "UNKNOWN",
+        reasons.ABORTED,
+        reasons.CANCELLED,
+        reasons.DEADLINE_EXCEEDED,
+        reasons.INTERNAL,
+        reasons.RESOURCE_EXHAUSTED,
+        reasons.SERVER_DRAINING,
+        reasons.STORAGE_FULL,
+        reasons.TOO_MANY_CALLS,
+        reasons.UNAVAILABLE,
+        reasons.UNKNOWN,
     }
 )
 
@@ -138,7 +139,7 @@ def answered(tables: Tables, command: LoadModel | UnloadModel, failure: Failure 
     if host is None or host.deployment != command.deployment:
         return
     if isinstance(command, UnloadModel):
-        if not host.wanted and (failure is None or failure.reason == "NOT_FOUND"):
+        if not host.wanted and (failure is None or failure.reason == reasons.NOT_FOUND):
             tables.hosted.remove(host.key)
     elif failure is None:
         loaded = replace(host, loaded_version=command.version, loaded_file=command.file, loaded_time=now)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from statistics import median
 
-from headrace_scheduler.core import elastic
+from headrace_scheduler.core import elastic, reasons
 from headrace_scheduler.core.jobs import Failure, Job, Member
 
 OWN_STEP_S = "own_step_s"  # what ranks report it as
@@ -50,5 +50,5 @@ def noted(job: Job, now: float) -> Job:
         and elastic.goes_on_without(job, found.task)
     ):
         job = replace(job, avoided_nodes=(*job.avoided_nodes, found.task.node))
-        return elastic.without(job, found.task, Failure("STRAGGLER", found.described), now)
+        return elastic.without(job, found.task, Failure(reasons.STRAGGLER, found.described), now)
     return job

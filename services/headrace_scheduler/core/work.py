@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from headrace_scheduler.core import elastic, replicas, resharding
+from headrace_scheduler.core import elastic, reasons, replicas, resharding
 from headrace_scheduler.core.commands import (
     Assign,
     Assignment,
@@ -23,10 +23,12 @@ from headrace_scheduler.core.tables import Tables
 
 # After these nobody knows whether the node has done it, so that it must be undone. Any other answer is a clear no: there is
 # nothing to end, or what has the name there is somebody else's.
-MAY_HAVE_WORKED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
+MAY_HAVE_WORKED = frozenset(
+    {reasons.CANCELLED, reasons.DEADLINE_EXCEEDED, reasons.INTERNAL, reasons.UNAVAILABLE, reasons.UNKNOWN}
+)
 # These say nothing about the shard that a process shall serve: it is told again.
-TELL_AGAIN = MAY_HAVE_WORKED | {"SERVER_DRAINING", "TOO_MANY_CALLS"}
-_UNCLEAR = MAY_HAVE_WORKED | {"ABORTED"}  # ABORTED: an earlier request of ours may still be at it
+TELL_AGAIN = MAY_HAVE_WORKED | {reasons.SERVER_DRAINING, reasons.TOO_MANY_CALLS}
+_UNCLEAR = MAY_HAVE_WORKED | {reasons.ABORTED}  # ABORTED: an earlier request of ours may still be at it
 
 
 def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
@@ -163,7 +165,7 @@ def answered(job: Job, command: Command, failure: Failure | None, version: str, 
         return _assigned(job, member, command.assignment.term, failure, now)
     if isinstance(command, CreateStore | StartTask):
         return _started(job, member, failure, now)
-    ended = {"NOT_FOUND"} if isinstance(command, StopTask) else {"NOT_FOUND", "STALE_EPOCH"}
+    ended = {reasons.NOT_FOUND} if isinstance(command, StopTask) else {reasons.NOT_FOUND, reasons.STALE_EPOCH}
     # A stopped task is gone when its node reports it final; a deleted store at once.
     if failure.reason in ended if failure else isinstance(command, DeleteStore):
         return settled(job.with_member(member.to(MemberState.GONE, now)), now)
@@ -175,7 +177,9 @@ def _resolved(job: Job, failure: Failure | None, version: str, now: float) -> Jo
         return job
     if failure is None:
         return replace(job, version=version)
-    if failure.reason == "NOT_FOUND":  # unlike a lost store, a version that is not there will not come back
+    if (
+        failure.reason == reasons.NOT_FOUND
+    ):  # unlike a lost store, a version that is not there will not come back
         return ending(job, Verdict(JobState.FAILED, f"failed: {failure.message}", failure), now)
     return failed(job, failure, now)
 
@@ -214,7 +218,7 @@ def _assigned(job: Job, store: Member, term: int, failure: Failure | None, now: 
     if failure.reason in TELL_AGAIN or term != store.term:
         return job
     what = f"shard {store.index} is lost: {store.node} does not serve it in term {term}: {failure.message}"
-    return settled(failed(job, Failure("NODE_LOST", what), now), now)
+    return settled(failed(job, Failure(reasons.NODE_LOST, what), now), now)
 
 
 def _member_of(job: Job, command: Command) -> Member | None:

@@ -201,9 +201,16 @@ class Rank:
 
     def _finish_run_if_best_is_past(self) -> None:
         """End the run for all ranks, this one included, if better values are no longer expected."""
-        if self._evaluation and self._evaluation.gives_up(self.step):
-            self._synchronizer.finish_run()
-            raise RunFinished(f"no better values came up to step {self.step}")
+        while self._evaluation and self._evaluation.gives_up(self.step):
+            try:
+                self._synchronizer.finish_run()
+            except (
+                MembersChanged
+            ):  # somebody has just joined, or is gone: say it again as one of the members there are now
+                self._take(self._synchronizer.rejoin())
+                self.step = max(self.step, self._place.step)
+            else:
+                raise RunFinished(f"no better values came up to step {self.step}")
 
     def _finish(self, began: int) -> None:
         """Bring the values after the last step, also those of other ranks, to the one that leads.

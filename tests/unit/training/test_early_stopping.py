@@ -183,3 +183,25 @@ def test_a_rank_that_takes_the_lead_measures_what_the_other_had_not_come_to() ->
     )
     rank.train()
     assert [step for step, _ in heard.evaluations] == [2 * EVERY, 2 * EVERY + 1]
+
+
+class Joined(ParameterServer):
+    """Somebody joins in the moment in which the run is ended."""
+
+    refused = 0
+
+    def finish_run(self) -> None:
+        if not self.refused:
+            self.refused += 1
+            raise MembersChanged("another rank has joined")
+        super().finish_run()
+
+    def rejoin(self) -> Place:
+        return Place(0, 2, step=5 * EVERY)
+
+
+def test_a_run_ends_although_its_members_change_in_that_moment() -> None:
+    synchronizer = Joined(LockstepStore(1, sgd))
+    (rank,), _ = train([synchronizer], RUN)
+    assert synchronizer.refused == 1
+    assert rank.step == 5 * EVERY
