@@ -83,9 +83,7 @@ def main() -> None:
                 SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
             ),
             lambda server: add_rows_servicer(rows, server),
-            lambda server: add_SharedRowsServicer_to_server(
-                SharedRowsServicer(rows, table.get, row_segments), server
-            ),
+            lambda server: add_SharedRowsServicer_to_server(SharedRowsServicer(rows, row_segments), server),
             lambda server: add_replication_servicer(replication, server),
             on_listening=lambda address: _join(process, settings, table, address, recovered),
         )

@@ -7,18 +7,21 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from headrace.errors import (
     Aborted,
     DeadlineExceeded,
     FailedPrecondition,
     HeadraceError,
+    InvalidArgument,
     RunFinished,
     Unavailable,
 )
-from headrace.parameters.cut import Cut
+from headrace.parameters.cut import Cut, latest
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Durability, Norms, StoreConfig
 from headrace_parameters.core.exchange import GradientLost, of_version
 from headrace_parameters.core.joint import Measured
@@ -36,6 +39,10 @@ from headrace_parameters.news import News
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
 from headrace_parameters.shard_view import ShardView
+
+if TYPE_CHECKING:  # they compile loops, which no process without a table needs
+    from headrace_parameters.core.rows.push import RowPush
+    from headrace_parameters.live_table import LiveTable
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,9 @@ class LiveStore(ShardView):
         """The newest values that are as safe as they must be; None before there are any."""
         return self._visible
 
-    def initialize(self, layout: FlatLayout, values: Floats) -> None:
-        """Take the first values, shape (values held here,), unless there are some."""
+    def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[TableConfig] = ()) -> None:
+        """Take the first values, shape (values held here,), and tables, unless there are some."""
+        new = self.tables.new(tables, self.members)
         with self._changing:
             self.check_serves()
             if self._shard.published:
@@ -100,9 +108,23 @@ class LiveStore(ShardView):
             else:
                 first = Shard(self.config, self.memory, self.members)
                 first.initialize(layout, values)
+                self.tables.reserve(new)
                 self._become(first)
+                self.tables.add(new)
+                self.tables.change_members(self.members.generation, self.members.workers)
             made = self._made()
         self._tell(made)
+
+    def check_model(self, layout: FlatLayout, tables: Sequence[TableConfig]) -> None:
+        """Raise what keeps first values of such a model out: ShapeMismatch, or InvalidArgument, if there are those of another one."""
+        self.check_layout(layout)
+        self.tables.check_same(tables)
+        missing = self.published and {table.name for table in tables} - self.tables.keys()
+        if missing:
+            raise InvalidArgument(
+                f"{self.config.name} has values, and no table {min(missing)!r}; use a new store for another model",
+                field="tables",
+            )
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; it is used again and again."""
@@ -178,6 +200,13 @@ class LiveStore(ShardView):
             self._shard.keep_gradients()
             end()
 
+    def push_rows(self, table: "LiveTable", push: "RowPush") -> bool:
+        """Take a gradient of rows; return False if it was taken before or comes too late."""
+        with self._turn(push.step, push.worker):
+            taken = table.push(push)
+            self.gate.moved()
+        return taken
+
     @contextmanager
     def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
         """Have the shard alone for a change that belongs to this step, as soon as it may come; None: of all workers."""
@@ -247,7 +276,16 @@ class LiveStore(ShardView):
                 raise FailedPrecondition(
                     f"{self.config.name} has no values to save yet; call Initialize first"
                 )
-            return self.gate.hold(self._shard.cut(), HOLD_S)
+            return self.gate.hold(latest(self._cuts()), HOLD_S)
+
+    def _cuts(self) -> list[Cut]:
+        """Say where the dense values are, and each table: workers push rows first, so a table may be ahead of them."""
+        return [self._shard.cut(), *self.tables.cuts()]
+
+    def _behind_all(self) -> Cut:
+        """Say how far everything is."""
+        cuts = self._cuts()
+        return {worker: min(cut[worker] for cut in cuts) for worker in cuts[0]}
 
     def _check_stays(self) -> None:
         """Raise Unavailable while values move to other shards."""
@@ -259,7 +297,9 @@ class LiveStore(ShardView):
         with self._changing:
             if cut:
                 self._check_stays()
-                self.gate.meet(cut, self._shard.cut)
+                self.gate.meet(cut, self._behind_all)
+                if latest(self._cuts()) != dict(cut):
+                    raise Aborted("a table has gone on; repeat the snapshot")
             self.check_serves()
             state, made = replace(self._shard.state(), tables=self.tables.states()), self._made()
         self._tell(made)
@@ -286,8 +326,10 @@ class LiveStore(ShardView):
             )
         restored = Shard(self.config, self.memory, self.members)
         restored.restore(state)
-        tables = self.tables.restored(state.tables)
+        new = self.tables.declared_in(state.tables, restored.members)
+        tables = self.tables.restored(state.tables, restored.members, new)
         self._become(restored)
+        self.tables.add(new)
         self.tables.become(tables)
 
     def keep(self, journal: Journal) -> None:

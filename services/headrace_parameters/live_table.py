@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.parameters.cut import Cut
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
-from headrace_parameters.core.rows.config import TableConfig
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
@@ -36,13 +38,16 @@ class LiveTable:
         store: The store's.
         config: The table's, one of `store.tables`.
         reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
+        members: Whose pushes count; None: those of the workers that the store is made for.
     """
 
-    def __init__(self, store: StoreConfig, config: TableConfig, reserve: Reserve) -> None:
+    def __init__(
+        self, store: StoreConfig, config: TableConfig, reserve: Reserve, members: Members | None = None
+    ) -> None:
         self.store, self.config = store, config
         self._reserve = reserve
         compile_loops(config)
-        self._shard = RowShard(store, config, reserve)
+        self._shard = RowShard(store, config, reserve, members)
         self._using = threading.Condition()
         self._readers = 0  # calls that read now
         self._changers = 0  # calls that change, or wait until nobody reads
@@ -109,18 +114,20 @@ class LiveTable:
             need = turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
             self._using.wait_for(
-                lambda: self._ended or self._may_read(need) or not wanted() or self._is_other(generation),
+                lambda: (
+                    self._ended or self._may_read(need) or not wanted() or self._in_vain(need, generation)
+                ),
                 timeout_s,
             )
             self._check_alive()
             if not self._may_read(need):
-                if generation is not None:
+                if generation is not None and not self._is_met(need):
                     turns.members.check_generation(generation)
                 raise self._too_late(need)
-            table, progress = self._shard.table, self.progress
+            table, progress, former = self._shard.table, self.progress, self._shard.former_for(step)
             self._readers += 1
         try:
-            table.pull(keys, out())
+            table.pull(keys, out(), former)
         finally:
             with self._using:
                 table.counts.pulled += keys.size
@@ -147,15 +154,26 @@ class LiveTable:
             self._check_alive()
             return self._shard.state()
 
-    def restored(self, state: TableState | None) -> RowShard:
-        """Return what the table shall `become` to go on from `state`; None: without rows.
+    def scan(self, slot: int, count: int) -> tuple[Keys, Floats, int]:
+        """Return some of the rows, as `RowTable.scan` does."""
+        with self._using:
+            self._check_alive()
+            return self._shard.table.scan(slot, count)
+
+    def cut(self) -> Cut:
+        """Say where the table is: which step each worker pushes next."""
+        turns = self._shard.turns
+        return {worker: turns.next_step(worker) for worker in turns.members.workers}
+
+    def restored(self, state: TableState | None, members: Members) -> RowShard:
+        """Return what the table shall `become` to go on from `state`, with pushes of these members; None: without rows.
 
         Raises:
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `RowShard.restore`.
         """
-        restored = RowShard(self.store, self.config, self._reserve, self._shard.turns.members)
+        restored = RowShard(self.store, self.config, self._reserve, members)
         if state:
-            restored.restore(state)
+            restored.restore(state, members)
         return restored
 
     def become(self, shard: RowShard) -> None:
@@ -175,11 +193,15 @@ class LiveTable:
         with self._using:
             self._using.notify_all()
 
-    def _is_other(self, generation: int | None) -> bool:
-        return generation not in (None, self._shard.turns.members.generation)
+    def _in_vain(self, need: Need, generation: int | None) -> bool:
+        """Whether a member waits for pushes that were dropped, because there are other members now."""
+        return not self._is_met(need) and generation not in (None, self._shard.turns.members.generation)
+
+    def _is_met(self, need: Need) -> bool:
+        return need.met_by(self.progress.version, self.progress.slowest)
 
     def _may_read(self, need: Need) -> bool:
-        return not self._changers and need.met_by(self.progress.version, self.progress.slowest)
+        return not self._changers and self._is_met(need)
 
     def _check_alive(self) -> None:
         if self._ended:

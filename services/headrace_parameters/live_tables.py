@@ -5,7 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError, InvalidArgument
+from headrace.parameters.cut import Cut
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.rows.state import TableState
 
 if TYPE_CHECKING:
@@ -21,7 +24,9 @@ class LiveTables(Mapping[str, "LiveTable"]):
     """
 
     def __init__(self, store: StoreConfig, reserve: Callable[[str, int], None]) -> None:
-        self._tables = _made(store, reserve) if store.tables else {}
+        self._store, self._reserve = store, reserve
+        self._tables: dict[str, LiveTable] = {}
+        self._tables = self.new(store.tables, first_members(store.worker_count))
 
     def __getitem__(self, name: str) -> "LiveTable":
         return self._tables[name]
@@ -32,24 +37,71 @@ class LiveTables(Mapping[str, "LiveTable"]):
     def __len__(self) -> int:
         return len(self._tables)
 
+    def new(self, tables: Iterable[TableConfig], members: Members) -> "dict[str, LiveTable]":
+        """Make those of these tables that are not here yet, for `add`.
+
+        Raises:
+            InvalidArgument: The store cannot have them, or has others of their names.
+        """
+        declared = tuple(tables)
+        self.check_same(declared)
+        absent = [table for table in declared if table.name not in self._tables]
+        self._store.check_tables((*(table.config for table in self.values()), *absent))
+        return _made(self._store, absent, self._reserve, members) if absent else {}
+
+    def check_same(self, tables: Iterable[TableConfig]) -> None:
+        """Raise InvalidArgument if there is a table here of the name of one of these, and it is another one."""
+        for table in tables:
+            if table.name in self._tables and self._tables[table.name].config != table:
+                raise InvalidArgument(
+                    f"{self._store.name} has a table {table.name!r} that was declared otherwise; use a new store for another model",
+                    field="tables",
+                )
+
+    def reserve(self, tables: "Mapping[str, LiveTable]") -> None:
+        """Keep room for new tables; QuotaExceeded if there is none."""
+        for name, table in tables.items():
+            self._reserve(name, table.facts().size_bytes)
+
+    def add(self, tables: "Mapping[str, LiveTable]") -> None:
+        """Have these tables, too."""
+        self._tables = {**self._tables, **tables}
+
+    def cuts(self) -> list[Cut]:
+        """Say where each table is."""
+        return [table.cut() for table in self._tables.values()]
+
     def states(self) -> dict[str, TableState]:
         """Return a copy of all rows."""
         return {name: table.state() for name, table in self._tables.items()}
 
-    def restored(self, states: Mapping[str, TableState]) -> "dict[str, RowShard]":
-        """Return what the tables shall `become` to go on from the states of a snapshot; one that is not in it begins anew.
+    def declared_in(self, states: Mapping[str, TableState], members: Members) -> "dict[str, LiveTable]":
+        """Make the tables of a snapshot that are not here yet, for `add`.
+
+        Raises:
+            InvalidArgument: As `new`.
+        """
+        known = [state.declaration for state in states.values() if state.declaration]
+        return self.new([each for each in known if each.name not in self._tables], members)
+
+    def restored(
+        self, states: Mapping[str, TableState], members: Members, new: "Mapping[str, LiveTable]"
+    ) -> "dict[str, RowShard]":
+        """Return what the tables, and the `new` ones, shall `become` to go on from the states of a snapshot; one that is not in it
+        begins anew.
 
         Raises:
             InvalidArgument: The snapshot has a table that is not declared here, or is declared otherwise.
             QuotaExceeded, ResourceExhausted: There is no room.
         """
-        unknown = sorted(states.keys() - self._tables.keys())
+        tables = {**self._tables, **new}
+        unknown = sorted(states.keys() - tables.keys())
         if unknown:
             raise InvalidArgument(
                 f"the snapshot has a table {unknown[0]!r} that this store has not; declare it in CreateStore",
                 field="artifact",
             )
-        return {name: table.restored(states.get(name)) for name, table in self._tables.items()}
+        return {name: table.restored(states.get(name), members) for name, table in tables.items()}
 
     def become(self, shards: "Mapping[str, RowShard]") -> None:
         """Go on from what `restored` returned."""
@@ -76,8 +128,10 @@ class LiveTables(Mapping[str, "LiveTable"]):
                 )
 
 
-def _made(store: StoreConfig, reserve: Callable[[str, int], None]) -> "dict[str, LiveTable]":
+def _made(
+    store: StoreConfig, tables: Iterable[TableConfig], reserve: Callable[[str, int], None], members: Members
+) -> "dict[str, LiveTable]":
     # Here: it takes a third of a second to import what compiles loops, which no process without a table needs.
     from headrace_parameters.live_table import LiveTable
 
-    return {table.name: LiveTable(store, table, partial(reserve, table.name)) for table in store.tables}
+    return {table.name: LiveTable(store, table, partial(reserve, table.name), members) for table in tables}

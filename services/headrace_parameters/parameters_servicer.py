@@ -17,6 +17,7 @@ from headrace.parameters.malloc import give_back_freed_memory
 from headrace.parameters.ranges import length, shared
 from headrace.parameters.v1 import parameters_pb2, parameters_pb2_grpc
 from headrace.parameters.wire import Piece, carried_bytes, carry, layout_from_proto, receive
+from headrace_optimizers.table_wire import tables_from_proto
 from headrace_parameters.bringing import Bring, first_of, streamed
 from headrace_parameters.core.config import Norms
 from headrace_parameters.core.need import Need
@@ -52,14 +53,14 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         store.config.fence(first.epoch)
         store.check_serves()
         self._meter.admit(store.config)
-        layout = layout_from_proto(first.tensors)
-        store.check_layout(layout)
+        layout, tables = layout_from_proto(first.tensors), tables_from_proto(first.tables)
+        store.check_model(layout, tables)
         if store.published is None:
             self._table.reserve(store, layout)
             values = passing_memory(length(store.held(layout)))
             received = receive(chain([first], request_iterator), [Piece(0, values)])
             self._meter.received(store.config, received)
-            store.initialize(layout, values)
+            store.initialize(layout, values, tables)
         give_back_freed_memory()  # as many messages at once do not come again where memory is shared
         return parameters_pb2.InitializeResponse(version=_version(store))
 

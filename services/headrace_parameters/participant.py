@@ -72,7 +72,7 @@ class Participant:
             raise FailedPrecondition(
                 f"{store.config.name} is durable, and its shards cannot change; save it and create it anew with other shards"
             )
-        if store.config.tables:
+        if store.tables:
             raise FailedPrecondition(
                 f"{store.config.name} has tables, whose rows do not move; keep its shards, or create it anew with others"
             )

@@ -12,7 +12,7 @@ from headrace.names import StoreName
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
 from headrace.parameters.packed import array_of, packed
-from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc
+from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc, shared_rows_pb2
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
@@ -22,6 +22,8 @@ from headrace_parameters.table import StoreTable
 
 if TYPE_CHECKING:  # it compiles loops, which no process without a table needs
     from headrace_parameters.live_table import LiveTable
+
+_SCANNED_BYTES = 32 << 20  # in one answer, well below what a message may hold
 
 
 class RowsServicer(rows_pb2_grpc.RowsServicer):
@@ -35,18 +37,18 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.PushRowsRequest, context: ServicerContext
     ) -> rows_pb2.PushRowsResponse:
         """Take a gradient."""
-        table = self.find(request.store, request.table, request.header.epoch)
-        return self.push(table, request.header, lambda: _copied(table, request))
+        store, table = self.find(request.store, request.table, request.header.epoch)
+        return self.push(store, table, request.header, lambda: _copied(table, request))
 
     def PullRows(
         self, request: rows_pb2.PullRowsRequest, context: ServicerContext
     ) -> rows_pb2.PullRowsResponse:
         """Send rows."""
-        table = self.find(request.store, request.table, request.epoch)
+        _, table = self.find(request.store, request.table, request.epoch)
         keys = _keys(request, "keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
-        step = request.step if request.HasField("step") else None
-        progress = self.pull(table, keys, step, request.min_version, context, lambda: values)
+        step, generation = step_of(request), generation_of(request)
+        progress = self.pull(table, keys, step, request.min_version, context, lambda: values, generation)
         response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
         return packed(response, values=values)
 
@@ -54,8 +56,8 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.PushPullRowsRequest, context: ServicerContext
     ) -> rows_pb2.PushPullRowsResponse:
         """Take a gradient, then send rows that hold it."""
-        table = self.find(request.store, request.table, request.header.epoch)
-        pushed = self.push(table, request.header, lambda: _copied(table, request))
+        store, table = self.find(request.store, request.table, request.header.epoch)
+        pushed = self.push(store, table, request.header, lambda: _copied(table, request))
         keys = _keys(request, "pull_keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
         step = request.header.step + 1
@@ -63,8 +65,19 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         progress = self.pull(table, keys, step, 0, context, lambda: values, generation)
         return packed(answered(table, pushed, progress, request.header), values=values)
 
-    def find(self, store: str, table: str, epoch: int) -> "LiveTable":
-        """Return a table, if a call of this epoch may use it now; 0: a reader outside the run.
+    def ScanRows(
+        self, request: rows_pb2.ScanRowsRequest, context: ServicerContext
+    ) -> rows_pb2.ScanRowsResponse:
+        """Send rows, whatever their keys."""
+        _, table = self.find(request.store, request.table, request.epoch)
+        most = max(1, _SCANNED_BYTES // (4 * table.config.dim + 8))
+        count = min(request.limit or most, most)
+        keys, values, cursor = table.scan(request.cursor, count)
+        self._meter.sent(table.store, 0, values.nbytes)
+        return packed(rows_pb2.ScanRowsResponse(next_cursor=cursor), keys=keys, values=values)
+
+    def find(self, store: str, table: str, epoch: int) -> "tuple[LiveStore, LiveTable]":
+        """Return a store and its table, if a call of this epoch may use it now; 0: a reader outside the run.
 
         Raises:
             QuotaExceeded: The project has used up its rate.
@@ -78,10 +91,11 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         if found is None:
             raise NotFound(_no_table(held, table))
         self._meter.admit(held.config)
-        return found
+        return held, found
 
     def push(
         self,
+        store: LiveStore,
         table: "LiveTable",
         header: parameters_pb2.PushHeader,
         gradient: Callable[[], tuple[Keys, Floats]],
@@ -102,7 +116,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
             keys, gradients = gradient()
             self._meter.received(table.store, keys.nbytes + gradients.nbytes)
             push = RowPush(header.worker, header.step, header.samples, keys, gradients, header.generation)
-            duplicate = not table.push(push)
+            duplicate = not store.push_rows(table, push)
         self._meter.pushed(table.store, duplicate=duplicate)
         return rows_pb2.PushRowsResponse(
             duplicate=duplicate, version=table.progress.version, next_step=table.next_step(header.worker)
@@ -125,6 +139,16 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self._meter.waited(time.monotonic() - began)
         self._meter.sent(table.store, progress.staleness(step), 4 * keys.size * table.config.dim)
         return progress
+
+
+def step_of(request: rows_pb2.PullRowsRequest | shared_rows_pb2.PullRowsSharedRequest) -> int | None:
+    """Return what is to be computed with the rows; None: nothing."""
+    return request.step if request.HasField("step") else None
+
+
+def generation_of(request: rows_pb2.PullRowsRequest | shared_rows_pb2.PullRowsSharedRequest) -> int | None:
+    """Return the generation of the caller's place; None: it is no member."""
+    return request.generation if request.HasField("generation") else None
 
 
 def answered(

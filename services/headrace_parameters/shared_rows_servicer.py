@@ -1,6 +1,5 @@
 """The SharedRows service on the wire: the Rows service, but for where keys, gradients and rows lie."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpc import ServicerContext
@@ -14,7 +13,7 @@ from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
 from headrace_parameters.row_segments import RowSegments
-from headrace_parameters.rows_servicer import RowsServicer, answered, gradient_rows
+from headrace_parameters.rows_servicer import RowsServicer, answered, generation_of, gradient_rows, step_of
 
 if TYPE_CHECKING:
     from headrace_parameters.live_table import LiveTable
@@ -24,35 +23,32 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
     """Hands what it finds in memory to a `RowsServicer`, so that the same rules hold.
 
     Args:
-        find: Returns the store of a name, or raises NotFound.
         segments: None: this process shares no memory, and refuses every call.
     """
 
-    def __init__(
-        self, rows: RowsServicer, find: Callable[[StoreName], LiveStore], segments: RowSegments | None
-    ) -> None:
+    def __init__(self, rows: RowsServicer, segments: RowSegments | None) -> None:
         self._rows = rows
-        self._find = find
         self._maybe_segments = segments
 
     def PushRowsShared(
         self, request: shared_rows_pb2.PushRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PushRowsSharedResponse:
         """Take a gradient."""
-        table = self._rows.find(request.store, request.table, request.header.epoch)
-        pushed = self._push(self._store(request.store), table, request)
+        store, table = self._rows.find(request.store, request.table, request.header.epoch)
+        pushed = self._push(store, table, request)
         return shared_rows_pb2.PushRowsSharedResponse(response=pushed)
 
     def PullRowsShared(
         self, request: shared_rows_pb2.PullRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PullRowsSharedResponse:
         """Say where rows lie."""
-        table = self._rows.find(request.store, request.table, request.epoch)
+        store, table = self._rows.find(request.store, request.table, request.epoch)
         table.store.fence(request.epoch)
-        store = self._store(request.store)
         keys = self._segments.keys(store, request.worker, request.keys)
-        step = request.step if request.HasField("step") else None
-        progress, where = self._pull(store, request.worker, table, keys, step, request.min_version, context)
+        step, generation = step_of(request), generation_of(request)
+        progress, where = self._pull(
+            store, request.worker, table, keys, step, request.min_version, context, generation
+        )
         response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
         return shared_rows_pb2.PullRowsSharedResponse(response=response, values=where)
 
@@ -60,8 +56,8 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self, request: shared_rows_pb2.PushPullRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PushPullRowsSharedResponse:
         """Take a gradient, then say where rows lie that hold it."""
-        table = self._rows.find(request.store, request.table, request.header.epoch)
-        store, worker = self._store(request.store), request.header.worker
+        store, table = self._rows.find(request.store, request.table, request.header.epoch)
+        worker = request.header.worker
         keys = self._segments.keys(store, worker, request.pull_keys)
         pushed = self._push(store, table, request)
         step = request.header.step + 1
@@ -89,7 +85,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
             keys = segments.keys(store, worker, request.keys)
             return keys, gradient_rows(table, keys, segments.values(store, worker, request.gradients))
 
-        return self._rows.push(table, request.header, gradient)
+        return self._rows.push(store, table, request.header, gradient)
 
     def _pull(
         self,
@@ -109,9 +105,6 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
                 table, keys, step, min_version, context, lambda: answer.memory().reshape(shape), generation
             )
             return progress, answer.located()
-
-    def _store(self, name: str) -> LiveStore:
-        return self._find(StoreName.parse(name, field="store"))
 
     @property
     def _segments(self) -> RowSegments:

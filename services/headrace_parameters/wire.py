@@ -8,12 +8,13 @@ from headrace.parameters.v1 import assignment_pb2, parameters_pb2, stores_pb2
 from headrace.parameters.wire import layout_to_proto, map_to_proto
 from headrace.scheduler.v1 import nodes_pb2
 from headrace_optimizers.loading import Load, refuse
+from headrace_optimizers.table_wire import tables_from_proto
 from headrace_optimizers.wire import optimizer_from_proto, optimizer_to_proto, schedule_from_proto
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.core.tenure import Assignment, Role
 from headrace_parameters.live import LiveStore
 from headrace_parameters.replicated_store import ReplicatedStore
-from headrace_parameters.table_wire import tables_from_proto, tables_to_proto
+from headrace_parameters.table_wire import tables_to_proto
 
 _CONSISTENCY = {
     stores_pb2.CONSISTENCY_BSP: Consistency.BSP,

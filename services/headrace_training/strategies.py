@@ -3,6 +3,7 @@
 from headrace.names import TaskName
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.route import Replicas
+from headrace.parameters.tables import ShardedTables
 from headrace.registry.client import RegistryClient
 from headrace.tasks.child import Context, Reporter
 from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
@@ -42,7 +43,19 @@ def synchronizer_for(
         replicas=_replicas(request, str(context["scheduler_address"])),
     )
     reporter.on_stop(store.close)
-    return ParameterServer(store, elastic=request.elastic)
+
+    def open_tables() -> ShardedTables:
+        tables = ShardedTables(
+            list(request.shards),
+            request.store,
+            epoch=request.epoch,
+            worker=request.rank,
+            timeout_s=timeout_s,
+        )
+        reporter.on_stop(tables.close)
+        return tables
+
+    return ParameterServer(store, elastic=request.elastic, open_tables=open_tables)
 
 
 def _replicas(request: StartTaskRequest, scheduler_address: str) -> Replicas:

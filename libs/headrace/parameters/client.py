@@ -29,6 +29,7 @@ from headrace.parameters.saving import save
 from headrace.parameters.shard import Lent, ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.stores import StoresClient
+from headrace.parameters.v1 import tables_pb2
 from headrace.parameters.vectors import checked, output
 from headrace.parameters.wanted import Wanted
 
@@ -107,12 +108,12 @@ class ShardedStore:
         """The store's tensors; FailedPrecondition if nobody has initialized it yet."""
         return self._known.current.placement.layout
 
-    def initialize(self, layout: FlatLayout, values: Floats) -> int:
+    def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[tables_pb2.Table] = ()) -> int:
         """Give the store its tensors and first values, unless it has some.
 
         Args:
-            layout: The whole model's.
-            values: Shape (N,).
+            layout, values: The whole model's; values have shape (N,).
+            tables: The model's, beside those the store was made with; a store that has values must have them already.
         Returns:
             The version the store has now: 0 if it was new. Above 0, pull before you go on.
         """
@@ -122,7 +123,7 @@ class ShardedStore:
         self._known.forget()  # a store that has values already may have another map
         try:
             versions = self._known.first(
-                lambda operation, index: clients[index].initialize(operation, layout, parts[index])
+                lambda operation, index: clients[index].initialize(operation, layout, parts[index], tables)
             )
         except (ShardMapChanged, NotFound):  # shards have joined or left since it was initialized
             versions = [store.version for store in self._known.current.stores if store.initialized]

@@ -1,5 +1,6 @@
 """The calls of one worker to the tables of one shard."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -129,6 +130,7 @@ class RowShardClient:
                 worker=self._worker,
                 min_version=min_version,
                 step=step,
+                generation=self._generation_for(step),
                 keys=asked.lent_keys,
             )
             try:
@@ -143,7 +145,12 @@ class RowShardClient:
                     return Received(answer.response.version, answer.response.staleness)
         message = packed(
             rows_pb2.PullRowsRequest(
-                store=self._store, table=table, epoch=self._epoch, min_version=min_version, step=step
+                store=self._store,
+                table=table,
+                epoch=self._epoch,
+                min_version=min_version,
+                step=step,
+                generation=self._generation_for(step),
             ),
             keys=asked.keys,
         )
@@ -193,6 +200,24 @@ class RowShardClient:
         response = operation.track(call_rows).result()
         asked.take(array_of(response, "values"))
         return _received(response)
+
+    def scan(self, operation: Operation, table: str) -> Iterator[tuple[Keys, Floats]]:
+        """Receive all rows that the shard holds, some at a time: keys, shape (n,), and rows, shape (n * dim,)."""
+        cursor = 0
+        while True:
+            request = rows_pb2.ScanRowsRequest(
+                store=self._store, table=table, epoch=self._epoch, cursor=cursor
+            )
+            call = self._rows.ScanRows.future(request, timeout=operation.remaining_s)
+            response = operation.track(call).result()
+            yield array_of(response, "keys"), array_of(response, "values")
+            cursor = response.next_cursor
+            if not cursor:
+                return
+
+    def _generation_for(self, step: int | None) -> int | None:
+        """Return the generation to tell when rows for `step` are asked for; a reader has none."""
+        return self.generation if self._epoch and step is not None else None
 
     def release(self, nonce: bytes) -> None:
         """Let go of all memory that is shared with the shard; `nonce` names the worker's segment, if there is one."""

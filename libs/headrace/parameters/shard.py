@@ -23,6 +23,7 @@ from headrace.parameters.v1 import (
 )
 from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, StoreRole
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
+from headrace.parameters.v1.tables_pb2 import Table
 from headrace.parameters.wanted import Wanted
 from headrace.parameters.wire import (
     Piece,
@@ -92,13 +93,13 @@ class ShardClient:
         """Go by this shard map, and do this to gradients; what was kept back under another map is dropped."""
         self.map_epoch, self._filter = map_epoch, ShardFilter(compression)
 
-    def initialize(self, operation: Operation, layout: FlatLayout, values: Sequence[Piece]) -> int:
-        """Give the shard its first values; return the version it has now."""
-        first = parameters_pb2.InitializeRequest(
-            store=self._store, epoch=self._epoch, tensors=layout_to_proto(layout)
-        )
-        requests = carry(first, values)
-        call = self._parameters.Initialize.future(requests, timeout=operation.remaining_s)
+    def initialize(
+        self, operation: Operation, layout: FlatLayout, values: Sequence[Piece], tables: Sequence[Table]
+    ) -> int:
+        """Give the shard its first values, and tables; return the version it has now."""
+        first = parameters_pb2.InitializeRequest(store=self._store, epoch=self._epoch, tables=tables)
+        first.tensors.extend(layout_to_proto(layout))
+        call = self._parameters.Initialize.future(carry(first, values), timeout=operation.remaining_s)
         return operation.track(call).result().version
 
     def push(

@@ -200,6 +200,21 @@ class ShardedTables:
             )
         return summed_up(received, values)
 
+    def scan_rows(self, table: str) -> tuple[Keys, Floats]:
+        """Receive all rows that somebody has pushed to: keys, shape (n,), ascending, and values, shape (n, dim).
+
+        While workers push, each row is as of some moment during the call, and those made or forgotten meanwhile may be in it or not.
+
+        Raises:
+            NotFound: There is no such table.
+        """
+        dim = self._dim(table)
+        parts = self._together.do(lambda operation, index: list(self._shards[index].scan(operation, table)))
+        keys = np.concatenate([keys for shard in parts for keys, _ in shard])
+        values = np.concatenate([rows for shard in parts for _, rows in shard]).reshape(keys.size, dim)
+        order = np.argsort(keys)
+        return keys[order], values[order]
+
     def _dim(self, table: str) -> int:
         dim = self.dims.get(table)
         if dim is None:

@@ -9,7 +9,7 @@ from headrace.parameters.filters.config import NONE, Compression
 from headrace_optimizers.bounds import check
 from headrace_optimizers.config import Lamb, Optimizer, Registered
 from headrace_optimizers.schedule import CONSTANT, Schedule
-from headrace_parameters.core.rows.config import TableConfig, check_tables
+from headrace_optimizers.table_config import TableConfig, check_tables
 from headrace_parameters.core.tenure import Assignment, Role
 
 
@@ -71,6 +71,7 @@ class StoreConfig:
         backup_workers: BSP: of how many workers a step does not wait for the gradients.
         compression: What is done to gradients and values that travel by streams.
         maximum_gradient_norm: BSP: the mean gradient of a step is scaled down to this norm over all shards; 0: it is not.
+        tables: Those it is made with; others may come with its first values.
         assignment: What this process is to a replicated store when it is made.
     """
 
@@ -100,7 +101,7 @@ class StoreConfig:
         check("shard_index", self.shard_index, f"0 to {self.shard_count - 1}", in_range)
         self._check_consistency()
         self._check_assignment()
-        self._check_tables()
+        self.check_tables(self.tables)
 
     def _check_assignment(self) -> None:
         if (self.assignment is not None) is not self.durability.replicated:
@@ -113,14 +114,13 @@ class StoreConfig:
                 "a replica begins with what its primary has; leave snapshots out", field="snapshots"
             )
 
-    def _check_tables(self) -> None:
-        check_tables(self.tables)
+    def check_tables(self, tables: tuple[TableConfig, ...]) -> None:
+        """Raise InvalidArgument if the store cannot have these tables."""
+        check_tables(tables)
         norm, memory = self.maximum_gradient_norm, self.durability is Durability.MEMORY
         # The norm would have to include the gradients of rows, and a log those pushes; neither does.
-        check(
-            "optimizer.maximum_gradient_norm", norm, "0 in a store with tables", not norm or not self.tables
-        )
-        if self.tables and not memory:
+        check("optimizer.maximum_gradient_norm", norm, "0 in a store with tables", not norm or not tables)
+        if tables and not memory:
             raise InvalidArgument(
                 f"durability is {self.durability.value}; a store with tables is in memory alone: use DURABILITY_MEMORY and checkpoints",
                 field="durability",

@@ -1,6 +1,7 @@
 """Who takes part in a run: workers come and go, and each change makes a new generation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from headrace.errors import AlreadyExists, InvalidArgument, MembersChanged, Unavailable
 
@@ -90,9 +91,22 @@ class Members:
         """Return how many gradients complete a step under BSP: one at least, however few workers there are."""
         return max(1, len(self.workers) - backup_workers)
 
+    def going_on(self, saved: "Members", version: int) -> "Members":
+        """Return these members as those of a store that goes on from `version`, which `saved` led to: their steps count on."""
+        if len(self.workers) == len(saved.workers):
+            since = saved.since_version, saved.since_step
+        else:
+            since = version, saved.steps_done(version)
+        return replace(self, since_version=since[0], since_step=since[1])
+
     def steps_done(self, version: int) -> int:
         """Return how many steps make `version`, where every push is a version and a step has one push of each worker."""
         return self.since_step + (version - self.since_version) // len(self.workers)
+
+    @classmethod
+    def read(cls, facts: dict[str, Any] | None) -> "Members | None":
+        """Read what `asdict` gave; None: nobody had written it."""
+        return cls(**{**facts, "workers": tuple(facts["workers"])}) if facts else None
 
 
 def first_members(count: int) -> Members:

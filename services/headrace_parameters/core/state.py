@@ -72,12 +72,7 @@ class ShardState:
         if self.members is None:
             return own
         newer = epoch == self.epoch and self.members.generation > own.generation
-        workers = self.members if newer else own
-        if len(workers.workers) == len(self.members.workers):
-            since = self.members.since_version, self.members.since_step
-        else:
-            since = self.version, self.members.steps_done(self.version)
-        return replace(workers, since_version=since[0], since_step=since[1])
+        return (self.members if newer else own).going_on(self.members, self.version)
 
     def among(self, generation: int, workers: tuple[int, ...]) -> "ShardState":
         """Return it after a change of the members, as `Shard.change_members` makes it."""
@@ -161,7 +156,7 @@ class ShardState:
                     for name, found in facts["tables"].items()
                 },
                 epoch=facts.get("epoch", 0),
-                members=_members(facts.get("members")),
+                members=Members.read(facts.get("members")),
             )
             length = state.map.length(state.shard_index)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -204,7 +199,3 @@ def _map_from_json(facts: dict[str, Any]) -> ShardMap:
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _members(facts: dict[str, Any] | None) -> Members | None:
-    return Members(**{**facts, "workers": tuple(facts["workers"])}) if facts else None

@@ -29,6 +29,7 @@ from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Optimizer
+from headrace_optimizers.embedding import EmbeddingTable
 from headrace_optimizers.fused import kind_of
 from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import CONSTANT, Schedule
@@ -115,13 +116,19 @@ class AllReduce:
         """Return memory of this process alone; what travels is another vector."""
         return np.zeros(size, np.float32)
 
-    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
+    def begin(
+        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+    ) -> Place | None:
         """Take rank 0's values, or the checkpoint's, on every rank.
 
         Raises:
-            InvalidArgument: The checkpoint is of another model, optimizer or step.
+            InvalidArgument: The model has tables, or the checkpoint is of another model, optimizer or step.
             ShapeMismatch: The ranks have different models.
         """
+        if tables:
+            raise InvalidArgument(
+                f"the model has a table, {tables[0].config.name!r}, and rows live in a parameter server alone; use --strategy parameter-server"
+            )
         self._layout, self._values = layout, torch.from_numpy(values)
         self._optimizer = optimizer_for(self._config, layout, [range(layout.size)])
         self._vector = torch.zeros(layout.size + 3)

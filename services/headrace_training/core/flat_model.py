@@ -1,5 +1,6 @@
 """A model whose parameters, and whose gradients, are each one flat vector in memory, as they travel to the shards."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace_optimizers.embedding import tables_of
+from headrace_optimizers.table_config import check_tables
 
 
 def _zeros(size: int) -> Floats:
@@ -26,13 +29,15 @@ class FlatModel:
         Args:
             gradient_memory: Returns zeros, shape (N,), for the gradient to be computed in.
         Raises:
-            InvalidArgument: A parameter is not float32, or none can be trained.
+            InvalidArgument: A parameter is not float32, or none can be trained; or two tables have one name.
         """
         trainable = {
             name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
         }
         _check(trainable)
         self.module = module
+        self.tables = tables_of(module)
+        check_tables(tuple(table.config for table in self.tables))
         self.layout = FlatLayout(tuple(TensorSpec(name, tuple(it.shape)) for name, it in trainable.items()))
         self.values: Floats = np.empty(self.layout.size, np.float32)
         self.gradient: Floats = gradient_memory(self.layout.size)
@@ -42,17 +47,29 @@ class FlatModel:
             parameter.data = torch.from_numpy(values[name])
             parameter.grad = torch.from_numpy(gradients[name])  # backward adds to it in place
 
-    def clear_gradient(self) -> None:
-        """Set the gradient to 0, where it lies."""
+    def begin(self, step: int) -> None:
+        """Compute `step` from now on, with a gradient that is 0, where it lies."""
         self.gradient.fill(0)
+        self.use_tables_for(step)
+
+    def use_tables_for(self, step: int) -> None:
+        """Use the rows of tables that `step` is to be computed with."""
+        for table in self.tables:
+            table.begin(step)
 
     def gradient_norm(self) -> float:
-        """Return the L2 norm of the gradient: finite only if all of it is; one pass, without memory."""
-        return float(torch.linalg.vector_norm(torch.from_numpy(self.gradient)))
+        """Return the L2 norm of the gradient, rows included: finite only if all of it is; one pass, without memory."""
+        rows = [torch.from_numpy(table.gradient()[1]) for table in self.tables]
+        return math.hypot(
+            *(float(torch.linalg.vector_norm(part)) for part in (torch.from_numpy(self.gradient), *rows))
+        )
 
     def non_finite_gradient(self) -> str:
-        """Name the first tensor whose gradient holds a NaN or an infinity; empty if all are finite: large ones may overflow the norm."""
+        """Name the first tensor or table whose gradient holds a NaN or an infinity; empty if all are finite: large ones may overflow the
+        norm.
+        """
         tensors = self.layout.views(self.gradient)
+        tensors |= {table.config.name: table.gradient()[1] for table in self.tables}
         return next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), "")
 
     def take(self, state: Mapping[str, torch.Tensor]) -> None:

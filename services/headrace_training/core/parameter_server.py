@@ -1,6 +1,6 @@
 """Agreement through a parameter store, whose shards hold the values and run the optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -9,6 +9,10 @@ import numpy as np
 from headrace.errors import NonFiniteValues
 from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.tables import ShardedTables
+from headrace.parameters.v1 import tables_pb2
+from headrace_optimizers.embedding import EmbeddingTable
+from headrace_optimizers.table_wire import table_to_proto
 
 
 class Pulled(Protocol):
@@ -33,8 +37,8 @@ class ParameterStore(Protocol):
     def gradient_memory(self, size: int) -> Floats:
         """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
 
-    def initialize(self, layout: FlatLayout, values: Floats) -> int:
-        """Give the store its first values, unless it has some."""
+    def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[tables_pb2.Table] = ()) -> int:
+        """Give the store its first values and tables, unless it has some."""
 
     def pull(self, *, out: Floats, exact: bool) -> object:
         """Write the newest values to `out`; exact: also if the store else sends them in fewer bits."""
@@ -60,11 +64,20 @@ class ParameterServer:
 
     Args:
         elastic: Ranks may join and leave while the run goes on.
+        open_tables: Connects to the store's tables; called if the model has some.
     """
 
-    def __init__(self, store: ParameterStore, *, elastic: bool = False) -> None:
-        self._store, self._elastic = store, elastic
+    def __init__(
+        self,
+        store: ParameterStore,
+        *,
+        elastic: bool = False,
+        open_tables: Callable[[], ShardedTables] | None = None,
+    ) -> None:
+        self._store, self._elastic, self._open_tables = store, elastic, open_tables
         self._values: Floats = np.empty(0, np.float32)
+        self._layers: Sequence[EmbeddingTable] = ()
+        self._tables: ShardedTables | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,16 +85,25 @@ class ParameterServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._tables:
+            self._tables.close()
         self._store.close()
 
     def gradient_memory(self, size: int) -> Floats:
         """Return what the store lends: shards of this machine read gradients where they were computed."""
         return self._store.gradient_memory(size)
 
-    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
-        """Take the store's values; the rank that comes first gives it its own."""
-        self._values = values
-        self._store.initialize(layout, values)
+    def begin(
+        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+    ) -> Place | None:
+        """Take the store's values; the rank that comes first gives it its own, and declares the tables."""
+        self._values, self._layers = values, tables
+        self._store.initialize(layout, values, [table_to_proto(table.config) for table in tables])
+        if tables:
+            assert self._open_tables, "whoever has a store can reach its tables"
+            self._tables = self._open_tables()
+            for table in tables:
+                table.use(self._tables)
         if self._elastic:
             return self.rejoin()
         self._store.pull(out=values, exact=True)
@@ -89,23 +111,38 @@ class ParameterServer:
 
     def rejoin(self) -> Place:
         """Wait until this rank is a member of the store."""
-        return self._store.take_place(self._values)
+        place = self._store.take_place(self._values)
+        if self._tables:
+            self._tables.follow(place)
+        return place
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
-        """Trade the gradient for new values."""
+        """Trade the gradient for new values; those of rows go first, so that no table is behind the values."""
         try:
+            self._push_rows(step, samples)
             return self._store.push_pull(step, gradient, samples, out=self._values).next_step
         except NonFiniteValues as error:
             raise NonFiniteValues(f"the update is not finite in step {step}: {error.message}") from error
+
+    def _push_rows(self, step: int, samples: int) -> None:
+        for layer in self._layers:
+            assert self._tables, "opened in `begin`"
+            self._tables.push_rows(layer.config.name, step, *layer.gradient(), samples)
 
     def checkpoint(self) -> Sequence[str]:
         """Save the store: all shards after the same pushes, whatever other ranks do meanwhile."""
         return self._store.snapshot().artifacts
 
     def finish_run(self) -> None:
-        """Let the store refuse what the other ranks do or wait for."""
+        """Let the store refuse what the other ranks do or wait for, once all rows are here."""
+        self._keep_rows()
         self._store.finish_run()
 
     def final(self) -> None:
-        """Pull what other ranks may have pushed last."""
+        """Pull what other ranks may have pushed last, all rows included."""
         self._store.pull(out=self._values, exact=True)
+        self._keep_rows()
+
+    def _keep_rows(self) -> None:
+        for layer in self._layers:
+            layer.keep()

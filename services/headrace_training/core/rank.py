@@ -92,8 +92,9 @@ class Rank:
         model, run = self.model, self._run
         model.module.train()
         with suppress(RunFinished):
-            self._take(self._synchronizer.begin(model.layout, model.values) or self._place)
+            self._take(self._synchronizer.begin(model.layout, model.values, model.tables) or self._place)
             began = self.step = max(self.step, self._place.step)
+            model.use_tables_for(began)
             while self.step < run.steps:
                 self._observer.raise_if_stopped()
                 self._measure_for_who_led()
@@ -140,7 +141,7 @@ class Rank:
         """Do one step and return the next."""
         run, place, began = self._run, self._place, self._clock()
         mine = self._feed(step, place.index, place.count)
-        self.model.clear_gradient()
+        self.model.begin(step)
         if len(mine):
             torch.manual_seed(noise_seed(run.seed, place.index, step))
             with self._flops.counting(len(mine)):
@@ -151,6 +152,7 @@ class Rank:
         self._check_gradient(step)
         self._own_time.add(self._clock() - began)
         following = self._synchronizer.step(step, self.model.gradient, len(mine))
+        self.model.use_tables_for(following)
         self._throughput.add(len(mine))
         return following
 

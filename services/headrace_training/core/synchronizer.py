@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
+from headrace_optimizers.embedding import EmbeddingTable
 
 
 class Synchronizer(Protocol):
@@ -25,11 +26,14 @@ class Synchronizer(Protocol):
     def gradient_memory(self, size: int) -> Floats:
         """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
 
-    def begin(self, layout: FlatLayout, values: Floats) -> Place | None:
+    def begin(
+        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+    ) -> Place | None:
         """Agree on the values to begin with.
 
         Args:
             values: The model's own memory, shape (N,): what the ranks agree on is written to it, now and in each step.
+            tables: The model's. Their gradients are applied with the other ones of a step.
         Returns:
             The rank's place among those that take part, and the step they are in; None: as the run says.
         """

@@ -7,7 +7,7 @@ import numpy as np
 from headrace.parameters.layout import Floats
 from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import stores_pb2, tables_pb2
-from headrace_parameters.core.rows.initializer import Uniform, first_rows
+from headrace_optimizers.row_initializer import Uniform, first_rows
 from tests.services.parameters.parameter_server import create_request
 
 Tables = Callable[..., ShardedTables]

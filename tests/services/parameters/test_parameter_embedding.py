@@ -8,7 +8,9 @@ import torch
 from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import stores_pb2, tables_pb2
 from headrace_optimizers.embedding import EmbeddingTable
-from headrace_parameters.core.rows.initializer import Normal, first_rows
+from headrace_optimizers.row_config import RowAdagrad, RowSgd
+from headrace_optimizers.row_initializer import Normal, first_rows
+from headrace_optimizers.table_wire import table_to_proto
 from tests.services.parameters.parameter_server import NAME, ParameterServer
 from tests.services.parameters.parameter_tables import Tables, store_with_tables
 
@@ -16,13 +18,13 @@ PEOPLE, THINGS, DIM, RATE, STEPS = 30, 20, 4, 0.5, 60
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+def layer(name: str) -> EmbeddingTable:
+    optimizer = RowAdagrad(learning_rate=RATE, epsilon=1e-6)
+    return EmbeddingTable(name, DIM, optimizer=optimizer, initializer=Normal(0, 0.5, seed=1))
+
+
 def table(name: str) -> tables_pb2.Table:
-    return tables_pb2.Table(
-        name=name,
-        dim=DIM,
-        initializer=tables_pb2.RowInitializer(normal=tables_pb2.NormalRows(deviation=0.5, seed=1)),
-        optimizer=tables_pb2.RowOptimizer(adagrad=tables_pb2.RowAdagrad(learning_rate=RATE, epsilon=1e-6)),
-    )
+    return table_to_proto(layer(name).config)
 
 
 def batches() -> list[Batch]:
@@ -43,7 +45,7 @@ def loss_of(people: torch.Tensor, things: torch.Tensor, ratings: torch.Tensor) -
 
 def work(tables: ShardedTables, part: slice) -> list[float]:
     """Train with a part of each batch; return the losses."""
-    people, things = EmbeddingTable(tables, "people"), EmbeddingTable(tables, "things")
+    people, things = (layer(name).use(tables) for name in ("people", "things"))
     losses = []
     for chosen, others, ratings in batches():
         loss = loss_of(people(chosen[part]), things(others[part]), ratings[part])
@@ -92,7 +94,7 @@ def test_micro_batches_make_one_step_and_a_key_in_several_of_them_gets_the_sum(
     server: ParameterServer, open_tables: Tables
 ) -> None:
     server.stores.create(store_with_tables(consistency=stores_pb2.CONSISTENCY_BSP))
-    layer = EmbeddingTable(open_tables(server), "items")
+    layer = EmbeddingTable("items", 2, optimizer=RowSgd(1)).use(open_tables(server))
 
     rows = layer(torch.tensor([[3, 4], [3, 3]]))
     assert rows.shape == (2, 2, 2)
@@ -104,7 +106,7 @@ def test_micro_batches_make_one_step_and_a_key_in_several_of_them_gets_the_sum(
 
 def test_rows_that_are_only_looked_at_are_not_pushed(server: ParameterServer, open_tables: Tables) -> None:
     server.stores.create(store_with_tables())
-    layer = EmbeddingTable(open_tables(server), "items")
+    layer = EmbeddingTable("items", 2, optimizer=RowSgd(1)).use(open_tables(server))
 
     with torch.no_grad():
         assert layer(torch.tensor([3])).tolist() == [[0, 0]]

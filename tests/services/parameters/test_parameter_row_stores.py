@@ -10,10 +10,10 @@ from headrace.errors import (
     NotFound,
 )
 from headrace.parameters.tables import ShardedTables
-from headrace.parameters.v1 import tables_pb2
+from headrace.parameters.v1 import stores_pb2, tables_pb2
 from tests.services.parameters.conftest import Connect
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, flat
-from tests.services.parameters.parameter_tables import USERS, Tables, ones, store_with_tables
+from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.parameter_tables import ITEMS, USERS, Tables, ones, store_with_tables
 
 
 def test_a_declaration_comes_back_as_it_was_made(server: ParameterServer) -> None:
@@ -76,16 +76,72 @@ def test_a_snapshot_has_the_tables_and_a_store_goes_on_from_it(
     assert np.array_equal(resumed.pull_rows("users", [70]).values[0], expected[3])
 
 
-def test_a_snapshot_is_not_restored_to_a_store_that_lacks_its_table(
-    server: ParameterServer, connect: Connect
+def test_a_snapshot_brings_the_tables_that_a_store_was_made_without(
+    server: ParameterServer, connect: Connect, open_tables: Tables
 ) -> None:
     server.stores.create(store_with_tables())
-    store = connect(server)
+    store, tables = connect(server), open_tables(server)
     store.initialize(LAYOUT, flat(0))
+    tables.push_rows("items", 0, [7], ones(1, 2), samples=1)
+    store.push(0, flat(1), samples=1)
     artifact = store.snapshot().artifacts[0]
 
+    server.stores.create(store_with_tables(USERS, epoch=2, snapshots=[artifact]))
+
+    assert open_tables(server, epoch=2).pull_rows("items", [7]).values.tolist() == [[-1, -1]]
+    other = tables_pb2.Table(name="items", dim=5, optimizer=USERS.optimizer)
     with pytest.raises(InvalidArgument, match="'items'"):
-        server.stores.create(store_with_tables(USERS, epoch=2, snapshots=[artifact]))
+        server.stores.create(store_with_tables(other, epoch=3, snapshots=[artifact]))
+
+
+def test_who_brings_the_first_values_declares_tables_and_whoever_comes_later_has_the_same(
+    servers: list[ParameterServer], connect: Connect, open_tables: Tables
+) -> None:
+    for index, server in enumerate(servers):
+        server.stores.create(create_request(shard_index=index, shard_count=2))
+    store = connect(*servers)
+    declared = [USERS, ITEMS]
+
+    store.initialize(LAYOUT, flat(0), declared)
+    store.initialize(LAYOUT, flat(0), declared)
+
+    tables = open_tables(*servers)
+    tables.push_rows("users", 0, range(50), ones(50), samples=1)
+    keys, values = tables.scan_rows("users")
+    assert keys.tolist() == list(range(50))
+    assert np.array_equal(values, tables.pull_rows("users", range(50)).values)
+    assert tables.scan_rows("items")[0].size == 0
+    with pytest.raises(InvalidArgument, match="'more'"):
+        store.initialize(LAYOUT, flat(0), [tables_pb2.Table(name="more", dim=1, optimizer=ITEMS.optimizer)])
+    with pytest.raises(InvalidArgument, match="declared otherwise"):
+        store.initialize(LAYOUT, flat(0), [tables_pb2.Table(name="users", dim=1, optimizer=ITEMS.optimizer)])
+
+
+def test_a_table_is_saved_at_the_moment_of_the_dense_values_also_when_its_pushes_came_first(
+    servers: list[ParameterServer], connect: Connect, open_tables: Tables
+) -> None:
+    """A worker has pushed rows, and is about to push the dense gradient of the step: the snapshot has both."""
+    for index, server in enumerate(servers):
+        consistency = stores_pb2.CONSISTENCY_ASYNC
+        server.stores.create(
+            store_with_tables(shard_index=index, shard_count=2, worker_count=1, consistency=consistency)
+        )
+    store, tables, other = connect(*servers), open_tables(*servers), connect(*servers)
+    store.initialize(LAYOUT, flat(0))
+    for table, dim in (("users", 3), ("items", 2)):
+        tables.push_rows(table, 0, [5], ones(1, dim), samples=1)
+    with ThreadPoolExecutor() as threads:
+        saving = threads.submit(other.snapshot)
+        store.push(0, flat(1), samples=1)
+        snapshot = saving.result()
+
+    for index, server in enumerate(servers):
+        server.stores.create(
+            create_request(epoch=2, shard_index=index, shard_count=2, snapshots=list(snapshot.artifacts))
+        )
+    versions = {table.version for server in servers for table in server.stores.get(NAME).tables}
+    assert snapshot.consistent
+    assert (versions, {server.stores.get(NAME).version for server in servers}) == ({1}, {1})
 
 
 def test_memory_shared_for_rows_is_let_go_when_the_client_closes(server: ParameterServer) -> None:

@@ -9,6 +9,9 @@ import numpy.typing as npt
 import torch
 
 from headrace.program import Examples, Goal, Split
+from headrace_optimizers.embedding import EmbeddingTable
+from headrace_optimizers.row_config import RowAdagrad, RowSgd
+from headrace_optimizers.row_initializer import Normal
 
 Array = npt.NDArray[Any]
 
@@ -83,3 +86,34 @@ class Exploding(Small):
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return super().loss(outputs, targets) * float("nan")
+
+
+class Keyed(Small):
+    """Tell which of two groups of keys an example has more of; the rows of the keys are in tables."""
+
+    def model(self) -> torch.nn.Module:
+        return Bag()
+
+    def data(self, split: Split) -> Examples:
+        generator = np.random.default_rng({"train": 4, "validation": 5, "test": 6}[split])
+        keys = generator.integers(-60, 60, (80, 5))
+        return Examples({"keys": keys}, ((keys > 0).sum(1) > 2).astype(np.int64))
+
+
+class Bag(torch.nn.Module):
+    """The mean of some rows, and a row that all share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        optimizer, initializer = RowAdagrad(0.1, epsilon=1e-3), Normal(0, 0.5, seed=2)
+        self.words = EmbeddingTable("words", 3, optimizer=optimizer, initializer=initializer, max_rows=90)
+        self.shared = EmbeddingTable("shared", 2, optimizer=RowSgd(0.05))
+        self.output = torch.nn.Linear(3, 2)
+
+    def forward(self, keys: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.output(self.words(keys).mean(1)) + self.shared(keys[:, 0] * 0)
+        return outputs
+
+
+class SlowKeyed(Keyed, Slow):
+    """Is both."""

@@ -11,6 +11,9 @@ from torch import nn
 
 from headrace.program import Examples, Goal, Program, Split
 from headrace.testing.data import examples_of
+from headrace_optimizers.embedding import EmbeddingTable
+from headrace_optimizers.row_config import RowSgd
+from headrace_optimizers.row_initializer import Normal
 
 Array = np.ndarray[Any, Any]
 SEEDS: Mapping[Split, int] = {"train": 1, "validation": 2, "test": 3}
@@ -122,6 +125,18 @@ class TransformerBlock(nn.Module):
         x_btc = x_btc + mixed_bhtc.squeeze(1)
         values: torch.Tensor = self.output(x_btc + self.mix(x_btc))
         return values
+
+
+class Bags(Classifier):
+    """Of which class are most of four keys, whatever these are?"""
+
+    def model(self) -> nn.Module:
+        table = EmbeddingTable("words", 5, optimizer=RowSgd(0.1), initializer=Normal(0, 0.5, seed=1))
+        return nn.Sequential(table, nn.Flatten(), nn.Linear(20, CLASSES))
+
+    def data(self, split: Split) -> Examples:
+        keys = np.random.default_rng(SEEDS[split]).integers(-(1 << 62), 1 << 62, (200, 4))
+        return Examples({"input": keys}, keys[:, 0] % CLASSES)
 
 
 class Raising(Bars):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidArgument
 from headrace.parameters.keys import Keys
-from headrace_parameters.core.rows.initializer import Constant, Initializer, Normal, Uniform, first_rows
+from headrace_optimizers.row_initializer import Constant, Initializer, Normal, Uniform, first_rows
 
 KEYS: Keys = np.arange(20_000, dtype=np.uint64) * np.uint64(977)
 EACH = pytest.mark.parametrize(

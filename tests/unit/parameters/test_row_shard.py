@@ -1,5 +1,6 @@
 """When pushes to a table take effect."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from headrace.errors import InvalidArgument, NonFiniteValues, OutOfRange, QuotaExceeded, ShapeMismatch
 from headrace.names import StoreName
 from headrace_optimizers.config import Sgd
-from headrace_optimizers.row_config import RowAdagrad, RowSgd, RowWiseAdagrad
+from headrace_optimizers.row_config import RowAdagrad, RowAdam, RowOptimizer, RowSgd, RowWiseAdagrad
+from headrace_optimizers.row_initializer import Constant, Initializer, Normal, Uniform
 from headrace_optimizers.schedule import Decay, Schedule
+from headrace_optimizers.table_config import TableConfig, check_tables
 from headrace_parameters.core.config import Consistency, StoreConfig
+from headrace_parameters.core.members import first_members
 from headrace_parameters.core.need import Need
-from headrace_parameters.core.rows.config import TableConfig, check_tables
-from headrace_parameters.core.rows.initializer import Constant, Uniform
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
@@ -218,7 +220,7 @@ def test_a_restored_table_goes_on_as_the_saved_one_does() -> None:
     tensors, facts = saved.state().encode()
 
     restored = shard(store())
-    restored.restore(TableState.decode(tensors, facts))
+    restored.restore(TableState.decode(tensors, facts), first_members(2))
 
     for table in (saved, restored):
         assert not table.push(push(0, 2, [1]))
@@ -229,11 +231,44 @@ def test_a_restored_table_goes_on_as_the_saved_one_does() -> None:
     assert restored.turns.progress == saved.turns.progress
 
 
+def test_members_that_compute_a_step_again_have_the_rows_it_began_with() -> None:
+    table = shard(store(workers=1))
+    table.push(push(0, 0, [1]))
+    before = rows(table, 1, 2)
+    table.push(push(0, 1, [1, 2]))
+
+    again = np.empty_like(before)
+    table.table.pull(np.array([1, 2], np.uint64), again, table.former_for(1))
+
+    assert np.array_equal(again, before)
+    assert table.former_for(2) is None
+
+
+@pytest.mark.parametrize("optimizer", [RowSgd(0.1), RowWiseAdagrad(0.1), RowAdagrad(0.1, 0.5), RowAdam(0.1)])
+@pytest.mark.parametrize("initializer", [Constant(1.0), Uniform(-1, 1, seed=2), Normal(0, 1, seed=3)])
+def test_a_state_tells_what_the_table_was_declared_as(
+    optimizer: RowOptimizer, initializer: Initializer
+) -> None:
+    declared = TableConfig(
+        "a",
+        2,
+        initializer,
+        optimizer,
+        Schedule(Decay.COSINE, 3, 9, 0.5),
+        max_rows=7,
+        max_idle_steps=8,
+        max_bytes=1 << 20,
+    )
+    tensors, facts = shard(store(), declared).state().encode()
+
+    assert TableState.decode(tensors, json.loads(json.dumps(facts))).declaration == declared
+
+
 def test_a_state_of_another_optimizer_is_refused() -> None:
     state = shard(store()).state()
 
     with pytest.raises(InvalidArgument, match="RowSgd"):
-        shard(store(), replace(TABLE, optimizer=RowSgd(1))).restore(state)
+        shard(store(), replace(TABLE, optimizer=RowSgd(1))).restore(state, first_members(2))
 
 
 @pytest.mark.parametrize("broken", ["keys", "values", "state", "touched"])

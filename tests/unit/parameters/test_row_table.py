@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headrace.errors import InvalidArgument, QuotaExceeded
 from headrace.parameters.keys import Keys
 from headrace_optimizers.row_config import RowOptimizer, RowSgd, RowWiseAdagrad
-from headrace_parameters.core.rows.config import TableConfig
-from headrace_parameters.core.rows.initializer import Constant, Uniform, first_rows
+from headrace_optimizers.row_initializer import Constant, Uniform, first_rows
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.rows.memory import needed_bytes
 from headrace_parameters.core.rows.table import RowTable
 
@@ -237,3 +237,20 @@ def test_a_table_grows_to_many_rows_and_keeps_them_all() -> None:
 def test_a_table_that_cannot_be_is_refused(change: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidArgument, match=field):
         replace(CONFIG, **change)  # type: ignore[arg-type]  # what a caller may send
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_rows": 12}, {"max_idle_steps": 3}])
+@given(steps=st.lists(st.lists(st.integers(0, 15), max_size=6), min_size=1, max_size=12))
+def test_the_former_rows_are_those_before_the_last_update(
+    limits: dict[str, int], steps: list[list[int]]
+) -> None:
+    table, before = RowTable(replace(CONFIG, **limits), remembers=True), np.zeros((16, DIM), np.float32)  # type: ignore[arg-type]  # numbers
+    keys = np.arange(16, dtype=np.uint64)
+    for step, touched in enumerate(steps):
+        table.pull(keys, before)
+        push_ones(table, np.array(touched, np.uint64), step)
+
+    former = np.empty_like(before)
+    table.pull(keys, former, table.former)
+
+    assert np.array_equal(former, before)

@@ -42,7 +42,7 @@ class LockstepStore:
     def gradient_memory(self, size: int) -> Floats:
         return np.zeros(size, np.float32)
 
-    def initialize(self, layout: FlatLayout, values: Floats) -> int:
+    def initialize(self, layout: FlatLayout, values: Floats, tables: object = ()) -> int:
         with self._changed:
             if self.layout is None:
                 self.layout = layout

@@ -26,10 +26,11 @@ from headrace.parameters.v1 import compression_pb2 as headrace_dot_parameters_do
 from headrace.parameters.v1 import members_pb2 as headrace_dot_parameters_dot_v1_dot_members__pb2
 from headrace.parameters.v1 import shard_map_pb2 as headrace_dot_parameters_dot_v1_dot_shard__map__pb2
 from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_dot_stores__pb2
+from headrace.parameters.v1 import tables_pb2 as headrace_dot_parameters_dot_v1_dot_tables__pb2
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/parameters.proto\x12\x16headrace.parameters.v1\x1a(headrace/parameters/v1/compression.proto\x1a$headrace/parameters/v1/members.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"j\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x32\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32 .headrace.parameters.v1.Encoding\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\"\x94\x01\n\x11InitializeRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x33\n\x07tensors\x18\x03 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12,\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"%\n\x12InitializeResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xa5\x01\n\nPushHeader\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x01\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x32\n\x08\x63overage\x18\x08 \x01(\x0b\x32 .headrace.parameters.v1.Coverage\"`\n\x08\x43overage\x12\x0f\n\x07tensors\x18\x01 \x03(\t\x12\x32\n\x06ranges\x18\x02 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07nothing\x18\x03 \x01(\x08\"~\n\x0bPushRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"@\n\x0cPushResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\"\xfa\x02\n\x0bPullRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12\x11\n\x04step\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmap_epoch\x18\x12 \x01(\x04\x12\x32\n\x08\x65ncoding\x18\x15 \x01(\x0e\x32 .headrace.parameters.v1.Encoding\x12\x32\n\x06member\x18\x13 \x01(\x0b\x32\".headrace.parameters.v1.MemberView\x12\x32\n\x06ranges\x18\x10 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x32\n\x05known\x18\x11 \x01(\x0b\x32#.headrace.parameters.v1.KnownValues\x12\x18\n\x0bpushed_step\x18\x14 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_stepB\x0e\n\x0c_pushed_step\"3\n\x0bKnownValues\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\"\x99\x01\n\x0cPullResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\x12\x11\n\tstaleness\x18\x03 \x01(\x04\x12\x14\n\x0cnot_modified\x18\x06 \x01(\x08\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x0c\n\x04term\x18\n \x01(\x04\"\x82\x01\n\x0fPushPullRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xad\x01\n\x10PushPullResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\x12\x11\n\tstaleness\x18\x04 \x01(\x04\x12\x11\n\tnext_step\x18\x05 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x0c\n\x04term\x18\n \x01(\x04\"\xa9\x01\n\x12GetStepNormRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12\x17\n\ngeneration\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12,\n\x05norms\x18\x08 \x01(\x0e\x32\x1d.headrace.parameters.v1.NormsB\r\n\x0b_generation\"S\n\x13GetStepNormResponse\x12\x14\n\x0csquared_norm\x18\x01 \x01(\x01\x12\x10\n\x08\x66inished\x18\x02 \x01(\x08\x12\x14\n\x0ctensor_norms\x18\x08 \x03(\x01\"\xac\x01\n\x11\x46inishStepRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x14\n\x0csquared_norm\x18\x04 \x01(\x01\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12,\n\x05norms\x18\x08 \x01(\x0e\x32\x1d.headrace.parameters.v1.Norms\x12\x14\n\x0ctensor_norms\x18\t \x03(\x01\"%\n\x12\x46inishStepResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04*E\n\x05Norms\x12\x15\n\x11NORMS_UNSPECIFIED\x10\x00\x12\x12\n\x0eNORMS_GRADIENT\x10\x01\x12\x11\n\rNORMS_TENSORS\x10\x02\x32\xb9\x05\n\nParameters\x12w\n\nInitialize\x12).headrace.parameters.v1.InitializeRequest\x1a*.headrace.parameters.v1.InitializeResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x12\x65\n\x04Push\x12#.headrace.parameters.v1.PushRequest\x1a$.headrace.parameters.v1.PushResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x12\x65\n\x04Pull\x12#.headrace.parameters.v1.PullRequest\x1a$.headrace.parameters.v1.PullResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store0\x01\x12s\n\x08PushPull\x12\'.headrace.parameters.v1.PushPullRequest\x1a(.headrace.parameters.v1.PushPullResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12x\n\x0bGetStepNorm\x12*.headrace.parameters.v1.GetStepNormRequest\x1a+.headrace.parameters.v1.GetStepNormResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12u\n\nFinishStep\x12).headrace.parameters.v1.FinishStepRequest\x1a*.headrace.parameters.v1.FinishStepResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/parameters.proto\x12\x16headrace.parameters.v1\x1a(headrace/parameters/v1/compression.proto\x1a$headrace/parameters/v1/members.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a#headrace/parameters/v1/tables.proto\x1a\x1eheadrace/types/v1/access.proto\"j\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x32\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32 .headrace.parameters.v1.Encoding\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\"\xc3\x01\n\x11InitializeRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x33\n\x07tensors\x18\x03 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\x12,\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\x12-\n\x06tables\x18\x32 \x03(\x0b\x32\x1d.headrace.parameters.v1.Table\"%\n\x12InitializeResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xa5\x01\n\nPushHeader\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x01\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x32\n\x08\x63overage\x18\x08 \x01(\x0b\x32 .headrace.parameters.v1.Coverage\"`\n\x08\x43overage\x12\x0f\n\x07tensors\x18\x01 \x03(\t\x12\x32\n\x06ranges\x18\x02 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07nothing\x18\x03 \x01(\x08\"~\n\x0bPushRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"@\n\x0cPushResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\"\xfa\x02\n\x0bPullRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12\x11\n\x04step\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmap_epoch\x18\x12 \x01(\x04\x12\x32\n\x08\x65ncoding\x18\x15 \x01(\x0e\x32 .headrace.parameters.v1.Encoding\x12\x32\n\x06member\x18\x13 \x01(\x0b\x32\".headrace.parameters.v1.MemberView\x12\x32\n\x06ranges\x18\x10 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x32\n\x05known\x18\x11 \x01(\x0b\x32#.headrace.parameters.v1.KnownValues\x12\x18\n\x0bpushed_step\x18\x14 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_stepB\x0e\n\x0c_pushed_step\"3\n\x0bKnownValues\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\"\x99\x01\n\x0cPullResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\x12\x11\n\tstaleness\x18\x03 \x01(\x04\x12\x14\n\x0cnot_modified\x18\x06 \x01(\x08\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x0c\n\x04term\x18\n \x01(\x04\"\x82\x01\n\x0fPushPullRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\x32\n\x06header\x18\x02 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xad\x01\n\x10PushPullResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\x12\x11\n\tstaleness\x18\x04 \x01(\x04\x12\x11\n\tnext_step\x18\x05 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x0c\n\x04term\x18\n \x01(\x04\"\xa9\x01\n\x12GetStepNormRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12\x17\n\ngeneration\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12,\n\x05norms\x18\x08 \x01(\x0e\x32\x1d.headrace.parameters.v1.NormsB\r\n\x0b_generation\"S\n\x13GetStepNormResponse\x12\x14\n\x0csquared_norm\x18\x01 \x01(\x01\x12\x10\n\x08\x66inished\x18\x02 \x01(\x08\x12\x14\n\x0ctensor_norms\x18\x08 \x03(\x01\"\xac\x01\n\x11\x46inishStepRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x14\n\x0csquared_norm\x18\x04 \x01(\x01\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12,\n\x05norms\x18\x08 \x01(\x0e\x32\x1d.headrace.parameters.v1.Norms\x12\x14\n\x0ctensor_norms\x18\t \x03(\x01\"%\n\x12\x46inishStepResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04*E\n\x05Norms\x12\x15\n\x11NORMS_UNSPECIFIED\x10\x00\x12\x12\n\x0eNORMS_GRADIENT\x10\x01\x12\x11\n\rNORMS_TENSORS\x10\x02\x32\xb9\x05\n\nParameters\x12w\n\nInitialize\x12).headrace.parameters.v1.InitializeRequest\x1a*.headrace.parameters.v1.InitializeResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x12\x65\n\x04Push\x12#.headrace.parameters.v1.PushRequest\x1a$.headrace.parameters.v1.PushResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x12\x65\n\x04Pull\x12#.headrace.parameters.v1.PullRequest\x1a$.headrace.parameters.v1.PullResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store0\x01\x12s\n\x08PushPull\x12\'.headrace.parameters.v1.PushPullRequest\x1a(.headrace.parameters.v1.PushPullResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12x\n\x0bGetStepNorm\x12*.headrace.parameters.v1.GetStepNormRequest\x1a+.headrace.parameters.v1.GetStepNormResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12u\n\nFinishStep\x12).headrace.parameters.v1.FinishStepRequest\x1a*.headrace.parameters.v1.FinishStepResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,40 +49,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARAMETERS'].methods_by_name['GetStepNorm']._serialized_options = b'\220\002\001\262\322\030\t\010\001\022\005store'
   _globals['_PARAMETERS'].methods_by_name['FinishStep']._loaded_options = None
   _globals['_PARAMETERS'].methods_by_name['FinishStep']._serialized_options = b'\220\002\002\262\322\030\t\010\002\022\005store'
-  _globals['_NORMS']._serialized_start=2384
-  _globals['_NORMS']._serialized_end=2453
-  _globals['_CHUNK']._serialized_start=256
-  _globals['_CHUNK']._serialized_end=362
-  _globals['_INITIALIZEREQUEST']._serialized_start=365
-  _globals['_INITIALIZEREQUEST']._serialized_end=513
-  _globals['_INITIALIZERESPONSE']._serialized_start=515
-  _globals['_INITIALIZERESPONSE']._serialized_end=552
-  _globals['_PUSHHEADER']._serialized_start=555
-  _globals['_PUSHHEADER']._serialized_end=720
-  _globals['_COVERAGE']._serialized_start=722
-  _globals['_COVERAGE']._serialized_end=818
-  _globals['_PUSHREQUEST']._serialized_start=820
-  _globals['_PUSHREQUEST']._serialized_end=946
-  _globals['_PUSHRESPONSE']._serialized_start=948
-  _globals['_PUSHRESPONSE']._serialized_end=1012
-  _globals['_PULLREQUEST']._serialized_start=1015
-  _globals['_PULLREQUEST']._serialized_end=1393
-  _globals['_KNOWNVALUES']._serialized_start=1395
-  _globals['_KNOWNVALUES']._serialized_end=1446
-  _globals['_PULLRESPONSE']._serialized_start=1449
-  _globals['_PULLRESPONSE']._serialized_end=1602
-  _globals['_PUSHPULLREQUEST']._serialized_start=1605
-  _globals['_PUSHPULLREQUEST']._serialized_end=1735
-  _globals['_PUSHPULLRESPONSE']._serialized_start=1738
-  _globals['_PUSHPULLRESPONSE']._serialized_end=1911
-  _globals['_GETSTEPNORMREQUEST']._serialized_start=1914
-  _globals['_GETSTEPNORMREQUEST']._serialized_end=2083
-  _globals['_GETSTEPNORMRESPONSE']._serialized_start=2085
-  _globals['_GETSTEPNORMRESPONSE']._serialized_end=2168
-  _globals['_FINISHSTEPREQUEST']._serialized_start=2171
-  _globals['_FINISHSTEPREQUEST']._serialized_end=2343
-  _globals['_FINISHSTEPRESPONSE']._serialized_start=2345
-  _globals['_FINISHSTEPRESPONSE']._serialized_end=2382
-  _globals['_PARAMETERS']._serialized_start=2456
-  _globals['_PARAMETERS']._serialized_end=3153
+  _globals['_NORMS']._serialized_start=2468
+  _globals['_NORMS']._serialized_end=2537
+  _globals['_CHUNK']._serialized_start=293
+  _globals['_CHUNK']._serialized_end=399
+  _globals['_INITIALIZEREQUEST']._serialized_start=402
+  _globals['_INITIALIZEREQUEST']._serialized_end=597
+  _globals['_INITIALIZERESPONSE']._serialized_start=599
+  _globals['_INITIALIZERESPONSE']._serialized_end=636
+  _globals['_PUSHHEADER']._serialized_start=639
+  _globals['_PUSHHEADER']._serialized_end=804
+  _globals['_COVERAGE']._serialized_start=806
+  _globals['_COVERAGE']._serialized_end=902
+  _globals['_PUSHREQUEST']._serialized_start=904
+  _globals['_PUSHREQUEST']._serialized_end=1030
+  _globals['_PUSHRESPONSE']._serialized_start=1032
+  _globals['_PUSHRESPONSE']._serialized_end=1096
+  _globals['_PULLREQUEST']._serialized_start=1099
+  _globals['_PULLREQUEST']._serialized_end=1477
+  _globals['_KNOWNVALUES']._serialized_start=1479
+  _globals['_KNOWNVALUES']._serialized_end=1530
+  _globals['_PULLRESPONSE']._serialized_start=1533
+  _globals['_PULLRESPONSE']._serialized_end=1686
+  _globals['_PUSHPULLREQUEST']._serialized_start=1689
+  _globals['_PUSHPULLREQUEST']._serialized_end=1819
+  _globals['_PUSHPULLRESPONSE']._serialized_start=1822
+  _globals['_PUSHPULLRESPONSE']._serialized_end=1995
+  _globals['_GETSTEPNORMREQUEST']._serialized_start=1998
+  _globals['_GETSTEPNORMREQUEST']._serialized_end=2167
+  _globals['_GETSTEPNORMRESPONSE']._serialized_start=2169
+  _globals['_GETSTEPNORMRESPONSE']._serialized_end=2252
+  _globals['_FINISHSTEPREQUEST']._serialized_start=2255
+  _globals['_FINISHSTEPREQUEST']._serialized_end=2427
+  _globals['_FINISHSTEPRESPONSE']._serialized_start=2429
+  _globals['_FINISHSTEPRESPONSE']._serialized_end=2466
+  _globals['_PARAMETERS']._serialized_start=2540
+  _globals['_PARAMETERS']._serialized_end=3237
 # @@protoc_insertion_point(module_scope)

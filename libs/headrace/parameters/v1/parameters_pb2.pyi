@@ -12,6 +12,7 @@ from headrace.parameters.v1 import compression_pb2 as _compression_pb2
 from headrace.parameters.v1 import members_pb2 as _members_pb2
 from headrace.parameters.v1 import shard_map_pb2 as _shard_map_pb2
 from headrace.parameters.v1 import stores_pb2 as _stores_pb2
+from headrace.parameters.v1 import tables_pb2 as _tables_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -93,6 +94,7 @@ class InitializeRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`. First message only."""
     epoch: _builtins.int
@@ -105,6 +107,12 @@ class InitializeRequest(_message.Message):
     def chunk(self) -> Global___Chunk:
         """A part of the values this shard holds."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[_tables_pb2.Table]:
+        """Tables that the store is to have beside those of CreateStore: they are there from the first values on, and in its snapshots. Of a
+        store that has values, or a table of that name, INVALID_ARGUMENT unless it has the same ones. First message only.
+        """
+
     def __init__(
         self,
         *,
@@ -112,10 +120,11 @@ class InitializeRequest(_message.Message):
         epoch: _builtins.int = ...,
         tensors: _abc.Iterable[_stores_pb2.TensorSpec] | None = ...,
         chunk: Global___Chunk | None = ...,
+        tables: _abc.Iterable[_tables_pb2.Table] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "store", b"store", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "store", b"store", "tables", b"tables", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

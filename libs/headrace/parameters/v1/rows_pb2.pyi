@@ -104,6 +104,7 @@ class PullRowsRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -115,7 +116,12 @@ class PullRowsRequest(_message.Message):
     """Wait until the table has at least this version."""
     step: _builtins.int
     """The step that is to be computed with the rows: wait until they may be used for it, too, as Parameters.Pull does. Unset: the caller
-    computes no step.
+    computes no step. Under BSP the rows are those of version `step`, also when the table is one ahead: members of a run that changed
+    compute a step again that some shards have applied.
+    """
+    generation: _builtins.int
+    """With `step`, of a worker of the store: the generation of its place. While it waits, MEMBERS_CHANGED if there is another. Unset: it is
+    none.
     """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -129,14 +135,20 @@ class PullRowsRequest(_message.Message):
         epoch: _builtins.int = ...,
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
+        generation: _builtins.int | None = ...,
         keys: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "generation", b"generation", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
+    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___PullRowsRequest: _TypeAlias = PullRowsRequest  # noqa: Y015
@@ -172,6 +184,78 @@ class PullRowsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PullRowsResponse: _TypeAlias = PullRowsResponse  # noqa: Y015
+
+@_typing.final
+class ScanRowsRequest(_message.Message):
+    """Asks for rows whatever their keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    table: _builtins.str
+    """Name of the table."""
+    epoch: _builtins.int
+    """As in PullRowsRequest."""
+    cursor: _builtins.int
+    """Where to go on: `next_cursor` of a former response; 0: at the beginning."""
+    limit: _builtins.int
+    """Most rows to return, 1 to 1,048,576, but as many as 32 MiB hold; 0: as many as that. There may be fewer, or none, before the end."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        table: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        cursor: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "epoch", b"epoch", "limit", b"limit", "store", b"store", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScanRowsRequest: _TypeAlias = ScanRowsRequest  # noqa: Y015
+
+@_typing.final
+class ScanRowsResponse(_message.Message):
+    """Rows, in no order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.int
+    """For the next request; 0: there are no more."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Keys, all different."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """One row for each key, in their order, one after the other."""
+
+    def __init__(
+        self,
+        *,
+        next_cursor: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "next_cursor", b"next_cursor", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScanRowsResponse: _TypeAlias = ScanRowsResponse  # noqa: Y015
 
 @_typing.final
 class PushPullRowsRequest(_message.Message):

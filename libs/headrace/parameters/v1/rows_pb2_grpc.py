@@ -52,6 +52,11 @@ class RowsStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsRequest.SerializeToString,
                 response_deserializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsResponse.FromString,
                 _registered_method=True)
+        self.ScanRows = channel.unary_unary(
+                '/headrace.parameters.v1.Rows/ScanRows',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsResponse.FromString,
+                _registered_method=True)
         self.PushPullRows = channel.unary_unary(
                 '/headrace.parameters.v1.Rows/PushPullRows',
                 request_serializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.PushPullRowsRequest.SerializeToString,
@@ -87,6 +92,14 @@ class RowsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScanRows(self, request, context):
+        """Returns rows that somebody has pushed to, some at a time, for whoever needs all of them: to export a model. Rows that are
+        there all the while are returned exactly once, each as it is at that moment; nobody else waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PushPullRows(self, request, context):
         """PushRows, then PullRows of other rows for the next step.
         """
@@ -106,6 +119,11 @@ def add_RowsServicer_to_server(servicer, server):
                     servicer.PullRows,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsRequest.FromString,
                     response_serializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsResponse.SerializeToString,
+            ),
+            'ScanRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScanRows,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsResponse.SerializeToString,
             ),
             'PushPullRows': grpc.unary_unary_rpc_method_handler(
                     servicer.PushPullRows,
@@ -175,6 +193,33 @@ class Rows:
             '/headrace.parameters.v1.Rows/PullRows',
             headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsRequest.SerializeToString,
             headrace_dot_parameters_dot_v1_dot_rows__pb2.PullRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScanRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.parameters.v1.Rows/ScanRows',
+            headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_rows__pb2.ScanRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

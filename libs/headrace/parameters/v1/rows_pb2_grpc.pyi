@@ -50,6 +50,10 @@ class RowsStub:
     DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers"). Makes no rows: where there is none yet, the answer
     has its first values.
     """
+    ScanRows: _grpc.UnaryUnaryMultiCallable[_rows_pb2.ScanRowsRequest, _rows_pb2.ScanRowsResponse]
+    """Returns rows that somebody has pushed to, some at a time, for whoever needs all of them: to export a model. Rows that are
+    there all the while are returned exactly once, each as it is at that moment; nobody else waits for it.
+    """
     PushPullRows: _grpc.UnaryUnaryMultiCallable[_rows_pb2.PushPullRowsRequest, _rows_pb2.PushPullRowsResponse]
     """PushRows, then PullRows of other rows for the next step."""
 
@@ -74,6 +78,10 @@ class RowsAsyncStub(RowsStub):
     """Returns rows, as soon as the table is as far as asked; waits until the call's deadline (10 minutes without one), then
     DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers"). Makes no rows: where there is none yet, the answer
     has its first values.
+    """
+    ScanRows: _aio.UnaryUnaryMultiCallable[_rows_pb2.ScanRowsRequest, _rows_pb2.ScanRowsResponse]  # type: ignore[assignment]
+    """Returns rows that somebody has pushed to, some at a time, for whoever needs all of them: to export a model. Rows that are
+    there all the while are returned exactly once, each as it is at that moment; nobody else waits for it.
     """
     PushPullRows: _aio.UnaryUnaryMultiCallable[_rows_pb2.PushPullRowsRequest, _rows_pb2.PushPullRowsResponse]  # type: ignore[assignment]
     """PushRows, then PullRows of other rows for the next step."""
@@ -108,6 +116,16 @@ class RowsServicer(metaclass=_abc_1.ABCMeta):
         """Returns rows, as soon as the table is as far as asked; waits until the call's deadline (10 minutes without one), then
         DEADLINE_EXCEEDED tells whose pushes are missing (metadata "missing_workers"). Makes no rows: where there is none yet, the answer
         has its first values.
+        """
+
+    @_abc_1.abstractmethod
+    def ScanRows(
+        self,
+        request: _rows_pb2.ScanRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rows_pb2.ScanRowsResponse, _abc.Awaitable[_rows_pb2.ScanRowsResponse]]:
+        """Returns rows that somebody has pushed to, some at a time, for whoever needs all of them: to export a model. Rows that are
+        there all the while are returned exactly once, each as it is at that moment; nobody else waits for it.
         """
 
     @_abc_1.abstractmethod

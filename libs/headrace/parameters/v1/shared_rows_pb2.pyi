@@ -99,6 +99,7 @@ class PullRowsSharedRequest(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -112,6 +113,8 @@ class PullRowsSharedRequest(_message.Message):
     """As PullRowsRequest.min_version."""
     step: _builtins.int
     """As PullRowsRequest.step."""
+    generation: _builtins.int
+    """As PullRowsRequest.generation."""
     @_builtins.property
     def keys(self) -> _shared_memory_pb2.SharedValues:
         """n keys: an even offset, and a `count` of 2 n."""
@@ -125,14 +128,20 @@ class PullRowsSharedRequest(_message.Message):
         worker: _builtins.int = ...,
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
+        generation: _builtins.int | None = ...,
         keys: _shared_memory_pb2.SharedValues | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "keys", b"keys", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "generation", b"generation", "keys", b"keys", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "epoch", b"epoch", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
+    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___PullRowsSharedRequest: _TypeAlias = PullRowsSharedRequest  # noqa: Y015

@@ -1,14 +1,15 @@
 """Tables: rows by 64-bit key, in memory that grows with them.
 
 config.py        what a table is told when it is made
-initializer.py   the first values of a row, by its key
 growing.py       memory that grows where it is
 kernels.py       loops over keys and rows, compiled
 hash_index.py    which slot the row of a key is in
 memory.py        the slots: values, optimizer state, keys, when each was touched
+former.py        rows as they were before the last update
 table.py         rows are pulled, updated, evicted
 push.py          gradients of rows
 turns.py         whose push takes effect when, who waits for whom
 shard.py         one shard of a table: rows that change by the store's consistency
+declaration.py   what a table is told, as facts of a snapshot
 state.py         all of it as named arrays, for snapshots
 """

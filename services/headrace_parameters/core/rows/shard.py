@@ -11,9 +11,10 @@ import torch
 
 from headrace.errors import InvalidArgument, ShapeMismatch
 from headrace.parameters.layout import Floats
-from headrace_parameters.core.config import StoreConfig
+from headrace_optimizers.table_config import TableConfig
+from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.members import Members
-from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.former import UNCHANGED, Former
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
@@ -35,8 +36,22 @@ class RowShard:
     ) -> None:
         self.config = table
         self._store, self._reserve = config, reserve
-        self.table = RowTable(table, config.shard_count, reserve)
+        self.table = self._new_table()
         self.turns: Turns[RowPush] = Turns(config, members=members)
+
+    def _new_table(self) -> RowTable:
+        # Only steps that all do together are computed again, when members change.
+        remembers = self._store.consistency is Consistency.BSP
+        return RowTable(self.config, self._store.shard_count, self._reserve, remembers=remembers)
+
+    def former_for(self, step: int | None) -> Former | None:
+        """Return the rows that the last update has changed, if `step` is to be computed with those before it."""
+        bsp = self._store.consistency is Consistency.BSP
+        return (
+            self.table.former
+            if bsp and step is not None and step + 1 == self.turns.progress.version
+            else None
+        )
 
     def takes(self, push: RowPush) -> bool:
         """Tell whether `push` would take this gradient; changes nothing.
@@ -81,10 +96,12 @@ class RowShard:
             values=torch.from_numpy(rows.values),
             state=torch.from_numpy(rows.state),
             touched=torch.from_numpy(rows.touched),
+            declaration=self.config,
+            members=self.turns.members,
         )
 
-    def restore(self, state: TableState) -> None:
-        """Become what `state` says; pushes of a step that is not complete are dropped.
+    def restore(self, state: TableState, members: Members) -> None:
+        """Become what `state` says, with the pushes of these members from now on; those of a step that is not complete are dropped.
 
         Raises:
             InvalidArgument: It is the state of another table; nothing has changed.
@@ -96,7 +113,7 @@ class RowShard:
                 f"the snapshot's table {self.config.name!r} has optimizer {state.optimizer}, this one {kind}; restore it to a table that "
                 "was declared alike"
             )
-        table = RowTable(self.config, self._store.shard_count, self._reserve)
+        table = self._new_table()
         table.load(
             Rows(
                 keys=state.keys.numpy().view(np.uint64),
@@ -106,7 +123,8 @@ class RowShard:
             )
         )
         self.table = table
-        self.turns = Turns(self._store, state.version, state.last_steps, self.turns.members)
+        own = members.going_on(state.members, state.version) if state.members else members
+        self.turns = Turns(self._store, state.version, state.last_steps, own)
 
     def _apply(self, pushes: Mapping[int, RowPush]) -> None:
         """Update rows with the mean of the gradients, weighted by their samples."""
@@ -114,6 +132,7 @@ class RowShard:
         # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
         parts = [pushes[worker] for worker in sorted(pushes) if total > 0 and pushes[worker].keys.size]
         if not parts:
+            self.table.former = UNCHANGED
             return
         self.table.apply(
             np.concatenate([part.keys for part in parts]) if len(parts) > 1 else parts[0].keys,

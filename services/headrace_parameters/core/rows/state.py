@@ -1,14 +1,18 @@
 """All of a table that a snapshot keeps, as named tensors and facts for JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from headrace.errors import InvalidArgument
+from headrace_optimizers.table_config import TableConfig
+from headrace_parameters.core.members import Members
+from headrace_parameters.core.rows.declaration import declaration_from_json, declaration_to_json
 
-Facts = dict[str, object]
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class TableState:
         values: Shape (n, dim), float32.
         state: Shape (n, width), float32.
         touched: Shape (n,), int32: step of each row's last touch.
+        declaration: What the table was told when it was made; None in snapshots of earlier releases, as `members`.
+        members: Whose pushes led to it.
     """
 
     optimizer: str
@@ -31,12 +37,20 @@ class TableState:
     values: torch.Tensor
     state: torch.Tensor
     touched: torch.Tensor
+    declaration: TableConfig | None = None
+    members: Members | None = None
 
     def encode(self) -> tuple[dict[str, torch.Tensor], Facts]:
         """Return tensors by name, and what else there is."""
         tensors = {"keys": self.keys, "values": self.values, "state": self.state, "touched": self.touched}
         last_steps = [list(step) for step in sorted(self.last_steps.items())]
-        return tensors, {"optimizer": self.optimizer, "version": self.version, "last_steps": last_steps}
+        return tensors, {
+            "optimizer": self.optimizer,
+            "version": self.version,
+            "last_steps": last_steps,
+            "declaration": declaration_to_json(self.declaration) if self.declaration else None,
+            "members": asdict(self.members) if self.members else None,
+        }
 
     @classmethod
     def decode(cls, tensors: Mapping[str, torch.Tensor], facts: Facts) -> "TableState":
@@ -54,6 +68,10 @@ class TableState:
                 version=int(str(facts["version"])),
                 last_steps={int(worker): int(step) for worker, step in last_steps},
                 **{name: tensors[name] for name in ("keys", "values", "state", "touched")},
+                declaration=declaration_from_json(declared)
+                if (declared := facts.get("declaration"))
+                else None,
+                members=Members.read(facts.get("members")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"the snapshot of a table is damaged: {error!r}") from error

@@ -11,11 +11,12 @@ import numpy as np
 from headrace.errors import InvalidArgument, QuotaExceeded
 from headrace.parameters.keys import Indices, Keys
 from headrace.parameters.layout import Floats
+from headrace_optimizers.row_initializer import first_rows
 from headrace_optimizers.row_updates import first_state, state_width, update_rows
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.rows import kernels
-from headrace_parameters.core.rows.config import TableConfig
+from headrace_parameters.core.rows.former import Former
 from headrace_parameters.core.rows.hash_index import HashIndex
-from headrace_parameters.core.rows.initializer import first_rows
 from headrace_parameters.core.rows.memory import FREE, LATEST, RowMemory, Steps, needed_bytes
 
 _EVICTED_AT_ONCE = 16  # a sixteenth of the rows: to find the oldest is a pass over all
@@ -63,10 +64,21 @@ class RowTable:
     Args:
         shard_count: Over how many shards the table is spread.
         reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
+        remembers: Keep what the last update changed as it was before.
     """
 
-    def __init__(self, config: TableConfig, shard_count: int = 1, reserve: Reserve = _any_number) -> None:
+    def __init__(
+        self,
+        config: TableConfig,
+        shard_count: int = 1,
+        reserve: Reserve = _any_number,
+        *,
+        remembers: bool = False,
+    ) -> None:
         self.config = config
+        self.former: Former | None = None  # unless it is remembered, and there was an update
+        self._remembers = remembers
+        self._replaced: list[tuple[Keys, Floats]] = []  # by the update that is going on
         self.counts = Counts()
         self._max_rows = -(-config.max_rows // shard_count)
         self._reserve = reserve
@@ -84,16 +96,31 @@ class RowTable:
         """Memory that is taken, for slots that evictions freed too, with state and index."""
         return self._needed_bytes(self._memory.used)
 
-    def pull(self, keys: Keys, out: Floats) -> None:
+    def pull(self, keys: Keys, out: Floats, former: Former | None = None) -> None:
         """Write the rows of `keys` to `out`, shape (n, dim); rows that nobody has pushed to are computed, not created.
 
         Any number of threads may do it at once.
+
+        Args:
+            former: What `former` was, for the rows before the last update.
         """
         slots, absent = self._index.find(keys)
         kernels.gather(self._memory.values, slots, out)
         if absent:
             places = np.flatnonzero(slots < 0)
             out[places] = self._first_rows(keys[places])
+        if former:
+            former.put_into(keys, out)
+
+    def scan(self, slot: int, count: int) -> tuple[Keys, Floats, int]:
+        """Return rows that are held, of the next `count` slots.
+
+        Returns:
+            Their keys and values, and the slot to go on with; 0 after the last one. A row keeps its slot for as long as it is held.
+        """
+        stop = min(slot + count, self._memory.used)
+        slots = slot + np.flatnonzero(self._memory.touched[slot:stop] != FREE)
+        return self._memory.keys_of(slots), self._memory.values[slots], stop % max(1, self._memory.used)
 
     def apply(self, keys: Keys, gradient: Floats, *, update: int, step: int, factor: float = 1.0) -> None:
         """Do one optimizer step with the rows of `keys`; a key that is there more than once gets the sum of its gradients.
@@ -112,6 +139,10 @@ class RowTable:
         if absent:
             self._create_absent(keys, slots)
         memory = self._memory
+        if self._remembers:
+            before = np.empty(gradient.shape, np.float32)
+            kernels.gather(memory.values, slots, before)
+            self._replaced.append((keys, before))
         memory.touched[slots] = now
         update_rows(
             self.config.optimizer,
@@ -124,6 +155,8 @@ class RowTable:
         )
         self.counts.touched += keys.size
         self._forget_idle(now)
+        if self._remembers:
+            self.former, self._replaced = Former.of(self._replaced), []
 
     def save(self) -> Rows:
         """Return a copy of all rows, by ascending key."""
@@ -209,6 +242,8 @@ class RowTable:
     def _evict(self, slots: Indices) -> None:
         if not slots.size:
             return
+        if self._remembers:
+            self._replaced.append((self._memory.keys_of(slots), self._memory.values[slots]))
         self._index.remove(self._memory.keys_of(slots))
         self._memory.free(slots)
         self.counts.evicted += slots.size

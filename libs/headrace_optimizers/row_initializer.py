@@ -15,8 +15,8 @@ from headrace.parameters.keys import Keys, mix
 from headrace.parameters.layout import Floats
 from headrace_optimizers.bounds import check
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # between the states of SplitMix64
-_UNIT = 2.0**-53
+STEP = np.uint64(0x9E3779B97F4A7C15)  # between the states of SplitMix64
+UNIT = 2.0**-53  # what 53 bits are multiplied with to be a number in [0, 1)
 _ROWS = 256  # computed at a time: what they need on the way stays in a core's cache
 
 Doubles = npt.NDArray[np.float64]
@@ -70,14 +70,15 @@ def first_rows(initializer: Initializer, table: str, keys: Keys, dim: int) -> Fl
     if isinstance(initializer, Constant):
         return np.full((keys.size, dim), initializer.value, np.float32)
     rows = np.empty((keys.size, dim), np.float32)
-    salt = _salt(table, initializer.seed)
+    salt = salt_of(table, initializer.seed)
     for start in range(0, keys.size, _ROWS):
         streams = mix(keys[start : start + _ROWS] ^ salt)[:, None]
         rows[start : start + _ROWS] = _drawn(initializer, streams, dim)
     return rows
 
 
-def _salt(table: str, seed: int) -> np.uint64:
+def salt_of(table: str, seed: int) -> np.uint64:
+    """Return what keeps the values of one table apart from those of another."""
     return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{table}".encode()).digest()[:8], "little"))
 
 
@@ -95,5 +96,5 @@ def _drawn(initializer: Uniform | Normal, streams: Keys, dim: int) -> Doubles:
 
 def _unit(streams: Keys, count: int) -> Doubles:
     """Return the first `count` numbers of each stream, in [0, 1)."""
-    drawn = mix(streams + np.arange(count, dtype=np.uint64) * _STEP)
-    return (drawn >> np.uint64(11)).astype(np.float64) * _UNIT
+    drawn = mix(streams + np.arange(count, dtype=np.uint64) * STEP)
+    return (drawn >> np.uint64(11)).astype(np.float64) * UNIT

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from headrace.errors import InvalidArgument
 from headrace_optimizers.bounds import check
 from headrace_optimizers.row_config import RowOptimizer
+from headrace_optimizers.row_initializer import Initializer
 from headrace_optimizers.schedule import CONSTANT, Schedule
-from headrace_parameters.core.rows.initializer import Initializer
 
 MAX_DIM = 1 << 16
 MAX_TABLES = 256
