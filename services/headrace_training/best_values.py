@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 import torch
+from google.protobuf import json_format
 from safetensors.torch import load_file, save_file
 
 from headrace.errors import HeadraceError
@@ -16,7 +17,7 @@ from headrace.scheduler.v1.jobs_pb2 import GetJobRequest
 from headrace.scheduler.v1.jobs_pb2_grpc import JobsStub
 from headrace.training.v1.workers_pb2 import StartTaskRequest
 from headrace.types.v1 import task_pb2
-from headrace_training.core.flat_model import FlatModel
+from headrace_training.core.model import Model
 from headrace_training.core.selection import Best
 
 _FILE = "best.safetensors"
@@ -66,7 +67,15 @@ class BestValues:
         best = self._best
         return Best(best.step, best.metric, best.value) if best else None
 
-    def put_into(self, model: FlatModel) -> int:
+    def written(self) -> str:
+        """Write down which values are best, for the other ranks of a sharded run."""
+        return json_format.MessageToJson(self._best) if self._best else ""
+
+    def read(self, written: str) -> None:
+        """Take over what rank 0 wrote down."""
+        self._best = json_format.Parse(written, task_pb2.Best()) if written else None
+
+    def put_into(self, model: Model) -> int:
         """Let the model have the best values, if they are to be the run's result.
 
         Returns:

@@ -22,10 +22,12 @@ from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
 from headrace_training.best_values import BestValues
 from headrace_training.core.rank import Rank
 from headrace_training.core.selection import Best
+from headrace_training.core.sharded_rank import ShardedRank
 from headrace_training.peak import peak_flops
 from headrace_training.profiler import StepProfiler
 from headrace_training.recorder import Recorder
 from headrace_training.registration import register
+from headrace_training.sharded_group import WatchedTeam
 from headrace_training.strategies import synchronizer_for
 from headrace_training.trackers import recorder_for
 from headrace_training.wire import read_run
@@ -102,14 +104,24 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         observer = ReportingObserver(reporter, steps, best_values, recorder, profiler)
         open_dataset = partial(Dataset.open, storage=context["object_storage"])
         run = replace(read_run(request), peak_flops=_peak(request, context))
-        rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset)
+        team = synchronizer if isinstance(synchronizer, WatchedTeam) else None
+        if team:
+            rank: Rank = ShardedRank(program, run, team, observer, time.monotonic, open_dataset)
+        else:
+            rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset)
         log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
         reporter.send(Task(ready=True))
-        rank.train()
-        log.info("training_ended", step=rank.step, metrics=rank.metrics)
-        if not rank.leads:
-            return TaskResult(metrics=rank.metrics)
-        return _finish(request, rank, best_values, registry, reporter)
+
+        def train() -> TaskResult:
+            rank.train()
+            log.info("training_ended", step=rank.step, metrics=rank.metrics)
+            if team:
+                best_values.read(team.told(best_values.written()))
+            elif not rank.leads:
+                return TaskResult(metrics=rank.metrics)
+            return _finish(request, rank, best_values, registry, reporter)
+
+        return team.watch.run(train) if team else train()
 
 
 def _peak(request: StartTaskRequest, context: Context) -> float:
@@ -134,9 +146,12 @@ def _finish(
     test_metrics = rank.evaluate_test()
     metrics = rank.metrics | test_metrics
     if not request.model:
-        return TaskResult(metrics=metrics, led=True)
+        return TaskResult(metrics=metrics, led=rank.leads)
     assert registry is not None, "StartTask refuses a model without a registry"
-    version = register(registry, request, rank.model.state(), test_metrics, step)
+    state = rank.model.state()
+    if not rank.leads:
+        return TaskResult(metrics=metrics)
+    version = register(registry, request, state, test_metrics, step)
     return TaskResult(version=version.name, metrics=metrics, led=True)
 
 

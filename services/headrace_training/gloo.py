@@ -50,20 +50,30 @@ class GlooGroup:
 
     def _connect(self, host: str) -> Any:
         # Not `init_process_group`: it knows one group per process, and takes the interface from the environment.
-        gloo = c10d.ProcessGroupGloo
-        options = gloo._Options()  # noqa: SLF001 - the only way to name the interface and a timeout
-        options._devices = [gloo.create_device(hostname=host)]  # noqa: SLF001 - likewise
-        options._timeout = timedelta(seconds=self._timeout_s)  # noqa: SLF001 - likewise
-        try:
-            return gloo(c10d.PrefixStore("gloo", self._store), self.rank, self.size, options)
-        except RuntimeError as error:
-            raise _lost(error) from error
+        store = c10d.PrefixStore("gloo", self._store)
+        return gloo_group(store, self.rank, self.size, host, self._timeout_s)
 
     def _sum(self, vector: torch.Tensor) -> None:
         try:
             self._group.allreduce([vector]).wait()
         except RuntimeError as error:
             raise _lost(error) from error
+
+
+def gloo_group(store: Store, rank: int, size: int, host: str, timeout_s: float) -> Any:
+    """Connect a rank with all others, over the interface of `host`.
+
+    Raises:
+        Unavailable: A rank went away meanwhile.
+    """
+    gloo = c10d.ProcessGroupGloo
+    options = gloo._Options()  # noqa: SLF001 - the only way to name the interface and a timeout
+    options._devices = [gloo.create_device(hostname=host)]  # noqa: SLF001 - likewise
+    options._timeout = timedelta(seconds=timeout_s)  # noqa: SLF001 - likewise
+    try:
+        return gloo(store, rank, size, options)
+    except RuntimeError as error:
+        raise _lost(error) from error
 
 
 class Alone:

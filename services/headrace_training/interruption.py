@@ -1,10 +1,11 @@
 """Waiting that ends when the task is to end, for calls into C++ that nothing else wakes."""
 
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from headrace.errors import Cancelled, DeadlineExceeded
+from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError
 
 Result = TypeVar("Result")
 
@@ -17,34 +18,40 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="collective")
-        self._stopped: Future[None] = Future()
+        self._stopped: Future[HeadraceError] = Future()
 
     @property
     def stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped.done()
 
-    def stop(self) -> None:
-        """Let go of what runs and of whatever follows. Called once, from any thread."""
-        self._stopped.set_result(None)
+    def stop(self, why: HeadraceError | None = None) -> None:
+        """Let go of what runs and of whatever follows, from any thread; the first call counts.
+
+        Args:
+            why: What `run` raises; None: that the rank was asked to.
+        """
+        with contextlib.suppress(InvalidStateError):
+            self._stopped.set_result(why or Cancelled("the rank was asked to stop"))
 
     def pause(self, seconds: float) -> None:
         """Wait, but not longer than until `stop` is called."""
         self._wait(self._stopped, seconds)
 
-    def run(self, work: Callable[[], Result], timeout_s: float, what: str) -> Result:
+    def run(self, work: Callable[[], Result], timeout_s: float | None, what: str) -> Result:
         """Return what `work` returns.
 
         Args:
+            timeout_s: None: as long as it takes.
             what: Names it in the error: "step".
         Raises:
-            Cancelled: `stop` was called.
+            Cancelled, HeadraceError: `stop` was called.
             DeadlineExceeded: It did not end in time.
         """
         future = self._thread.submit(work)
         self._wait(future, timeout_s)
         if self._stopped.done():
-            raise Cancelled("the rank was asked to stop")
+            raise self._stopped.result()
         if not future.done():
             raise DeadlineExceeded(
                 f"the {what} was not done within {timeout_s:g} s: a rank is frozen, or far slower than the others; look at "
@@ -52,6 +59,6 @@ class Interruptible:
             )
         return future.result()
 
-    def _wait(self, future: Future[Any], seconds: float) -> None:
+    def _wait(self, future: Future[Any], seconds: float | None) -> None:
         futures: set[Future[Any]] = {future, self._stopped}
         wait(futures, seconds, FIRST_COMPLETED)

@@ -30,7 +30,7 @@ def join(
     tell: Callable[[Task], None],
     waiting: Interruptible,
 ) -> Group:
-    """Wait for all ranks of a run, and return the group.
+    """Wait for all ranks of a run, and return the group; of one rank `Alone`.
 
     Args:
         host: The address of this machine that the others reach.
@@ -43,14 +43,27 @@ def join(
     """
     if request.world_size == 1:
         return Alone()
+    store = meet(request, host, timeout_s, tell, waiting)
+    return GlooGroup(store, request.rank, request.world_size, host, timeout_s, waiting)
+
+
+def meet(
+    request: StartTaskRequest,
+    host: str,
+    timeout_s: float,
+    tell: Callable[[Task], None],
+    waiting: Interruptible,
+) -> Store:
+    """Return the store that all ranks of this attempt share; errors as of `join`."""
+    if request.world_size == 1:
+        return c10d.HashStore()
     if request.rank == 0:
         store, address = _open(host, timeout_s)
         tell(Task(rendezvous=address))
     else:
         address = waiting.run(lambda: _find(request, timeout_s, waiting), timeout_s, "search for rank 0")
         store = _connect(address, timeout_s)
-    fenced = c10d.PrefixStore(f"{_run(request)}/{request.epoch}", store)
-    return GlooGroup(fenced, request.rank, request.world_size, host, timeout_s, waiting)
+    return c10d.PrefixStore(f"{_run(request)}/{request.epoch}", store)
 
 
 def _run(request: StartTaskRequest) -> str:

@@ -1,5 +1,7 @@
 """From a request to the `Synchronizer` of its strategy."""
 
+import torch
+
 from headrace.names import TaskName
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.route import Replicas
@@ -11,12 +13,14 @@ from headrace_optimizers.loading import Load, loader
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
 from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.fully_sharded import Sharded
 from headrace_training.core.local_sgd import LocalSgd
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.interruption import Interruptible
-from headrace_training.rendezvous import join
+from headrace_training.rendezvous import join, meet
 from headrace_training.shard_finder import ShardFinder
+from headrace_training.sharded_group import ShardedGroup, Watch, WatchedTeam
 from headrace_training.wire import uses_store
 
 
@@ -25,6 +29,8 @@ def synchronizer_for(
 ) -> Synchronizer:
     """Make what the rank agrees with the others by. A wait for a rank that is gone ends when the task is asked to stop."""
     timeout_s = float(context["step_timeout_s"])
+    if request.options.fully_sharded:
+        return _fully_sharded(request, context, registry, reporter)
     if not uses_store(request.strategy):
         return _all_reduce(
             request,
@@ -85,3 +91,36 @@ def _all_reduce(
     if request.strategy == Strategy.STRATEGY_LOCAL_SGD:
         return LocalSgd(request.options.average_every_steps, request.options.steps, *parts)
     return AllReduce(*parts, request.optimizer.maximum_gradient_norm)
+
+
+def _fully_sharded(
+    request: StartTaskRequest, context: Context, registry: RegistryClient | None, reporter: Reporter
+) -> WatchedTeam:
+    host, timeout_s = str(context["collective_host"]), float(context["step_timeout_s"])
+    meeting, working = Interruptible(), Interruptible()
+    reporter.on_stop(meeting.stop)
+    reporter.on_stop(working.stop)
+    watch = Watch(working)
+
+    def join() -> ShardedGroup:
+        store = meet(request, host, timeout_s, reporter.send, meeting)
+        return ShardedGroup(store, request.rank, request.world_size, host, timeout_s, watch)
+
+    return WatchedTeam(
+        watch,
+        join,
+        _sharded_model,
+        optimizer_from_proto(request.optimizer, loader(context["allowed_updates"])),
+        RegistryCheckpoints(registry, TaskName.parse(request.name).project),
+        request.snapshot,
+        request.start_step,
+        schedule_from_proto(request.optimizer.schedule),
+        request.optimizer.maximum_gradient_norm,
+    )
+
+
+def _sharded_model(module: torch.nn.Module, bf16: bool) -> Sharded:
+    # Here: importing FSDP takes 1.5 s, which other tasks shall not wait for.
+    from headrace_training.sharded_model import ShardedModel
+
+    return ShardedModel(module, bf16=bf16)

@@ -71,6 +71,7 @@ def read_run(request: StartTaskRequest) -> Run:
         bf16=options.precision == Precision.PRECISION_BF16,
         checkpoint_activations=options.checkpoint_activations,
         compile_model=options.compile_model,
+        fully_sharded=options.fully_sharded,
         selection=_read_selection(options.selection) if options.HasField("selection") else None,
         best=Best(best.step, best.metric, best.value) if request.HasField("best") else None,
     )
@@ -142,6 +143,7 @@ def _check_storeless(request: StartTaskRequest, allowed_updates: Sequence[str]) 
     optimizer_from_proto(request.optimizer, checker(allowed_updates))
     schedule_from_proto(request.optimizer.schedule)
     _check_clipping(request)
+    _check_sharded(request)
     if bool(request.start_step) != bool(request.snapshot):
         raise InvalidArgument(
             f"start_step is {request.start_step} and snapshot {request.snapshot!r}; give both or neither",
@@ -151,6 +153,15 @@ def _check_storeless(request: StartTaskRequest, allowed_updates: Sequence[str]) 
         if not request.lead.task:
             raise InvalidArgument("lead.task is empty; name the task of rank 0", field="lead.task")
         _check_address(request.lead.address, "lead.address")
+
+
+def _check_sharded(request: StartTaskRequest) -> None:
+    kind = request.optimizer.WhichOneof("kind")
+    if request.options.fully_sharded and kind in ("lamb", "registered"):
+        raise InvalidArgument(
+            f"optimizer.{kind} needs whole tensors, of which a fully sharded run has none; use sgd, adam, adamw or adagrad",
+            field=f"optimizer.{kind}",
+        )
 
 
 def _check_clipping(request: StartTaskRequest) -> None:

@@ -173,6 +173,13 @@ def train(
             help="Compute each block's activations again in the backward pass: less memory, more time.",
         ),
     ] = False,
+    fully_sharded: Annotated[
+        bool,
+        typer.Option(
+            "--fully-sharded",
+            help="With all-reduce: each worker holds a part of parameters, gradients and optimizer state.",
+        ),
+    ] = False,
     compile_model: Annotated[
         bool, typer.Option("--compile", help="Compile the model by torch.compile; needs a C++ compiler.")
     ] = False,
@@ -233,6 +240,7 @@ def train(
             accumulate=accumulate,
             precision=precision,
             checkpoint_activations=checkpoint_activations,
+            fully_sharded=fully_sharded,
             compile_model=compile_model,
             config=read_config(config or []),
             pool=pool,

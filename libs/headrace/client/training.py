@@ -51,6 +51,9 @@ class MemoryOptions(TypedDict, total=False):
     checkpoint_activations: (
         bool  # False; the backward pass computes each block's activations again, which need no memory then
     )
+    fully_sharded: (
+        bool  # False; "all_reduce": each worker holds a part of parameters, gradients and optimizer state
+    )
     compile_model: bool  # False; by torch.compile, which needs a C++ compiler on the nodes
 
 
@@ -122,6 +125,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "accumulate": 1,
     "precision": "fp32",
     "checkpoint_activations": False,
+    "fully_sharded": False,
     "compile_model": False,
     "pool": "",
     "job_id": "",
@@ -230,6 +234,7 @@ def _training(asked: TrainOptions) -> training.TrainingOptions:
         average_every_steps=whole("average_every_steps", asked["average_every_steps"]),
         precision=choose("precision", asked["precision"], _PRECISIONS),
         checkpoint_activations=asked["checkpoint_activations"],
+        fully_sharded=asked["fully_sharded"],
         compile_model=asked["compile_model"],
         selection=selection(
             asked["patience"],

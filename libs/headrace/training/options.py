@@ -36,6 +36,11 @@ def check_options(options: TrainingOptions, workers: int, strategy: Strategy.Val
             field="options.precision",
         )
     _check_averaging(options, strategy)
+    if options.fully_sharded and strategy != Strategy.STRATEGY_ALL_REDUCE:
+        raise InvalidArgument(
+            "fully_sharded is for STRATEGY_ALL_REDUCE; choose it, or leave out fully_sharded",
+            field="options.fully_sharded",
+        )
     if options.HasField("selection"):
         _check_selection(options)
 

@@ -125,17 +125,14 @@ class AllReduce:
             InvalidArgument: The model has tables, or the checkpoint is of another model, optimizer or step.
             ShapeMismatch: The ranks have different models.
         """
-        if tables:
-            raise InvalidArgument(
-                f"the model has a table, {tables[0].config.name!r}, and rows live in a parameter server alone; use --strategy parameter-server"
-            )
+        refuse_tables(tables)
         self._layout, self._values = layout, torch.from_numpy(values)
         self._optimizer = optimizer_for(self._config, layout, [range(layout.size)])
         self._vector = torch.zeros(layout.size + 3)
         if self._snapshot:
             self._restore(self._checkpoints.load(self._snapshot))
         group = self._join()
-        self._compare_models(group)
+        compare_models(group, layout)
         self._group = group
         if group.rank == 0:
             self._vector[: layout.size] = self._values
@@ -196,17 +193,6 @@ class AllReduce:
         self._values.copy_(state.values)
         self._optimizer.load(state.optimizer_state)
 
-    def _compare_models(self, group: Group) -> None:
-        """Fail unless all ranks have a model of the same tensors; at least one rank notices, and leaves."""
-        digest = hashlib.sha256(repr(self._layout.tensors).encode()).digest()
-        mine = float(int.from_bytes(digest[:5], "big"))  # 40 bits: a sum over 1024 ranks is exact
-        total = torch.tensor([mine], dtype=torch.float64)
-        group.sum(total)
-        if total.item() != mine * group.size:
-            raise ShapeMismatch(
-                "the ranks have models of different tensors; model() must return the same one each time"
-            )
-
     def _sum(self) -> None:
         group = self._group
         assert group is not None, "begin comes first"
@@ -228,16 +214,62 @@ class AllReduce:
         if group is None:
             return
         with contextlib.suppress(HeadraceError):  # they are gone too, and need not know
-            group.tell(_note(group.rank, error))
+            group.tell(note_of(group.rank, error))
             self._vector.zero_()
             self._vector[_FAILED] = 1
             group.sum(self._vector, WITHDRAW_S)
             _until_all_heard(group)
 
 
-def _note(rank: int, error: Exception) -> str:
+def refuse_tables(tables: Sequence[EmbeddingTable]) -> None:
+    """Refuse a model with tables.
+
+    Raises:
+        InvalidArgument: It has one.
+    """
+    if tables:
+        raise InvalidArgument(
+            f"the model has a table, {tables[0].config.name!r}, and rows live in a parameter server alone; use --strategy parameter-server"
+        )
+
+
+class Summing(Protocol):
+    """Ranks that sum."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:
+        """Replace `vector` by the sum of all ranks' vectors."""
+
+
+def compare_models(group: Summing, layout: FlatLayout) -> None:
+    """Fail unless all ranks have a model of the same tensors; at least one rank notices, and leaves.
+
+    Raises:
+        ShapeMismatch: They have not.
+    """
+    digest = hashlib.sha256(repr(layout.tensors).encode()).digest()
+    mine = float(int.from_bytes(digest[:5], "big"))  # 40 bits: a sum over 1024 ranks is exact
+    total = torch.tensor([mine], dtype=torch.float64)
+    group.sum(total)
+    if total.item() != mine * group.size:
+        raise ShapeMismatch(
+            "the ranks have models of different tensors; model() must return the same one each time"
+        )
+
+
+def note_of(rank: int, error: Exception) -> str:
+    """Write down why a rank fails, for the others."""
     ours = error if isinstance(error, HeadraceError) else ProgramFailed(f"{type(error).__name__}: {error}")
     return json.dumps([rank, ours.reason, int(ours.code), ours.message])
+
+
+def error_of(note: str) -> HeadraceError:
+    """Return the error that `note_of` wrote down."""
+    rank, reason, code, message = json.loads(note)
+    return error_class(reason, code)(f"rank {rank}: {message}")
 
 
 def _heard(group: Group) -> HeadraceError:
@@ -246,8 +278,7 @@ def _heard(group: Group) -> HeadraceError:
         note = group.note()
         _until_all_heard(group)
         if note:
-            rank, reason, code, message = json.loads(note)
-            return error_class(reason, code)(f"rank {rank}: {message}")
+            return error_of(note)
     return Unavailable("another rank has failed; its own task says why")
 
 

@@ -30,7 +30,7 @@ def blocks_of(module: torch.nn.Module) -> list[torch.nn.Module]:
     if not blocks:
         raise InvalidArgument(
             f"{type(module).__name__} has no blocks that its activations or parameters could be cut by; put its layers into a "
-            "torch.nn.ModuleList or torch.nn.Sequential, or leave out checkpoint_activations"
+            "torch.nn.ModuleList or torch.nn.Sequential, or leave out checkpoint_activations and fully_sharded"
         )
     return blocks
 

@@ -8,7 +8,7 @@ import torch
 from headrace.program import Program
 from headrace.program.calls import OpenDataset, load_split
 from headrace_training.core import examples
-from headrace_training.core.flat_model import FlatModel
+from headrace_training.core.model import Model
 from headrace_training.core.run import Run
 from headrace_training.core.selection import Best, Search
 
@@ -43,7 +43,7 @@ class Evaluation:
             Search(run.selection, program.goal, run.evaluate_every, run.best) if run.selection else None
         )
 
-    def measure(self, model: FlatModel, step: int) -> dict[str, float]:
+    def measure(self, model: Model, step: int) -> dict[str, float]:
         """Return the measures of the model's values after `step` steps; hand them to the observer if they are the best.
 
         Raises:

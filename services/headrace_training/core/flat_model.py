@@ -31,18 +31,15 @@ class FlatModel:
         Raises:
             InvalidArgument: A parameter is not float32, or none can be trained; or two tables have one name.
         """
-        trainable = {
-            name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
-        }
-        _check(trainable)
+        parameters = trainable(module)
         self.module = module
         self.tables = tables_of(module)
         check_tables(tuple(table.config for table in self.tables))
-        self.layout = FlatLayout(tuple(TensorSpec(name, tuple(it.shape)) for name, it in trainable.items()))
+        self.layout = layout_of(parameters)
         self.values: Floats = np.empty(self.layout.size, np.float32)
         self.gradient: Floats = gradient_memory(self.layout.size)
         values, gradients = self.layout.views(self.values), self.layout.views(self.gradient)
-        for name, parameter in trainable.items():
+        for name, parameter in parameters.items():
             values[name][...] = parameter.detach().numpy()
             parameter.data = torch.from_numpy(values[name])
             parameter.grad = torch.from_numpy(gradients[name])  # backward adds to it in place
@@ -81,13 +78,25 @@ class FlatModel:
         return {name: value.detach().clone().contiguous() for name, value in self.module.state_dict().items()}
 
 
-def _check(trainable: dict[str, torch.nn.Parameter]) -> None:
-    if not trainable:
+def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that are trained, by name.
+
+    Raises:
+        InvalidArgument: One is not float32, or there is none.
+    """
+    found = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not found:
         raise InvalidArgument(
             "the model has no parameter that requires a gradient; there is nothing to train"
         )
-    for name, parameter in trainable.items():
+    for name, parameter in found.items():
         if parameter.dtype != torch.float32:
             raise InvalidArgument(
                 f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}; make it float32, as all must be"
             )
+    return found
+
+
+def layout_of(parameters: Mapping[str, torch.nn.Parameter]) -> FlatLayout:
+    """Lay parameters out one after the other."""
+    return FlatLayout(tuple(TensorSpec(name, tuple(it.shape)) for name, it in parameters.items()))

@@ -22,6 +22,7 @@ from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.feed import feed
 from headrace_training.core.flat_model import FlatModel
 from headrace_training.core.flops import FlopMeter
+from headrace_training.core.model import Model
 from headrace_training.core.order import noise_seed
 from headrace_training.core.preparation import prepare
 from headrace_training.core.run import Run
@@ -74,7 +75,7 @@ class Rank:
         self._place = Place(run.rank, run.world_size)
         torch.manual_seed(run.seed)
         module = prepare(examples.make_model(program), run)
-        self.model = FlatModel(module, synchronizer.gradient_memory)
+        self.model = self._hold(module)
         self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
         self._clock, self._own_time = clock, OwnTime()
         self.metrics: dict[str, float] = {}
@@ -103,6 +104,9 @@ class Rank:
                 if self.step > before:
                     self._finish_steps(before)
             self._finish(began)
+
+    def _hold(self, module: torch.nn.Module) -> Model:
+        return FlatModel(module, self._synchronizer.gradient_memory)
 
     @property
     def leads(self) -> bool:
@@ -163,11 +167,7 @@ class Rank:
             The mean loss, times the share.
         """
         batch = examples.as_batch(part)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._run.bf16):
-            outputs = self.model.module(**batch.inputs)
-            loss: object = self._program.loss(
-                outputs, batch.targets
-            )  # no type checker has seen the user's code
+        loss = self._loss(batch)
         if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
             raise ProgramFailed(
                 f"loss() returned {_describe(loss)}; return the mean over the batch, a scalar computed from the outputs"
@@ -179,6 +179,10 @@ class Rank:
             )
         (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not type it
         return value * share
+
+    def _loss(self, batch: examples.Batch) -> object:  # no type checker has seen the user's code
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._run.bf16):
+            return self._program.loss(self.model.module(**batch.inputs), batch.targets)
 
     def _check_gradient(self, step: int) -> None:
         norm = self.metrics["gradient_norm"] = self.model.gradient_norm()
@@ -198,7 +202,11 @@ class Rank:
         if self._own_time.seconds:
             self.metrics["own_step_s"] = self._own_time.seconds
         self._observer.advanced(done, self.metrics)
-        if self.leads and self._run.checkpoints_between(before, done):
+        if self._run.checkpoints_between(before, done):
+            self._checkpoint(done)
+
+    def _checkpoint(self, done: int) -> None:
+        if self.leads:
             self._observer.checkpointed(done, self._synchronizer.checkpoint())
 
     def _finish_run_if_best_is_past(self) -> None:

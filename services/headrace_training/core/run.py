@@ -24,6 +24,7 @@ class Run:
     accumulate: int = 1  # micro-batches per step
     bf16: bool = False  # model and loss compute with bfloat16 where that is enough
     checkpoint_activations: bool = False  # the backward pass computes them again, block by block
+    fully_sharded: bool = False  # each rank holds a part of the model
     compile_model: bool = False  # by torch.compile
     selection: Selection | None = None  # None: the last values are what the run is for
     best: Best | None = None  # what earlier attempts found

@@ -36,6 +36,13 @@ class Small:
         return {"accuracy": float((outputs.argmax(1) == targets).mean())}
 
 
+class Layered(Small):
+    """Has blocks, of which a part is as many ranks' as there are."""
+
+    def model(self) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
 class Peaking(Small):
     """Is measured best by its third evaluation in a process, then worse and worse."""
 
@@ -117,3 +124,18 @@ class Bag(torch.nn.Module):
 
 class SlowKeyed(Keyed, Slow):
     """Is both."""
+
+
+class LayeredPeaking(Layered, Peaking):
+    """Is both."""
+
+
+class LayeredSlow(Layered, Slow):
+    """Is both."""
+
+
+class LayeredNotFinite(Layered):
+    """Has a loss that is no number on a rank that has 7 examples."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().loss(outputs, targets) * (float("nan") if len(targets) == 7 else 1.0)

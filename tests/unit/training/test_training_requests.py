@@ -191,3 +191,18 @@ def test_the_schedule_of_an_all_reduce_request_is_checked() -> None:
     asked.optimizer.schedule.floor = 0.5
     with pytest.raises(InvalidArgument, match=r"floor is 0\.5; it must be 0 without a decay"):
         check_request(asked)
+
+
+def test_only_all_reduce_with_an_optimizer_of_single_values_is_fully_sharded() -> None:
+    asked = all_reduce()
+    asked.options.fully_sharded = True
+    check_request(asked)
+
+    asked.optimizer.lamb.learning_rate = 0.1
+    with pytest.raises(InvalidArgument, match="lamb needs whole tensors"):
+        check_request(asked)
+
+    elsewhere = request()
+    elsewhere.options.fully_sharded = True
+    with pytest.raises(InvalidArgument, match="fully_sharded is for STRATEGY_ALL_REDUCE"):
+        check_request(elsewhere)

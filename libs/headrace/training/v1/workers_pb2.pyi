@@ -259,6 +259,7 @@ class TrainingOptions(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ACTIVATIONS_FIELD_NUMBER: _builtins.int
     COMPILE_MODEL_FIELD_NUMBER: _builtins.int
+    FULLY_SHARDED_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimizer steps in all, >= 1."""
     batch_size: _builtins.int
@@ -288,6 +289,10 @@ class TrainingOptions(_message.Message):
     """
     compile_model: _builtins.bool
     """Model and blocks are compiled by torch.compile (inductor) before they compute; FAILED_PRECONDITION where the node has no C++ compiler."""
+    fully_sharded: _builtins.bool
+    """ALL_REDUCE: each rank holds 1 / n of the parameters, gradients and optimizer state (torch's FSDP2), for models that do not fit into each; blocks are as
+    for `checkpoint_activations`. SGD, Adam, AdamW and Adagrad. With PRECISION_BF16 blocks compute with, and are sent as, bfloat16 parameters.
+    """
     @_builtins.property
     def selection(self) -> Global___Selection:
         """Which values become the version, and when to stop looking for better ones; needs `evaluate_every_steps` and a registry. Unset: the
@@ -309,10 +314,11 @@ class TrainingOptions(_message.Message):
         selection: Global___Selection | None = ...,
         checkpoint_activations: _builtins.bool = ...,
         compile_model: _builtins.bool = ...,
+        fully_sharded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_activations", b"checkpoint_activations", "checkpoint_every_steps", b"checkpoint_every_steps", "compile_model", b"compile_model", "evaluate_every_steps", b"evaluate_every_steps", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_activations", b"checkpoint_activations", "checkpoint_every_steps", b"checkpoint_every_steps", "compile_model", b"compile_model", "evaluate_every_steps", b"evaluate_every_steps", "fully_sharded", b"fully_sharded", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
