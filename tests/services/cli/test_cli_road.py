@@ -67,6 +67,7 @@ def up(tmp_path: Path) -> Iterator["tuple[Headrace, subprocess.Popen[str]]"]:
             process.terminate()
 
 
+@pytest.mark.timeout(300)  # some twenty processes, one after the other: on a busy machine that takes minutes
 def test_the_whole_road_by_commands(up: "tuple[Headrace, subprocess.Popen[str]]") -> None:
     run, process = up
     services = psutil.Process(process.pid).children(recursive=True)
