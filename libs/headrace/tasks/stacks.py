@@ -20,7 +20,7 @@ _SIGNAL = signal.SIGUSR1
 _MAX_BYTES = 1 << 20  # the file is emptied beyond it; one dump has some kilobytes
 _WAIT_S = 5.0
 _LOOK_S = 0.05
-_QUIET_LOOKS = 4  # without another byte: the dump is whole
+_QUIET_LOOKS = 10  # without another byte: the dump is whole, unless a busy machine keeps the task from writing for half a second
 
 
 def listen(folder: Path) -> None:
