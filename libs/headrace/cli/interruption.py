@@ -40,13 +40,17 @@ def interruptible(stop: Callable[[], object]) -> Iterator[None]:
     """Let Ctrl-C call `stop`, and raise KeyboardInterrupt as soon as what is inside the `with` has ended of it.
 
     Raised where it falls, which may be in the middle of gRPC's own code, KeyboardInterrupt leaves locks held and memory damaged:
-    the command would hang, or crash. A second Ctrl-C raises it nevertheless.
+    the command would hang, or crash. A second Ctrl-C raises it nevertheless. Where Ctrl-C is ignored, as in the background of a
+    script, it stays so.
 
     Args:
         stop: Ends the calls inside the `with`, from another thread.
     """
     asked: SimpleQueue[bool] = SimpleQueue()  # the one queue that a signal handler may put into
     before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
     interrupted = False
 
     def stop_when_asked() -> None:

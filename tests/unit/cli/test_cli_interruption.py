@@ -69,3 +69,12 @@ def test_the_inner_of_two_takes_it() -> None:
     with interruptible(outer.set), pytest.raises(KeyboardInterrupt), interruptible(inner.set):
         ctrl_c()
     assert (inner.is_set(), outer.is_set()) == (True, False)
+
+
+def test_where_it_is_ignored_it_stays_ignored() -> None:
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible(stopped.set):
+        ctrl_c()
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN
+    assert not stopped.is_set()
