@@ -11,7 +11,7 @@ from headrace.client.training import Durability
 from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job
-from tests.cluster.patience import patient_plan
+from tests.cluster.patience import eventually, patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -44,6 +44,11 @@ class Reaper:
                 os.kill(pid, signal.SIGKILL)
 
 
+def stores_in(folder: Path) -> list[Path]:
+    """Return the files of all stores that parameter processes keep."""
+    return list((folder / "services").glob("parameters-*/*/*/1"))
+
+
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_a_job_goes_on_in_the_same_attempt_when_its_shards_are_killed(
     durability: Durability, folder: Path
@@ -65,8 +70,9 @@ def test_a_job_goes_on_in_the_same_attempt_when_its_shards_are_killed(
             durability=durability,
         )
         done = client.wait(job, on_change=reaper.on_job, timeout_s=200)
+        # A job is done when its version is registered; its stores are deleted after that.
+        assert eventually(lambda: not stores_in(folder)), "a finished job leaves no files"
 
     assert done.attempt == 1
     assert done.progress.step == STEPS
     assert any("attempt 1 goes on" in message for message in reaper.messages)
-    assert list((folder / "services").glob("parameters-*/*/*/1")) == [], "a finished job leaves no files"
