@@ -2,26 +2,22 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import headrace
-from headrace.local.child import ProcessSpec
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.parameters.client import StoresClient
 from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY
 from headrace.scheduler.v1.jobs_pb2 import Job
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PROGRAM = "headrace_examples.tabular:BreastCancer"
 STEPS = 600
-LEASE_S = (
-    "60"  # a busy machine may keep a process that is well from reporting for longer than the default lease
-)
 
 
 class Reaper:
@@ -46,13 +42,8 @@ class Reaper:
             os.kill(self._supervisor.pid(name), signal.SIGKILL)
 
 
-def patient(spec: ProcessSpec) -> ProcessSpec:
-    added = {"HEADRACE_SCHEDULER_LEASE_S": LEASE_S} if spec.name == "scheduler" else {}
-    return replace(spec, environment={**spec.environment, **added})
-
-
 def test_a_job_goes_on_at_the_replica_of_a_primary_that_was_killed(folder: Path) -> None:
-    specs = [patient(spec) for spec in plan(folder / "services", Sizes(), port=0)]
+    specs = patient_plan(folder / "services", Sizes())
     with (
         Supervisor(specs, folder / "logs") as supervisor,
         headrace.connect(next(spec.address for spec in specs if spec.name == "scheduler")) as client,

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ import pytest
 import headrace
 from headrace.client.outcome import reshards
 from headrace.client.sync import Client
-from headrace.local.child import ProcessSpec
-from headrace.local.plan import Sizes, plan
+from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -41,12 +40,6 @@ class Awaited(BreastCancer):
 """
 
 
-def patient(spec: ProcessSpec) -> ProcessSpec:
-    """Give nodes more time to come back to a scheduler that was killed than a busy machine needs."""
-    added = {"HEADRACE_SCHEDULER_LEASE_S": "60"} if spec.name == "scheduler" else {}
-    return replace(spec, environment={**spec.environment, **added})
-
-
 class Meddler:
     """Changes the number of shards, one change after the other, and lets the run end after the last."""
 
@@ -68,8 +61,8 @@ class Meddler:
 
 def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(folder: Path) -> None:
     specs = [
-        patient(spec)
-        for spec in plan(folder / "services", Sizes(workers=2, shards=2), port=0)
+        spec
+        for spec in patient_plan(folder / "services", Sizes(workers=2, shards=2))
         if not spec.name.startswith(("optimization", "inference"))
     ]
     source = folder.parent / "awaited.py"
