@@ -1,6 +1,6 @@
 """Updates of a flat vector by torch's fused optimizers, which pass over the memory once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -82,14 +82,26 @@ class FusedOptimizer:
         Returns:
             The new values, shape (size,), in memory that `allocate` gave: whoever reads the old ones may go on, if that is not theirs.
         """
-        new, state = torch.from_numpy(self._allocate(self._padded_size)), self._begun()
+        new = torch.from_numpy(self._allocate(self._padded_size))
         block = _BLOCK * torch.get_num_threads()
         alone = len(gradients) == 1 and gradients[0][1] == 1  # then only the end needs memory, to be padded
         total, scaled = (torch.zeros(_LANES if alone else block) for _ in range(2))
-        for place in self._places(block):
-            summed = add_up(gradients, place, total, scaled)
-            copy_padded(values[place], new[place])
-            step(self._config, new[place], summed, state, place, self._config.learning_rate * factor)
+
+        def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
+            for place in self._places(block):
+                summed = add_up(gradients, place, total, scaled)
+                copy_padded(values[place], new[place])
+                yield place, summed
+
+        return self._stepped(new, blocks(), factor)
+
+    def _stepped(
+        self, new: torch.Tensor, blocks: Iterable[tuple[slice, torch.Tensor]], factor: float
+    ) -> torch.Tensor:
+        """Update `new`, shape (padded size,), where blocks of a gradient lie; return it without its padding."""
+        state = self._begun()
+        for place, gradient in blocks:
+            step(self._config, new[place], gradient, state, place, self._config.learning_rate * factor)
         if "step" in state:
             state["step"] += 1
         return new[: self._size]
@@ -114,15 +126,13 @@ class FusedOptimizer:
             values, factor: As for `apply`.
             means: Places, apart from each other, and the gradient there, shape (length of the place,).
         """
-        new, state = self.hold(values), self._begun()
-        for part, mean in means:
-            for start in range(part.start, part.stop, _BLOCK):
-                place = slice(start, min(start + _BLOCK, part.stop))
-                gradient = mean[place.start - part.start : place.stop - part.start]
-                step(self._config, new[place], gradient, state, place, self._config.learning_rate * factor)
-        if "step" in state:
-            state["step"] += 1
-        return new[: self._size]
+        blocks = (
+            (slice(start, stop), mean[start - part.start : stop - part.start])
+            for part, mean in means
+            for start in range(part.start, part.stop, _BLOCK)
+            for stop in [min(start + _BLOCK, part.stop)]
+        )
+        return self._stepped(self.hold(values), blocks, factor)
 
     def hold(self, values: torch.Tensor) -> torch.Tensor:
         """Copy values, shape (size,), to memory that `allocate` gives, shape (padded size,)."""
