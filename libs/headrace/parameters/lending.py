@@ -1,6 +1,7 @@
 """The segment in which a worker lends its gradients to the shards of its machine."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,7 +51,7 @@ class Loan:
         )
 
 
-class Lender:
+class SegmentLender(ABC):
     """A worker's segment, made when it is first needed. One loan at a time: others wait for its end.
 
     Args:
@@ -67,6 +68,45 @@ class Lender:
     def nonce(self) -> bytes:
         """What the shards know the segment by; empty if there is none."""
         return self._segment.nonce if self._segment else b""
+
+    def close(self) -> None:
+        """Let no shard find the segment any more; arrays of it stay."""
+        if self._segment:
+            self._segment.close()
+        self._segment, self._enabled = None, False
+
+    @abstractmethod
+    def _capacity_for(self, size: int, capacity: int) -> int:
+        """Return the capacity that a segment for `size` values must have, where there is one of `capacity` values, or 0 without."""
+
+    def _reserve(self, size: int) -> OwnSegment | None:
+        capacity = self._segment.capacity if self._segment else 0
+        needed = self._capacity_for(size, capacity)
+        if self._enabled and (self._segment is None or needed != capacity):
+            try:
+                self._segment = OwnSegment(needed)
+            except SharedMemoryUnavailable:
+                self._enabled = False
+        return self._segment if self._enabled else None
+
+    @contextmanager
+    def _loan(self, size: int) -> Iterator[OwnSegment | None]:
+        """Have a segment for `size` values for the time of a `with`, under a sequence of its own; None: there is no shared memory here."""
+        with self._lock:
+            segment = self._reserve(size)
+            if segment is None:
+                yield None
+                return
+            self._loans += 1
+            segment.sequence = self._loans
+            try:
+                yield segment
+            finally:
+                segment.sequence = 0
+
+
+class Lender(SegmentLender):
+    """Lends gradients of the whole model, or of parts of it."""
 
     def memory(self, size: int) -> Floats:
         """Return zeros, shape (size,): a gradient that is computed in them needs no copy on its way to the shards of this machine."""
@@ -87,34 +127,18 @@ class Lender:
         Args:
             take_back: Asks all shards.
         """
-        with self._lock:
-            segment = self._reserve(gradient.size)
+        with self._loan(gradient.size) as segment:
             if segment is None:
                 yield None
                 return
-            self._loans += 1
-            segment.sequence = self._loans
             try:
                 yield Loan(segment, gradient, copied=not _is_view(gradient, segment))
             except BaseException:
                 take_back(segment.nonce, segment.sequence)
                 raise
-            finally:
-                segment.sequence = 0
 
-    def close(self) -> None:
-        """Let no shard find the segment any more; arrays of it stay."""
-        if self._segment:
-            self._segment.close()
-        self._segment, self._enabled = None, False
-
-    def _reserve(self, size: int) -> OwnSegment | None:
-        if self._enabled and (self._segment is None or self._segment.capacity != size):
-            try:
-                self._segment = OwnSegment(size)
-            except SharedMemoryUnavailable:
-                self._enabled = False
-        return self._segment if self._enabled else None
+    def _capacity_for(self, size: int, capacity: int) -> int:  # noqa: ARG002 - gradients of a model have one size
+        return size
 
 
 def _is_view(gradient: Floats, segment: OwnSegment) -> bool:

@@ -1,14 +1,13 @@
 """The segment in which a worker lends keys and gradients of rows to the shards of its machine."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-from headrace.errors import SharedMemoryUnavailable
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
+from headrace.parameters.lending import SegmentLender
 from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 
@@ -45,24 +44,8 @@ class RowLoan:
         return where
 
 
-class RowLender:
-    """A worker's segment for rows, made when it is first needed and again when a larger one is. One loan at a time: others wait for
-    its end.
-
-    Args:
-        enabled: Whether to lend at all.
-    """
-
-    def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
-        self._lock = threading.Lock()
-        self._segment: OwnSegment | None = None
-        self._loans = 0
-
-    @property
-    def nonce(self) -> bytes:
-        """What the shards know the segment by; empty if there is none."""
-        return self._segment.nonce if self._segment else b""
+class RowLender(SegmentLender):
+    """Lends keys and gradients of rows; where a batch needs a larger segment, there is another one."""
 
     @contextmanager
     def lending(self, count: int) -> Iterator[RowLoan | None]:
@@ -70,31 +53,11 @@ class RowLender:
 
         When the time is over, a shard that still copies finds that it was withdrawn, and refuses it.
         """
-        with self._lock:
-            segment = self._reserve(count)
-            if segment is None:
-                yield None
-                return
-            self._loans += 1
-            segment.sequence = self._loans
-            try:
-                yield RowLoan(segment)
-            finally:
-                segment.sequence = 0
+        with self._loan(count) as segment:
+            yield RowLoan(segment) if segment else None
 
-    def close(self) -> None:
-        """Let no shard find the segment any more."""
-        if self._segment:
-            self._segment.close()
-        self._segment, self._enabled = None, False
-
-    def _reserve(self, count: int) -> OwnSegment | None:
-        if self._enabled and (self._segment is None or self._segment.capacity < count):
-            try:
-                self._segment = OwnSegment(rounded(count))
-            except SharedMemoryUnavailable:
-                self._enabled = False
-        return self._segment if self._enabled else None
+    def _capacity_for(self, size: int, capacity: int) -> int:
+        return max(rounded(size), capacity)
 
 
 def rounded(count: int) -> int:
