@@ -1,6 +1,6 @@
 """The calls of one worker to the tables of one shard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -21,6 +21,7 @@ from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 
 _RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
 
+Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 
@@ -104,12 +105,14 @@ class RowShardClient:
                 keys=gradient.lent_keys,
                 gradients=gradient.lent_gradients,
             )
-            try:
-                stub = self._shared.for_call(operation, self._lose)
-                call = stub.PushRowsShared.future(request, timeout=operation.remaining_s)
-                return _taken(self._answer(operation, call).response)
-            except SharedMemoryUnavailable as why:
-                self._refused(why)
+            taken = self._by_memory(
+                operation,
+                self._shared,
+                lambda stub: stub.PushRowsShared.future(request, timeout=operation.remaining_s),
+                lambda answer: _taken(answer.response),
+            )
+            if taken:
+                return taken
         message = packed(
             rows_pb2.PushRowsRequest(store=self._store, table=table, header=header),
             keys=gradient.keys,
@@ -133,16 +136,14 @@ class RowShardClient:
                 generation=self._generation_for(step),
                 keys=asked.lent_keys,
             )
-            try:
-                stub = self._shared.for_call(operation, self._lose)
-                call = stub.PullRowsShared.future(request, timeout=operation.remaining_s)
-                answer = self._answer(operation, call)
-                copied = self._copy(answer.values, asked)
-            except SharedMemoryUnavailable as why:
-                self._refused(why)
-            else:
-                if copied:
-                    return Received(answer.response.version, answer.response.staleness)
+            received = self._by_memory(
+                operation,
+                self._shared,
+                lambda stub: stub.PullRowsShared.future(request, timeout=operation.remaining_s),
+                lambda answer: _pulled(answer.response) if self._copy(answer.values, asked) else None,
+            )
+            if received:
+                return received
         message = packed(
             rows_pb2.PullRowsRequest(
                 store=self._store,
@@ -157,7 +158,7 @@ class RowShardClient:
         call_rows = self._rows.PullRows.future(message, timeout=operation.remaining_s)
         response = operation.track(call_rows).result()
         asked.take(array_of(response, "values"))
-        return Received(response.version, response.staleness)
+        return _pulled(response)
 
     def push_pull(
         self,
@@ -179,16 +180,14 @@ class RowShardClient:
                 gradients=gradient.lent_gradients,
                 pull_keys=asked.lent_keys,
             )
-            try:
-                stub = self._shared.for_call(operation, self._lose)
-                call = stub.PushPullRowsShared.future(request, timeout=operation.remaining_s)
-                answer = self._answer(operation, call)
-                copied = self._copy(answer.values, asked)
-            except SharedMemoryUnavailable as why:
-                self._refused(why)
-            else:
-                if copied:
-                    return _received(answer.response)
+            received = self._by_memory(
+                operation,
+                self._shared,
+                lambda stub: stub.PushPullRowsShared.future(request, timeout=operation.remaining_s),
+                lambda answer: _received(answer.response) if self._copy(answer.values, asked) else None,
+            )
+            if received:
+                return received
         # A second time, if the rows were lost: a duplicate then.
         message = packed(
             rows_pb2.PushPullRowsRequest(store=self._store, table=table, header=header),
@@ -239,6 +238,20 @@ class RowShardClient:
             self._shared.close()
         self._mapped = None
 
+    def _by_memory(
+        self,
+        operation: Operation,
+        shared: LaneStub[shared_rows_pb2_grpc.SharedRowsStub],
+        call: Callable[[shared_rows_pb2_grpc.SharedRowsStub], _Future[Answer]],
+        take: Callable[[Answer], Received | None],
+    ) -> Received | None:
+        """Call with rows in shared memory; None: they could not travel so, and must go in a message."""
+        try:
+            return take(self._answer(operation, call(shared.for_call(operation, self._lose))))
+        except SharedMemoryUnavailable as why:
+            self._refused(why)
+            return None
+
     def _answer(self, operation: Operation, call: _Future[Answer_co]) -> Answer_co:
         try:
             answer = operation.track(call).result()
@@ -266,6 +279,10 @@ class RowShardClient:
         return parameters_pb2.PushHeader(
             worker=self._worker, epoch=self._epoch, step=step, samples=samples, generation=self.generation
         )
+
+
+def _pulled(response: rows_pb2.PullRowsResponse) -> Received:
+    return Received(response.version, response.staleness)
 
 
 def _taken(response: rows_pb2.PushRowsResponse) -> Received:
