@@ -1,7 +1,5 @@
 """All processes of a cluster, with a scheduler that does not take a busy machine for a lost node."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +12,6 @@ LEASE_S = 60.0  # a busy machine may need longer than the default lease to start
 def patient_plan(folder: Path, sizes: Sizes, lease_s: float = LEASE_S) -> list[ProcessSpec]:
     """Return what `plan` does, on free ports; `lease_s` is how long a node may be silent."""
     return [_patient(spec, lease_s) for spec in plan(folder, sizes, port=0)]
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 60) -> bool:
-    """Wait until `condition` holds, and return whether it does."""
-    end = time.monotonic() + within_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def _patient(spec: ProcessSpec, lease_s: float) -> ProcessSpec:

@@ -11,7 +11,8 @@ from headrace.client.training import Durability
 from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job
-from tests.cluster.patience import eventually, patient_plan
+from headrace.testing import until
+from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -71,7 +72,7 @@ def test_a_job_goes_on_in_the_same_attempt_when_its_shards_are_killed(
         )
         done = client.wait(job, on_change=reaper.on_job, timeout_s=200)
         # A job is done when its version is registered; its stores are deleted after that.
-        assert eventually(lambda: not stores_in(folder)), "a finished job leaves no files"
+        until(lambda: not stores_in(folder))  # a finished job leaves no files
 
     assert done.attempt == 1
     assert done.progress.step == STEPS

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -18,7 +18,7 @@ from headrace import errors
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.layers import current_call
 from headrace.rpc.server import SPARE_THREADS, AddressUnavailable, Server
-from headrace.testing import handler, serve
+from headrace.testing import handler, serve, until
 from headrace.training.v1 import workers_pb2_grpc
 from headrace.types.v1 import task_pb2
 
@@ -116,7 +116,7 @@ def test_draining_finishes_what_runs_and_refuses_what_comes(gate: Gate) -> None:
         running = threads.submit(get, channel)
         assert gate.inside.acquire(timeout=10)
         drained = threads.submit(channel.server.drain, 15)
-        wait_until(lambda: check(channel, "headrace.registry.v1.Models").status == NOT_SERVING)
+        until(lambda: check(channel, "headrace.registry.v1.Models").status == NOT_SERVING)
         with pytest.raises(errors.ServerDraining) as caught:
             get_until_refused(channel)
         assert caught.value.retry_after_s is not None
@@ -131,12 +131,6 @@ def get_until_refused(channel: grpc.Channel) -> None:
         models_pb2_grpc.ModelsStub(channel).GetModel(REQUEST, timeout=2)
     except errors.DeadlineExceeded:
         get(channel)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
 
 
 def test_draining_leaves_within_its_bound_although_a_handler_hangs(gate: Gate) -> None:

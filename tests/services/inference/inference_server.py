@@ -1,8 +1,6 @@
 """An inference server in this process, behind real gRPC, with a real registry beside it."""
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,14 +29,6 @@ from headrace_inference.servicer import PROBES, RULES, InferenceServicer
 from tests.services.registry.registry_server import serve_registry
 
 WAIT_S = 20  # a bound for tests that would otherwise hang
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return when `condition` holds: for what only a poll can see from outside."""
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        os.sched_yield()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from prometheus_client import generate_latest
 from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted, ServerDraining
 from headrace.inference.client import InferenceClient
 from headrace.inference.messages import infer_request, outputs_of
+from headrace.testing import until
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Key
-from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference, until
+from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
 from tests.unit.inference import onnx_models
 
 MAX_WAITING = 4

@@ -12,9 +12,10 @@ from prometheus_client import generate_latest
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from headrace.inference.client import InferenceClient, ModelState
 from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.testing import until
 from headrace_inference.loader import Session
 from tests.services.inference import inference_server
-from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference, until
+from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
 from tests.unit.inference import onnx_models
 
 X = np.ones((1, 3), np.float32)

@@ -21,10 +21,10 @@ from headrace.inference.client import InferenceClient
 from headrace.registry.client import RegistryClient
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, File, Version
 from headrace.scheduler.v1 import nodes_pb2, nodes_pb2_grpc
-from headrace.testing import free_port, serve
+from headrace.testing import free_port, serve, until
 from headrace.testing.reflection import ReflectionClient
 from headrace.testing.server import ServedChannel
-from tests.services.inference.inference_server import WAIT_S, until
+from tests.services.inference.inference_server import WAIT_S
 from tests.services.parameters.parameter_process import service_process
 from tests.services.registry.registry_server import serve_registry
 from tests.unit.inference import onnx_models

@@ -17,7 +17,7 @@ from headrace.local.plan import Sizes, plan
 from headrace.local.supervisor import Supervisor
 from headrace.rpc.addresses import join_address
 from headrace.rpc.healthcheck import serving
-from headrace.testing import free_port
+from headrace.testing import free_port, until
 
 
 def registry(folder: Path, **settings: str) -> ProcessSpec:
@@ -35,7 +35,7 @@ def test_a_child_that_is_killed_is_started_again_at_the_same_address(tmp_path: P
         os.kill(first, signal.SIGKILL)
         assert again.wait(20)
         assert supervisor.pid("registry") != first
-        assert eventually(lambda: serving(spec.address))
+        until(lambda: serving(spec.address))
 
 
 def test_stopping_leaves_no_process(tmp_path: Path) -> None:
@@ -75,9 +75,3 @@ def test_a_supervisor_that_is_killed_takes_its_children_with_it(tmp_path: Path) 
     psutil.wait_procs([child], timeout=20)
     assert not child.is_running()
     assert not serving(join_address("127.0.0.1", port + 1), 0.5)
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 20) -> bool:
-    """Wait for a condition that no event announces: another process's server begins to answer."""
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.05) for _ in range(int(within_s / 0.05)))

@@ -18,6 +18,7 @@ from tests.services.parameters.parameter_server import (
     parameter_server,
 )
 from tests.services.parameters.parameter_tables import Tables
+from tests.services.parameters.replica_pair import Processes
 
 
 @pytest.fixture
@@ -89,3 +90,15 @@ def open_tables(transport: str) -> Iterator[Tables]:
             return stack.enter_context(tables)
 
         yield open_all
+
+
+@pytest.fixture(params=[True, False], ids=["shared memory", "stream"])
+def share(request: pytest.FixtureRequest) -> bool:
+    """Whether records reach the replica through memory."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def processes(share: bool) -> Iterator[Processes]:
+    with ExitStack() as stack:
+        yield Processes(stack, share=share)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1.tables_pb2 import RowOptimizer, RowSgd
+from headrace.testing import until
 from tests.services.parameters.parameter_process import REPOSITORY_ENVIRONMENT, service_process
 from tests.services.parameters.parameter_server import NAME, create_request
 
@@ -54,15 +54,6 @@ def _named_files() -> list[str]:
     return [path.name for path in Path("/dev/shm").iterdir() if "headrace" in path.name]
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1200):
-        if holds():
-            return
-        pause.wait(0.05)
-    raise AssertionError("it did not come to hold within a minute")
-
-
 def test_a_worker_killed_in_the_middle_of_its_pushes_leaves_no_memory_behind() -> None:
     with service_process("parameters") as (address, process), StoresClient(address) as stores:
         stores.create(create_request(learning_rate=1))
@@ -74,14 +65,14 @@ def test_a_worker_killed_in_the_middle_of_its_pushes_leaves_no_memory_behind() -
         worker.kill()
         worker.wait()
 
-        _wait_until(lambda: not _mapped(process.pid, "rw-p"))
+        until(lambda: not _mapped(process.pid, "rw-p"))
         worker.stdout.close()
         with ShardedStore([address], NAME, epoch=0, worker=0) as reader:
             pulled = reader.pull()
             assert reader.transport == "shared memory"
         assert (pulled.values == -pulled.version).all()
         stores.delete(NAME)
-        _wait_until(lambda: not _mapped(process.pid, "rw-s"))
+        until(lambda: not _mapped(process.pid, "rw-s"))
     assert not _named_files()
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from headrace.errors import (
 from headrace.registry.client import RegistryClient
 from headrace.registry.v1 import artifacts_pb2 as pb
 from headrace.registry.v1.artifacts_pb2_grpc import ArtifactsStub
+from headrace.testing import until
 from headrace.testing.server import ServedChannel
 from tests.services.registry.registry_server import MAX_ARTIFACT_BYTES
 
@@ -186,7 +187,7 @@ def test_a_caller_that_goes_away_leaves_a_part_to_resume_and_no_artifact(
 
     call = artifacts.Upload.future(stalls())
     part = tmp_path / "artifacts" / "uploads" / f"default-{hashlib.sha256(DATA).hexdigest()}.part"
-    wait_until(lambda: part.exists() and part.stat().st_size == 3 * CHUNK)
+    until(lambda: part.exists() and part.stat().st_size == 3 * CHUNK)
     call.cancel()
     gone.set()
 
@@ -203,13 +204,6 @@ def as_file(folder: Path) -> Path:
     path = folder / "data"
     path.write_bytes(DATA)
     return path
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Look again and again; the test's own timeout ends it."""
-    pause = threading.Event()
-    while not condition():
-        pause.wait(0.01)
 
 
 def test_wrong_bytes_kept_by_somebody_cost_an_honest_upload_only_time(
