@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.parameters.ranges import length, shared
+from headrace.errors import InvalidArgument
+from headrace.parameters.ranges import shared
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of
 from headrace_parameters.assembly import Assembly
@@ -13,6 +13,8 @@ from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import Published
 from headrace_parameters.core.members import first_members
 from headrace_parameters.core.part import Part
+from headrace_parameters.core.rows.cutting import cut_out, joined_tables
+from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.state import ShardState
 
 
@@ -25,7 +27,7 @@ def recut(states: Iterable[ShardState], config: StoreConfig) -> ShardState:
         states: Of shards of one checkpoint, in any order; those of all shards are enough in any case.
     Raises:
         InvalidArgument: They are not of one checkpoint, or not enough, or of another optimizer.
-        FailedPrecondition: They are not of one point of the run, or have tables, whose rows are not cut anew.
+        FailedPrecondition: They are not of one point of the run.
     """
     cut: _Cut | None = None
     for state in states:
@@ -59,7 +61,16 @@ class _Cut:
         )
         self._held = self.map.held(config.shard_index)
         self._assembly = Assembly(first.layout, self.map, config.shard_index)
-        self._taken: dict[int, int] = {}  # values, by shard
+        self._arcs = self.map.arc_owners == config.shard_index
+        # Of nothing, one of them all the same, to say where the run is.
+        self._needed = self._sources(saved, rows=bool(first.tables)) or {first.shard_index}
+        self._tables: dict[int, dict[str, TableState]] = {}  # what was taken of them, by shard
+
+    def _sources(self, saved: ShardMap, *, rows: bool) -> set[int]:
+        """Return the shards that had something of what this one shall hold."""
+        values = {shard for shard in saved.shards if any(shared(saved.held(shard), self._held))}
+        arcs = set(saved.arc_owners[self._arcs].tolist()) if rows else set()
+        return values | arcs
 
     def is_own(self, state: ShardState) -> bool:
         """Tell whether it is the state of the very shard, which nothing need be cut out of."""
@@ -69,27 +80,23 @@ class _Cut:
 
     def take(self, state: ShardState) -> None:
         """Take what a shard had of this one."""
-        held = state.map.held(state.shard_index)
-        values = sum(len(place.values) for place in shared(held, self._held))
-        if not values and self._held:
+        if state.shard_index not in self._needed:
             return
-        if state.tables:
-            raise FailedPrecondition(
-                f"the snapshots are of {len(state.map.shards)} shards with tables, whose rows are not cut anew; create the store with as "
-                "many shards"
-            )
-        self._assembly.copy(_part(state, self._config), held)
-        self._taken[state.shard_index] = values
+        self._assembly.copy(_part(state, self._config), state.map.held(state.shard_index))
+        self._tables[state.shard_index] = {
+            name: cut_out(table, self._arcs) for name, table in state.tables.items()
+        }
 
     @property
     def complete(self) -> bool:
         """Whether nothing is missing."""
-        return bool(self._taken) and sum(self._taken.values()) == length(self._held)
+        return self._needed <= self._tables.keys()
 
     def finished(self) -> ShardState:
         """Return the shard's state."""
         state, _ = self._assembly.finished(kind_of(self._config.optimizer))
-        return replace(state, epoch=self._first.epoch)
+        tables = joined_tables([self._tables[shard] for shard in sorted(self._tables)])
+        return replace(state, epoch=self._first.epoch, tables=tables)
 
     def _check(self, state: ShardState) -> None:
         if (state.map, state.layout) != (self._first.map, self._first.layout):

@@ -8,7 +8,9 @@ section 6.2, strategy 3). A key belongs to the arc that its mixed value lies in,
 with one entry per arc, so that rows move by arcs.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -99,3 +101,28 @@ def _let_in(owners: Indices, new: int) -> None:
 def shard_of(keys: Keys, shard_count: int) -> Indices:
     """Return the shard that holds the row of each key."""
     return arc_owners(shard_count)[arc_of(keys)]
+
+
+def spans_of(owners: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield consecutive arcs of one shard as one span: the first arc, one more than the last one, the shard."""
+    start = 0
+    for owner, run in groupby(owners):
+        stop = start + sum(1 for _ in run)
+        yield start, stop, owner
+        start = stop
+
+
+def arcs_of(spans: Iterable[tuple[int, int, int]]) -> tuple[int, ...]:
+    """Return the shard of each arc, as `spans_of` gave them, in any order; nothing without spans.
+
+    Raises:
+        InvalidArgument: An arc is in no span, or in two.
+    """
+    owners: list[int] = []
+    for start, stop, owner in sorted(spans):
+        if start != len(owners) or not start < stop <= ARCS:
+            raise InvalidArgument(
+                f"a shard map has arcs {start} to {stop} where those from {len(owners)} on must follow; ask a shard for its map"
+            )
+        owners += [owner] * (stop - start)
+    return tuple(owners)

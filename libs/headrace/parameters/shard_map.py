@@ -17,7 +17,10 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby, pairwise
 
+import numpy as np
+
 from headrace.errors import InvalidArgument, ShardMapChanged
+from headrace.parameters.keys import ARCS, Indices, Keys, arc_of, arc_owners
 from headrace.parameters.ranges import length
 
 BLOCKS = 4096  # shares of up to 64 shards differ by at most 1/64; a block of 100M parameters is 24k values
@@ -34,8 +37,9 @@ class ShardMap:
         blocks: Into how many blocks the vector is cut, 1 to N: block b has values floor(b N / blocks) to floor((b + 1) N / blocks).
         ranges: What each shard holds, by id: whole blocks, ascending, neighbours as one range; nothing if there are too few values.
         addresses: Where the shards are, by id; empty if whoever uses the store was told otherwise.
+        arcs: The shard of each arc of keys, `ARCS` of them; empty: as `arc_owners` spreads them over the shards, in the order of their ids.
     Raises:
-        InvalidArgument: A value is in no shard or in two, or a range is none of whole blocks.
+        InvalidArgument: A value is in no shard or in two, or a range is none of whole blocks; or an arc is in no shard.
     """
 
     epoch: int
@@ -43,6 +47,7 @@ class ShardMap:
     blocks: int
     ranges: Mapping[int, tuple[range, ...]]
     addresses: Mapping[int, str] = field(default_factory=dict)
+    arcs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epoch < 1 or not 1 <= self.blocks <= self.size:
@@ -62,6 +67,10 @@ class ShardMap:
             raise InvalidArgument(
                 f"a shard map ends at {place} of {self.size} values; ask a shard for its map"
             )
+        if self.arcs and (len(self.arcs) != ARCS or not set(self.arcs) <= self.ranges.keys()):
+            raise InvalidArgument(
+                f"a shard map has {len(self.arcs)} arcs in shards {sorted(set(self.arcs))}; {ARCS} in its own must be: ask a shard for its map"
+            )
 
     @classmethod
     def first(cls, size: int, count: int) -> "ShardMap":
@@ -75,6 +84,15 @@ class ShardMap:
     def shards(self) -> tuple[int, ...]:
         """The ids of all shards, ascending."""
         return tuple(sorted(self.ranges))
+
+    @cached_property
+    def arc_owners(self) -> Indices:
+        """The shard of each arc of keys, shape (`ARCS`,)."""
+        return np.array(self.arcs or np.array(self.shards)[arc_owners(len(self.shards))], np.int64)
+
+    def shard_of(self, keys: Keys) -> Indices:
+        """Return the shard that holds the row of each key."""
+        return self.arc_owners[arc_of(keys)]
 
     def held(self, shard: int) -> tuple[range, ...]:
         """Say which values a shard holds, ascending; none if the shard is not in the map."""
@@ -103,7 +121,7 @@ class ShardMap:
         remove: Collection[int] = (),
         addresses: Mapping[int, str] | None = None,
     ) -> "ShardMap":
-        """Return the next map, for which as few blocks move as equal shares allow.
+        """Return the next map, for which as few blocks and arcs move as equal shares allow.
 
         Args:
             add: Ids of shards that are not in the map.
@@ -124,11 +142,14 @@ class ShardMap:
             epoch=self.epoch + 1,
             ranges=self._ranges(owners, shards),
             addresses=addresses or {},
+            arcs=tuple(_settle(self.arc_owners.tolist(), shards)),
         )
 
     def renumbered(self) -> "ShardMap":
-        """Return a first map with the same ranges, for shards 0, 1, 2, … in the order of their ids."""
-        return replace(self, epoch=1, ranges=dict(enumerate(map(self.held, self.shards))), addresses={})
+        """Return a first map with the same ranges and arcs, for shards 0, 1, 2, … in the order of their ids."""
+        ranges = dict(enumerate(map(self.held, self.shards)))
+        arcs = tuple(map(self.shards.index, self.arcs))
+        return replace(self, epoch=1, ranges=ranges, addresses={}, arcs=arcs)
 
     def _edge(self, block: int) -> int:
         return block * self.size // self.blocks

@@ -12,6 +12,7 @@ from headrace.parameters.answers import Received
 from headrace.parameters.codec import carried
 from headrace.parameters.encoded import plain
 from headrace.parameters.filters.encodings import CODECS, Encoding
+from headrace.parameters.keys import arcs_of, spans_of
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import parameters_pb2, resharding_pb2, shard_map_pb2, stores_pb2
@@ -163,7 +164,8 @@ def map_from_proto(message: shard_map_pb2.ShardMap) -> ShardMap:
         shard.shard: tuple(range(part.start, part.stop) for part in shard.ranges) for shard in message.shards
     }
     addresses = {shard.shard: shard.address for shard in message.shards if shard.address}
-    return ShardMap(message.epoch, message.size, message.blocks, ranges, addresses)
+    spans = [(part.start, part.stop, shard.shard) for shard in message.shards for part in shard.arcs]
+    return ShardMap(message.epoch, message.size, message.blocks, ranges, addresses, arcs_of(spans))
 
 
 def map_to_proto(shard_map: ShardMap) -> shard_map_pb2.ShardMap:
@@ -174,6 +176,11 @@ def map_to_proto(shard_map: ShardMap) -> shard_map_pb2.ShardMap:
             address=shard_map.addresses.get(shard, ""),
             ranges=[
                 shard_map_pb2.ValueRange(start=part.start, stop=part.stop) for part in shard_map.held(shard)
+            ],
+            arcs=[
+                shard_map_pb2.ArcRange(start=start, stop=stop)
+                for start, stop, owner in spans_of(shard_map.arcs)
+                if owner == shard
             ],
         )
         for shard in shard_map.shards

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from headrace.errors import InvalidArgument, NonFiniteValues
+from headrace.parameters.keys import arcs_of, spans_of
 from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of
@@ -184,7 +185,13 @@ def _map_to_json(shard_map: ShardMap) -> dict[str, Any]:
         ]
         for shard in shard_map.shards
     ]
-    return {"epoch": shard_map.epoch, "size": shard_map.size, "blocks": shard_map.blocks, "shards": shards}
+    return {
+        "epoch": shard_map.epoch,
+        "size": shard_map.size,
+        "blocks": shard_map.blocks,
+        "shards": shards,
+        "arcs": list(spans_of(shard_map.arcs)),
+    }
 
 
 def _map_from_json(facts: dict[str, Any]) -> ShardMap:
@@ -194,6 +201,7 @@ def _map_from_json(facts: dict[str, Any]) -> ShardMap:
         blocks=facts["blocks"],
         ranges={shard: tuple(range(*part) for part in held) for shard, held, _ in facts["shards"]},
         addresses={shard: address for shard, _, address in facts["shards"] if address},
+        arcs=arcs_of(tuple(span) for span in facts.get("arcs", ())),
     )
 
 

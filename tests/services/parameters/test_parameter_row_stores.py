@@ -144,6 +144,28 @@ def test_a_table_is_saved_at_the_moment_of_the_dense_values_also_when_its_pushes
     assert (versions, {server.stores.get(NAME).version for server in servers}) == ({1}, {1})
 
 
+def test_a_checkpoint_of_two_shards_with_tables_is_gone_on_from_by_one(
+    servers: list[ParameterServer], connect: Connect, open_tables: Tables
+) -> None:
+    for index, server in enumerate(servers):
+        server.stores.create(store_with_tables(shard_index=index, shard_count=2))
+    store, tables = connect(*servers), open_tables(*servers)
+    store.initialize(LAYOUT, flat(0))
+    keys = range(100)
+    tables.push_rows("users", 0, keys, ones(100), samples=1)
+    tables.push_rows("items", 0, [], ones(0, 2), samples=1)
+    store.push_pull(0, flat(1), samples=1)
+    rows = tables.pull_rows("users", keys, step=1).values
+
+    artifacts = list(store.snapshot().artifacts)
+    servers[1].stores.create(store_with_tables(epoch=2, snapshots=artifacts))
+
+    alone = open_tables(servers[1], epoch=2)
+    assert np.array_equal(alone.pull_rows("users", keys, step=1).values, rows)
+    assert len(alone.scan_rows("users")[0]) == 100
+    assert {table.version for table in servers[1].stores.get(NAME).tables} == {1}
+
+
 def test_memory_shared_for_rows_is_let_go_when_the_client_closes(server: ParameterServer) -> None:
     assert server.row_segments is not None
     server.stores.create(store_with_tables())

@@ -3,11 +3,13 @@ import sys
 from collections.abc import Iterable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidArgument
+from headrace.parameters.keys import ARCS
 from headrace.parameters.ranges import Shared, length, shared
 from headrace.parameters.shard_map import BLOCKS, ShardMap
 from headrace.parameters.wire import map_from_proto, map_to_proto
@@ -167,3 +169,41 @@ def test_what_two_selections_share_is_told_by_its_place_in_both() -> None:
     assert found == [Shared(4, 0, range(4, 6)), Shared(6, 3, range(7, 8)), Shared(7, 4, range(8, 9))]
     assert length([range(6), range(7, 9)]) == 8
     assert list(shared([], [range(3)])) == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(histories())
+def test_every_arc_of_keys_is_in_one_shard_and_no_more_move_than_equal_shares_allow(
+    maps: list[ShardMap],
+) -> None:
+    for before, made in pairwise(maps):
+        shares = np.bincount(made.arc_owners, minlength=max(made.shards) + 1)[list(made.shards)]
+        assert shares.sum() == ARCS
+        assert shares.max() - shares.min() <= 1
+        moved = before.arc_owners != made.arc_owners
+        from_those_that_left = ~np.isin(before.arc_owners, made.shards)
+        to_those_that_joined = ~np.isin(made.arc_owners, before.shards)
+        assert moved.sum() <= max(from_those_that_left.sum(), to_those_that_joined.sum()) + len(made.shards)
+
+
+@settings(deadline=None, max_examples=30)
+@given(histories())
+def test_arcs_go_over_the_wire_and_stay_where_they_are_when_shards_are_numbered_anew(
+    maps: list[ShardMap],
+) -> None:
+    last = maps[-1]
+    renumbered = last.renumbered()
+
+    assert map_from_proto(map_to_proto(last)).arcs == last.arcs
+    assert np.array_equal(np.array(last.shards)[renumbered.arc_owners], last.arc_owners)
+
+
+def test_a_map_in_which_an_arc_is_in_no_shard_or_in_two_is_refused() -> None:
+    message = map_to_proto(ShardMap.first(100, 2).changed(add=[2]))
+    del message.shards[0].arcs[0]
+    with pytest.raises(InvalidArgument, match="arcs"):
+        map_from_proto(message)
+    message = map_to_proto(ShardMap.first(100, 2).changed(add=[2]))
+    message.shards[0].arcs[-1].stop += 1
+    with pytest.raises(InvalidArgument, match="arcs"):
+        map_from_proto(message)

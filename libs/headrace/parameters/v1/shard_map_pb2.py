@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/parameters/v1/shard_map.proto\x12\x16headrace.parameters.v1\"l\n\x08ShardMap\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x03 \x01(\x04\x12\x33\n\x06shards\x18\x04 \x03(\x0b\x32#.headrace.parameters.v1.ShardRanges\"a\n\x0bShardRanges\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x32\n\x06ranges\x18\x03 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\")\n\nValueRange\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/parameters/v1/shard_map.proto\x12\x16headrace.parameters.v1\"l\n\x08ShardMap\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x03 \x01(\x04\x12\x33\n\x06shards\x18\x04 \x03(\x0b\x32#.headrace.parameters.v1.ShardRanges\"\x91\x01\n\x0bShardRanges\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x32\n\x06ranges\x18\x03 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12.\n\x04\x61rcs\x18P \x03(\x0b\x32 .headrace.parameters.v1.ArcRange\"\'\n\x08\x41rcRange\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0c\n\x04stop\x18\x02 \x01(\r\")\n\nValueRange\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SHARDMAP']._serialized_start=66
   _globals['_SHARDMAP']._serialized_end=174
-  _globals['_SHARDRANGES']._serialized_start=176
-  _globals['_SHARDRANGES']._serialized_end=273
-  _globals['_VALUERANGE']._serialized_start=275
-  _globals['_VALUERANGE']._serialized_end=316
+  _globals['_SHARDRANGES']._serialized_start=177
+  _globals['_SHARDRANGES']._serialized_end=322
+  _globals['_ARCRANGE']._serialized_start=324
+  _globals['_ARCRANGE']._serialized_end=363
+  _globals['_VALUERANGE']._serialized_start=365
+  _globals['_VALUERANGE']._serialized_end=406
 # @@protoc_insertion_point(module_scope)

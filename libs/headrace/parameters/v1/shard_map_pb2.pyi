@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ShardMap(_message.Message):
-    """Which shard holds which values of a store's flat vector: each value in exactly one. A store begins with a first map; shards that join
+    """Which shard holds which values of a store's flat vector, and which rows of its tables: each in exactly one. A store begins with a first map; shards that join
     or leave make it the next one (see Resharding), and every push and pull says which map it goes by.
     """
 
@@ -67,6 +67,7 @@ class ShardRanges(_message.Message):
     SHARD_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     RANGES_FIELD_NUMBER: _builtins.int
+    ARCS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """The shard's id, which it keeps as long as it lives: `Store.shard_index`."""
     address: _builtins.str
@@ -75,20 +76,53 @@ class ShardRanges(_message.Message):
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueRange]:
         """Whole blocks, ascending. The shard's own vector has them one after the other: offsets of chunks count in it."""
 
+    @_builtins.property
+    def arcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArcRange]:
+        """Of the 4096 arcs that rows of tables lie in, by a hash of their keys (headrace.parameters.keys); ascending. If no shard has any: as a
+        first map spreads them.
+        """
+
     def __init__(
         self,
         *,
         shard: _builtins.int = ...,
         address: _builtins.str = ...,
         ranges: _abc.Iterable[Global___ValueRange] | None = ...,
+        arcs: _abc.Iterable[Global___ArcRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ranges", b"ranges", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "arcs", b"arcs", "ranges", b"ranges", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShardRanges: _TypeAlias = ShardRanges  # noqa: Y015
+
+@_typing.final
+class ArcRange(_message.Message):
+    """Consecutive arcs of keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """The first one."""
+    stop: _builtins.int
+    """One more than the last one."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        stop: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArcRange: _TypeAlias = ArcRange  # noqa: Y015
 
 @_typing.final
 class ValueRange(_message.Message):

@@ -613,7 +613,7 @@ class CreateStoreRequest(_message.Message):
         """Artifact names of the snapshots to begin with: of all shards of one checkpoint, in the order of their ids. There may be fewer or more
         of them than `shard_count`: what this shard is to hold is cut out of them, and one alone will do if it has all of that. Empty: the
         store waits for Initialize. INVALID_ARGUMENT: they are not of one checkpoint, of another optimizer, or lack values. FAILED_PRECONDITION:
-        there is no registry; or they fit only as many shards as were saved, because they have tables or are not of one moment.
+        there is no registry; or they fit only as many shards as were saved, because they are not of one moment.
         """
 
     @_builtins.property
