@@ -25,6 +25,7 @@ from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Durability, Norms, StoreConfig
 from headrace_parameters.core.exchange import GradientLost, of_version
 from headrace_parameters.core.joint import Measured
+from headrace_parameters.core.kinds import Change, make, takes
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
 from headrace_parameters.core.record import Sealed
@@ -175,17 +176,25 @@ class LiveStore(ShardView):
             StorageFull, DataLoss: It could not be written, and was not applied.
             GradientLost: A worker wrote to a lent one while it was applied, and the store has ended.
         """
-        sealed = self._seal(push)
         try:
-            with self._turn(push.step, push.worker):
-                taken = self._shard.takes(push)
-                if taken:
-                    self._write(sealed)  # before: what is applied can always be recovered
-                    self._apply(push)
-                made = self._made()
+            return self._take(push, push.worker)
         except GradientLost as error:
             self.end(error)
             raise
+
+    def _take(self, change: Change, worker: int | None = None) -> bool:
+        """Make a change when its turn has come, and return once others may know; False if it was made before.
+
+        Args:
+            worker: Who may not go on before; None: it is of all workers.
+        """
+        sealed = self._seal(change)
+        with self._turn(change.step, worker):
+            taken = takes(self._shard, change)
+            if taken:
+                self._write(sealed)  # before: what is made can always be recovered
+                self._apply(change)
+            made = self._made()
         self._tell(made)
         return taken
 
@@ -215,16 +224,16 @@ class LiveStore(ShardView):
             self.check_serves()
             yield
 
-    def _seal(self, push: Push) -> Sealed | None:
-        """Prepare the record of a push; None if nobody keeps one."""
-        return Sealed.of(push) if self.journal else None
+    def _seal(self, change: Change) -> Sealed | None:
+        """Prepare the record of a change; None if nobody keeps one."""
+        return Sealed.of(change) if self.journal else None
 
     def _write(self, sealed: Sealed | None) -> None:
         if self.journal and sealed:
             self.journal.append(sealed)
 
-    def _apply(self, push: Push) -> None:
-        taken = self._shard.push(push)
+    def _apply(self, change: Change) -> None:
+        taken = make(self._shard, change)
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self._changes += 1
@@ -232,7 +241,7 @@ class LiveStore(ShardView):
             self.journal.snapshot(self._shard.state())
 
     def _rebase(self, state: Callable[[], ShardState]) -> None:
-        """Write what no push leads to, if anybody keeps it."""
+        """Write what no change leads to, if anybody keeps it."""
         if self.journal:
             self.journal.rebase(state())
 

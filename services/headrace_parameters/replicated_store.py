@@ -7,8 +7,9 @@ from functools import partial
 from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.kinds import Change, takes
 from headrace_parameters.core.record import Sealed
-from headrace_parameters.core.shard import Push, Shard
+from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
 from headrace_parameters.journal.journal import Journal
@@ -99,8 +100,8 @@ class ReplicatedStore(LiveStore):
 
     # The primary's side of a change
 
-    def _seal(self, push: Push) -> Sealed | None:
-        return Sealed.of(push, summed=self.config.durability.logged)
+    def _seal(self, change: Change) -> Sealed | None:
+        return Sealed.of(change, summed=self.config.durability.logged)
 
     def _write(self, sealed: Sealed | None) -> None:
         super()._write(sealed)
@@ -108,8 +109,8 @@ class ReplicatedStore(LiveStore):
             # Before it is applied: meanwhile it is on its way.
             self.replicated.add(*sealed.encode(self.replicated.position + 1, self.config.epoch))
 
-    def _apply(self, push: Push) -> None:
-        super()._apply(push)
+    def _apply(self, change: Change) -> None:
+        super()._apply(change)
         self._begin_replica()
 
     def _rebase(self, state: Callable[[], ShardState]) -> None:
@@ -159,14 +160,14 @@ class ReplicatedStore(LiveStore):
             self.news.check_alive()
             if not self.replicated.follows(term, number, base=False):
                 return
-            if not self._shard.takes(sealed.push):
+            if not takes(self._shard, sealed.change):
                 self.replicated.diverge()
                 raise FailedPrecondition(
                     f"record {number} of {self.config.name} does not fit what is here, which is discarded: the replica begins anew"
                 )
             self._write(sealed)
             self.replicated.hold(number)  # the primary is told while it is applied
-            self._apply(sealed.push)
+            self._apply(sealed.change)
             made = self._made()
         self._show(made)
 

@@ -12,7 +12,7 @@ from headrace_parameters.core.state import ShardState
 
 
 @dataclass(frozen=True)
-class Change:
+class Record:
     """One record as bytes; `payload` is left as it is until the replica neither has to be sent it nor reads it in place."""
 
     number: int
@@ -38,7 +38,7 @@ class Base:
         return 0
 
 
-Item = Change | Base
+Item = Record | Base
 
 
 class Outbox:
@@ -51,7 +51,7 @@ class Outbox:
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self._items: deque[Item] = deque()  # those the replica is not known to hold
-        self._read_in_place: dict[int, Change] = {}  # held by the replica, but read where it lies here
+        self._read_in_place: dict[int, Record] = {}  # held by the replica, but read where it lies here
         self.backlog_bytes = 0
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Outbox:
     def add(self, header: bytes, payload: memoryview) -> None:
         """Append the next record."""
         self.number += 1
-        self._items.append(Change(self.number, header, payload))
+        self._items.append(Record(self.number, header, payload))
         self.backlog_bytes += payload.nbytes
 
     def become(self, state: ShardState) -> None:
@@ -78,7 +78,7 @@ class Outbox:
         while self._items and self._items[0].number <= held:
             item = self._items.popleft()
             self.backlog_bytes -= item.size_bytes
-            if isinstance(item, Change):
+            if isinstance(item, Record):
                 self._read_in_place[item.number] = item
         for number in [n for n in self._read_in_place if n not in in_use]:
             del self._read_in_place[number]

@@ -1,45 +1,46 @@
-"""One line of a store's log: an accepted push as bytes, each with a checksum, so that what a crash left can be told from the rest.
+"""One line of a store's log: a change as bytes, each with a checksum, so that what a crash left can be told from the rest.
 
-    magic, header's crc32c, payload's crc32c, worker, sequence, epoch, step, payload's length, samples | gradient
+    magic, header's crc32c, payload's crc32c, worker, sequence, epoch, step, payload's length, samples | payload
 
-All numbers are little-endian. `sequence` counts the pushes of one store and epoch without gaps. The record of a push that covers a part
-of the values has another magic, and before the gradient the number of parts and where each begins and ends.
+All numbers are little-endian. `sequence` counts the changes of one store and epoch without gaps. What kinds of changes there are, by their
+magic, and what each has as payload is in `kinds`.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
 
-from headrace.parameters.layout import Floats
-from headrace_parameters.core.shard import Push
+from headrace_parameters.core.kinds import KINDS, PUSH, Change, Facts, Origin, kind_of
 
-MAGIC, _PARTIAL = b"HRP1", b"HRP2"
-_MAGIC_WORDS = [int.from_bytes(magic, "little") for magic in (MAGIC, _PARTIAL)]
 _PREFIX = struct.Struct("<4sI")
-_FACTS = struct.Struct("<IIQQQQd")
-_COUNT = np.dtype("<u4")
-_EDGE = np.dtype("<u8")
-HEADER_BYTES = _PREFIX.size + _FACTS.size
+_HEADER = struct.Struct("<IIQQQQd")
+HEADER_BYTES = _PREFIX.size + _HEADER.size
+_MAGIC_WORDS = np.array([int.from_bytes(magic, "little") for magic in KINDS], np.uint32)
 _PIECE_BYTES = 1 << 22  # summed up at a time: the C function lets no other thread run meanwhile
 _WINDOW_WORDS = 1 << 18  # searched at a time: what comes of it stays in a core's own cache
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A push in the log of its store, with its place in it, and the number of bytes it takes there."""
+    """A change in the log of its store, with its place in it, and the number of bytes it takes there."""
 
     sequence: int
     epoch: int
-    push: Push
+    change: Change
     size_bytes: int
 
 
 class BadRecord(Exception):
     """The bytes are not a whole and sound record."""
+
+
+class UnknownKind(Exception):
+    """The bytes are a sound header, of a record that a later release wrote."""
 
 
 def checksum(data: bytes | memoryview, before: int = 0) -> int:
@@ -55,111 +56,110 @@ def checksum(data: bytes | memoryview, before: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Sealed:
-    """A push with the checksum of its gradient: the long part of making a record, which needs nobody else to wait."""
+    """A change with its payload and the checksum of that: the long part of making a record, which needs nobody else to wait."""
 
-    push: Push
+    change: Change
+    facts: Facts
     payload: memoryview
     payload_crc: int
 
     @classmethod
-    def of(cls, push: Push, *, summed: bool = True) -> "Sealed":
-        """Sum up a gradient; `payload` shares its memory.
+    def of(cls, change: Change, *, summed: bool = True) -> "Sealed":
+        """Sum up a change; `payload` may share its memory.
 
         Args:
             summed: False for a record that is never on a disk: no checksum is made.
         """
-        payload = np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
-        if push.covers is not None:
-            payload = memoryview(_covers_bytes(push.covers) + bytes(payload))
-        return cls(push, payload, checksum(payload) if summed else 0)
+        facts, payload = kind_of(change).write(change)
+        return cls(change, facts, payload, checksum(payload) if summed else 0)
 
     @classmethod
     def received(cls, header: bytes, payload: memoryview, generation: int, *, summed: bool) -> "Sealed":
-        """Read what `encode` gave in the process that took the push; the gradient shares the memory of `payload`, which must be writable.
+        """Read what `encode` gave in the process that made the change, which shares the memory of `payload`; that must be writable.
 
         Args:
-            generation: Of the members among whom it was pushed; records do not say, but a base comes between two generations.
+            generation: As in `Origin`.
         Raises:
             BadRecord: It is cut off or, if it is summed, damaged.
+            UnknownKind: This release cannot make such a change.
         """
-        partial = header[: len(MAGIC)] == _PARTIAL
-        facts = _facts(memoryview(header))
-        return _sealed(facts, payload, generation, partial=partial, summed=summed, checked=True)
+        return _sealed(
+            _read_header(memoryview(header)), payload, Origin(generation, checked=True), summed=summed
+        )
 
     def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
         """Return the header and the payload."""
-        push, length = self.push, self.payload.nbytes
-        facts = _FACTS.pack(self.payload_crc, push.worker, sequence, epoch, push.step, length, push.samples)
-        magic = MAGIC if push.covers is None else _PARTIAL
-        return _PREFIX.pack(magic, _header_checksum(magic, facts)) + facts, self.payload
+        facts, magic = self.facts, kind_of(self.change).magic
+        header = _HEADER.pack(
+            self.payload_crc,
+            facts.worker,
+            sequence,
+            epoch,
+            facts.step,
+            self.payload.nbytes,
+            facts.samples,
+        )
+        return _PREFIX.pack(magic, _header_checksum(magic, header)) + header, self.payload
 
 
-def decode(data: memoryview) -> Entry:
-    """Read the record that `data` begins with; its gradient shares the memory of `data`, which must be writable.
+def decode(data: memoryview, generation: int = 0) -> Entry:
+    """Read the record that `data` begins with; its change shares the memory of `data`, which must be writable.
 
+    Args:
+        generation: As in `Origin`.
     Raises:
         BadRecord: It is cut off or damaged.
+        UnknownKind: This release cannot make such a change.
     """
-    facts = _facts(data)
-    _, _, sequence, epoch, _, length, _ = facts
-    partial, payload = data[: len(MAGIC)] == _PARTIAL, data[HEADER_BYTES : HEADER_BYTES + length]
-    sealed = _sealed(facts, payload, 0, partial=partial, summed=True)
-    return Entry(sequence, epoch, sealed.push, HEADER_BYTES + length)
+    header = _read_header(data)
+    size_bytes = HEADER_BYTES + header.length
+    sealed = _sealed(header, data[HEADER_BYTES:size_bytes], Origin(generation), summed=True)
+    return Entry(header.sequence, header.epoch, sealed.change, size_bytes)
 
 
-def _sealed(
-    facts: tuple[int, int, int, int, int, int, float],
-    payload: memoryview,
-    generation: int,
-    *,
-    partial: bool,
-    summed: bool,
-    checked: bool = False,
-) -> Sealed:
-    crc, worker, sequence, _, step, length, samples = facts
+class _Header(NamedTuple):
+    magic: bytes
+    payload_crc: int
+    worker: int
+    sequence: int
+    epoch: int
+    step: int
+    length: int
+    samples: float
+
+
+def _sealed(header: _Header, payload: memoryview, origin: Origin, *, summed: bool) -> Sealed:
+    sequence, length = header.sequence, header.length
     if payload.nbytes != length or length % 4:
         raise BadRecord(f"record {sequence} is cut off: {payload.nbytes} of {length} bytes are there")
-    if summed and checksum(payload) != crc:
+    if summed and checksum(payload) != header.payload_crc:
         raise BadRecord(f"record {sequence} is damaged: its checksum does not match")
-    covers, start = _read_covers(payload) if partial else (None, 0)
-    gradient: Floats = np.frombuffer(payload[start:], "<f4").astype(np.float32, copy=False)
-    push = Push(worker, step, samples, gradient, generation, checked=checked, covers=covers)
-    return Sealed(push, payload, crc)
+    facts = Facts(header.worker, header.step, header.samples)
+    change = KINDS[header.magic].read(facts, payload, origin)
+    return Sealed(change, facts, payload, header.payload_crc)
 
 
-def _covers_bytes(covers: Sequence[range]) -> bytes:
-    edges = np.array([[part.start, part.stop] for part in covers], _EDGE)
-    return np.array([len(covers)], _COUNT).tobytes() + edges.tobytes()
-
-
-def _read_covers(payload: memoryview) -> tuple[tuple[range, ...], int]:
-    """Return the parts a payload with a sound checksum begins with, and where its gradient begins."""
-    count = int(np.frombuffer(payload, _COUNT, 1)[0])
-    edges = np.frombuffer(payload, _EDGE, 2 * count, _COUNT.itemsize).reshape(-1, 2)
-    covers = tuple(range(int(start), int(stop)) for start, stop in edges)
-    return covers, _COUNT.itemsize + 2 * count * _EDGE.itemsize
-
-
-def _facts(data: memoryview) -> tuple[int, int, int, int, int, int, float]:
+def _read_header(data: memoryview) -> _Header:
     if data.nbytes < HEADER_BYTES:
         raise BadRecord(f"a header is cut off: {data.nbytes} of {HEADER_BYTES} bytes are there")
     magic, found = _PREFIX.unpack_from(data)
-    facts = data[_PREFIX.size : HEADER_BYTES]
-    if magic not in (MAGIC, _PARTIAL) or _header_checksum(magic, facts) != found:
+    header = data[_PREFIX.size : HEADER_BYTES]
+    if _header_checksum(magic, header) != found:
         raise BadRecord("a header is damaged")
-    return _FACTS.unpack(facts)
+    if magic not in KINDS:
+        raise UnknownKind(f"there are records of kind {magic!r}; go on with the release that wrote them")
+    return _Header(magic, *_HEADER.unpack(header))
 
 
-def _header_checksum(magic: bytes, facts: bytes | memoryview) -> int:
-    """Return the checksum of a header; the magic of parts is in it, so that no damage makes one of the other."""
-    return checksum(facts, checksum(magic) if magic == _PARTIAL else 0)
+def _header_checksum(magic: bytes, header: bytes | memoryview) -> int:
+    """Return the checksum of a header, with its magic, so that no damage makes one kind of another; the oldest kind is summed up without."""
+    return checksum(header, 0 if magic == PUSH.magic else checksum(magic))
 
 
 def sequences_after(data: memoryview, start: int) -> Iterator[int]:
     """Find the sequence numbers of all sound headers, from `start` on; records begin at multiples of 4 bytes."""
     words = np.frombuffer(data[: data.nbytes // 4 * 4], "<u4")
     for first in range(-(-start // 4), words.size, _WINDOW_WORDS):
-        window = words[first : first + _WINDOW_WORDS]
-        for place in np.flatnonzero((window == _MAGIC_WORDS[0]) | (window == _MAGIC_WORDS[1])):
+        for place in np.flatnonzero(np.isin(words[first : first + _WINDOW_WORDS], _MAGIC_WORDS)):
             with suppress(BadRecord):
-                yield _facts(data[4 * (first + int(place)) :])[2]
+                yield _read_header(data[4 * (first + int(place)) :]).sequence

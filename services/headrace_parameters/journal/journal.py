@@ -1,8 +1,8 @@
-"""The journal of one durable store: every push goes into its log before it is applied, snapshots keep the log short.
+"""The journal of one durable store: every change goes into its log before it is made, snapshots keep the log short.
 
-    journal.append(Sealed.of(push))   # before the core takes it; raises, and then nothing has happened
-    shard.push(push)
-    journal.wait(journal.position)    # before anybody is told
+    journal.append(Sealed.of(change))   # before it is made; raises, and then nothing has happened
+    make(shard, change)
+    journal.wait(journal.position)      # before anybody is told
 
 `append`, `due`, `snapshot` and `rebase` are called by one thread at a time, the one that changes the shard.
 """
@@ -50,7 +50,7 @@ class Observers:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the log of a store may grow before the next snapshot, in bytes and in pushes.
+    """How long the log of a store may grow before the next snapshot, in bytes and in changes.
 
     Below the size of a snapshot the bytes do not count: snapshots never make more to write than the log itself.
     """
@@ -64,7 +64,7 @@ class Journal:
 
     Args:
         folder: Theirs alone; it is there.
-        sequence: Number of the next push.
+        sequence: Number of the next change.
         tail: The segment to go on with.
         force: Makes what was written to an open file survive the machine.
     """
@@ -120,7 +120,7 @@ class Journal:
             return 0  # it is being removed
 
     def append(self, sealed: Sealed) -> None:
-        """Write a push.
+        """Write a change.
 
         Raises:
             StorageFull, DataLoss: It is not written; the log is as before.
@@ -143,7 +143,7 @@ class Journal:
         return long and not (self._writing and self._writing.is_alive())
 
     def snapshot(self, state: ShardState) -> None:
-        """Write `state`, which holds every push so far, in the background; then remove what it makes superfluous."""
+        """Write `state`, which holds every change so far, in the background; then remove what it makes superfluous."""
         sequence, position = self._sequence, self._log.position
         self._base = sequence, position  # if it fails, the next try comes after as much again
         try:
@@ -176,7 +176,7 @@ class Journal:
         remove_segments(self._folder, before=snapshots[:KEPT][-1].sequence)
 
     def rebase(self, state: ShardState) -> None:
-        """Let `state`, which no push has led to, be what the log goes on from.
+        """Let `state`, which no record has led to, be what the log goes on from.
 
         Raises:
             StorageFull, DataLoss: It cannot be written; the journal is as before.

@@ -128,7 +128,7 @@ class Log:
         except OSError as error:
             os.ftruncate(self._file, self._end)
             self._length = self._end
-            raise storage_error(error, "the push in the log") from error
+            raise storage_error(error, "the change in the log") from error
         self._length = max(self._length, self._end + size)
         with self._changed:
             self._appended += size

@@ -1,6 +1,6 @@
-"""From the files of a store back to the shard they were written from: the newest sound snapshot, then the log, push by push.
+"""From the files of a store back to the shard they were written from: the newest sound snapshot, then the log, change by change.
 
-The pushes go through the same core in the same order, so values and optimizer state are the same to the bit. A record that is cut
+The changes go through the same core in the same order, so values and optimizer state are the same to the bit. A record that is cut
 off or damaged at the very end was being written when the process died: the log ends before it. Damage anywhere else means that
 something acknowledged is missing, and then the store is not recovered at all. What has a lower sequence number than the log has
 reached is of an older segment, over which this one was written.
@@ -8,15 +8,16 @@ reached is of an older segment, over which this one was written.
 
 import mmap
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
-from headrace_parameters.core.record import BadRecord, decode, sequences_after
-from headrace_parameters.core.shard import Push, Shard
+from headrace_parameters.core.record import BadRecord, UnknownKind, decode, sequences_after
+from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.log import find_segments
 from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
 
@@ -26,10 +27,10 @@ class Recovered:
     """What came back.
 
     Args:
-        sequence: Number of the next push.
+        sequence: Number of the next change.
         tail: The segment to go on with.
         end: Where the next record begins in it.
-        pushes: How many were replayed.
+        changes: How many were made again.
         cut_bytes: Length of what was cut off at the end, from an unfinished record on.
         notes: What was found damaged, and got around.
     """
@@ -38,7 +39,7 @@ class Recovered:
     sequence: int
     tail: Path
     end: int = 0
-    pushes: int = 0
+    changes: int = 0
     cut_bytes: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -49,7 +50,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
     Args:
         memory: Gives the memory for its values.
     Raises:
-        DataLoss: What is there does not suffice to know every acknowledged push.
+        DataLoss: What is there does not suffice to know every acknowledged change.
     """
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
     for snapshot in snapshots:
@@ -95,40 +96,42 @@ def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[in
 
 
 def _replay(path: Path, found: Recovered) -> None:
-    """Push again what a segment holds, up to the first bytes that are no record, or one of an older segment."""
+    """Make again what a segment holds, up to the first bytes that are no record, or one of an older segment."""
     data = _content(path)
     found.end = found.cut_bytes = 0
     while found.end < data.nbytes:
+        # Each change of the members begins a log of its own, so these are all of one generation.
+        generation = found.shard.members.generation
         try:
-            entry = decode(data[found.end :])
+            entry = decode(data[found.end :], generation)
         except (BadRecord, HeadraceError) as error:
             _check_last(data, path, found, str(error))
             found.cut_bytes = data.nbytes - found.end
             return
+        except UnknownKind as error:
+            raise Damaged(f"{path.name} cannot be read: {error}") from error
         if entry.epoch == found.shard.config.epoch and entry.sequence < found.sequence:
             _check_last(data, path, found, f"record {entry.sequence} is of an older segment")
             return
         if (entry.sequence, entry.epoch) != (found.sequence, found.shard.config.epoch):
             raise Damaged(f"{path.name} holds record {entry.sequence} where {found.sequence} must be")
-        # Each change of the members begins a log of its own, so these are all of one generation.
-        push = replace(entry.push, generation=found.shard.members.generation)
-        if not _pushed(found, entry.sequence, push):
-            raise Damaged(f"{path.name} holds the push of record {entry.sequence} twice")
+        if not _made(found, entry.sequence, entry.change):
+            raise Damaged(f"{path.name} holds the change of record {entry.sequence} twice")
         found.end += entry.size_bytes
         found.sequence += 1
-        found.pushes += 1
+        found.changes += 1
 
 
-def _pushed(found: Recovered, sequence: int, push: Push) -> bool:
-    """Push again; return False if it was pushed before.
+def _made(found: Recovered, sequence: int, change: Change) -> bool:
+    """Make a change again; return False if it was made before.
 
-    A user's own update fails again where it failed: that push was refused and not applied, and it may have been sent again, which is
+    A user's own update fails again where it failed: that change was refused and not applied, and it may have been sent again, which is
     another record.
     """
     if not isinstance(found.shard.config.optimizer, Registered):
-        return found.shard.push(push)
+        return make(found.shard, change)
     try:
-        found.shard.push(push)
+        make(found.shard, change)
     except (ProgramFailed, NonFiniteValues) as error:
         found.notes.append(f"record {sequence} was not applied, as when it was written: {error}")
     return True

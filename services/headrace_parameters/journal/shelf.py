@@ -150,7 +150,7 @@ class Shelf:
             store=str(name),
             epoch=epoch,
             version=found.shard.published.version if found.shard.published else None,
-            pushes_replayed=found.pushes,
+            changes_replayed=found.changes,
             bytes_cut=found.cut_bytes,
             damage_avoided=found.notes,
             seconds=round(seconds, 3),

@@ -1,4 +1,4 @@
-"""Snapshots in a store's folder: `snapshot-<sequence>-<crc32c>.safetensors` holds all pushes before `sequence`."""
+"""Snapshots in a store's folder: `snapshot-<sequence>-<crc32c>.safetensors` holds all changes before `sequence`."""
 
 import json
 import mmap
@@ -36,7 +36,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, order=True)
 class SnapshotFile:
-    """One snapshot; its name says which pushes are in it and what its content sums up to."""
+    """One snapshot; its name says which changes are in it and what its content sums up to."""
 
     sequence: int
     crc: int
@@ -77,7 +77,7 @@ def find_snapshots(folder: Path) -> list[SnapshotFile]:
 
 
 def write_snapshot(folder: Path, sequence: int, state: ShardState) -> SnapshotFile:
-    """Write what a shard was after the pushes before `sequence`; it survives the machine when this returns.
+    """Write what a shard was after the changes before `sequence`; it survives the machine when this returns.
 
     It is written over an old snapshot, if there is one to spare, and of that only what is different.
 

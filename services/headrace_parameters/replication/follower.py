@@ -14,7 +14,7 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1.replication_pb2 import Record, ReplicateRequest, ReplicateResponse
 from headrace.parameters.v1.shared_memory_pb2 import Segment
-from headrace_parameters.core.record import BadRecord, Sealed
+from headrace_parameters.core.record import BadRecord, Sealed, UnknownKind
 from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.replication.bases import decode_base
 
@@ -152,7 +152,7 @@ class Follower:
                 self._store.members.generation,
                 summed=self._store.config.durability.logged,
             )
-        except BadRecord as error:
+        except (BadRecord, UnknownKind) as error:
             raise InvalidArgument(f"record {record.number} of {self._replicated.store}: {error}") from error
         self._store.follow(self._term, record.number, sealed)
 

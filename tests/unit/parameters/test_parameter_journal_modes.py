@@ -74,7 +74,7 @@ def test_late_gradients_of_backup_workers_are_not_in_the_log_and_stay_late(
         assert not store.shard.takes(push_of(step, 1 - worker)), "the step is complete without it"
         if snapshots:
             store.snapshot()
-        replayed = gone_on(store, BACKUP).pushes
+        replayed = gone_on(store, BACKUP).changes
         assert replayed == (0 if snapshots else step + 1)
         assert not store.shard.takes(push_of(step, 1 - worker))
     assert same(recover(tmp_path, BACKUP), after(BACKUP, list(zip(first, range(5), strict=True))))

@@ -44,7 +44,7 @@ def flipped(data: bytes, place: int) -> bytes:
 def test_a_log_ends_where_an_older_one_shows(over_an_old_one: JournaledShard, tmp_path: Path) -> None:
     assert over_an_old_one.segments()[-1].stat().st_size == over_an_old_one.segments()[-2].stat().st_size
     found = recover(tmp_path, config())
-    assert (found.pushes, found.cut_bytes) == (2, 0)
+    assert (found.changes, found.cut_bytes) == (2, 0)
     assert same(found, model(config(), 18, lambda step: [push_of(step)]))
 
 

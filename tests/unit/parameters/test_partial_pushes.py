@@ -13,7 +13,7 @@ from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.config import Adagrad, Adam, AdamW, Lamb, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency, StoreConfig
-from headrace_parameters.core.record import BadRecord, Sealed, decode, sequences_after
+from headrace_parameters.core.record import Sealed, decode
 from headrace_parameters.core.shard import Push, Shard
 
 SIZE = 40
@@ -193,21 +193,9 @@ def test_a_log_remembers_what_a_push_covers(covers: tuple[range, ...]) -> None:
     entry = decode(memoryview(bytearray(record + b"more")))
 
     assert (entry.sequence, entry.epoch, entry.size_bytes) == (17, 4, len(record))
-    assert (entry.push.worker, entry.push.step, entry.push.samples, entry.push.covers) == (3, 9, 2.5, covers)
-    assert np.array_equal(entry.push.gradient, gradient)
-
-
-def test_no_flipped_bit_of_such_a_record_goes_unnoticed() -> None:
-    push = Push(3, 9, 2.5, normal(0, 4), covers=(range(1, 3), range(7, 9)))
-    data = bytearray(b"".join(Sealed.of(push).encode(17, 4)))
-    assert list(sequences_after(memoryview(b"1234" + data), 0)) == [17]
-    for bit in range(8 * len(data)):
-        data[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BadRecord):
-            decode(memoryview(bytes(data)))
-        data[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(BadRecord):
-        decode(memoryview(b"HRP1" + data[4:]))
+    found = entry.change
+    assert (found.worker, found.step, found.samples, found.covers) == (3, 9, 2.5, covers)
+    assert np.array_equal(found.gradient, gradient)
 
 
 def test_a_restored_shard_goes_on_with_parts_as_the_saved_one_would() -> None:

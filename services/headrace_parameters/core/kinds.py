@@ -1,0 +1,135 @@
+"""The kinds of changes that are made to a store after its first values, and how each becomes a record and is made again.
+
+A change is an object of the core. What it is on a disk, and on its way to a replica, is said here alone, by a `Kind` with a magic of its own;
+what it does is said by `takes` and `make`. Logs, replicas, recovery and `LiveStore` know changes and records, but no kinds.
+
+To add one: a frozen class for the change where its rules are; here its place in `Change`, a `Kind` in `KINDS` with a new magic, and its line in
+`kind_of`, `takes` and `make`. Its payload is a multiple of 4 bytes long. No magic is ever given to anything else: old logs stay readable.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from headrace.parameters.layout import Floats
+from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.shard import Shard
+
+Change: TypeAlias = Push
+C = TypeVar("C")
+
+_COUNT = np.dtype("<u4")
+_EDGE = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What of a change is in the header of its record; a kind that has no use for one leaves it 0."""
+
+    worker: int = 0
+    step: int = 0
+    samples: float = 0.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a record does not say of its change.
+
+    Args:
+        generation: Of the members at that time. Records need not say: whatever changes the members begins a log, or a replica, anew.
+        checked: Whether the process that sent it has looked at it.
+    """
+
+    generation: int = 0
+    checked: bool = False
+
+
+@dataclass(frozen=True)
+class Kind(Generic[C]):
+    """How changes of one kind are written and read.
+
+    Args:
+        magic: 4 bytes that its records begin with.
+        write: Returns the facts and the payload; the latter may share the change's memory.
+        read: Makes the change of these again; it may share the payload's memory, which is writable.
+    """
+
+    magic: bytes
+    write: Callable[[C], tuple[Facts, memoryview]]
+    read: Callable[[Facts, memoryview, Origin], C]
+
+
+def _facts_of(push: Push) -> Facts:
+    return Facts(push.worker, push.step, push.samples)
+
+
+def _write_push(push: Push) -> tuple[Facts, memoryview]:
+    return _facts_of(push), np.ascontiguousarray(push.gradient, "<f4").view(np.uint8).data
+
+
+def _read_push(facts: Facts, payload: memoryview, origin: Origin) -> Push:
+    return _push(facts, payload, origin, None)
+
+
+def _write_partial(push: Push) -> tuple[Facts, memoryview]:
+    assert push.covers is not None
+    facts, gradient = _write_push(push)
+    return facts, memoryview(_covers_bytes(push.covers) + bytes(gradient))
+
+
+def _read_partial(facts: Facts, payload: memoryview, origin: Origin) -> Push:
+    covers, start = _read_covers(payload)
+    return _push(facts, payload[start:], origin, covers)
+
+
+def _push(facts: Facts, gradient_bytes: memoryview, origin: Origin, covers: tuple[range, ...] | None) -> Push:
+    gradient: Floats = np.frombuffer(gradient_bytes, "<f4").astype(np.float32, copy=False)
+    worker, step, samples = facts.worker, facts.step, facts.samples
+    return Push(worker, step, samples, gradient, origin.generation, covers, checked=origin.checked)
+
+
+def _covers_bytes(covers: Sequence[range]) -> bytes:
+    """Return how many parts there are, and where each begins and ends."""
+    edges = np.array([[part.start, part.stop] for part in covers], _EDGE)
+    return np.array([len(covers)], _COUNT).tobytes() + edges.tobytes()
+
+
+def _read_covers(payload: memoryview) -> tuple[tuple[range, ...], int]:
+    """Return the parts a payload begins with, and where its gradient begins."""
+    count = int(np.frombuffer(payload, _COUNT, 1)[0])
+    edges = np.frombuffer(payload, _EDGE, 2 * count, _COUNT.itemsize).reshape(-1, 2)
+    covers = tuple(range(int(start), int(stop)) for start, stop in edges)
+    return covers, _COUNT.itemsize + 2 * count * _EDGE.itemsize
+
+
+PUSH = Kind(b"HRP1", _write_push, _read_push)
+PARTIAL_PUSH = Kind(b"HRP2", _write_partial, _read_partial)
+KINDS: Mapping[bytes, Kind[Any]] = {kind.magic: kind for kind in (PUSH, PARTIAL_PUSH)}
+
+
+def kind_of(change: Change) -> Kind[Any]:
+    """Say how a change is written."""
+    match change:
+        case Push():
+            return PUSH if change.covers is None else PARTIAL_PUSH
+
+
+def takes(shard: Shard, change: Change) -> bool:
+    """Tell whether `make` would change anything, or raise what it would; changes nothing."""
+    match change:
+        case Push():
+            return shard.takes(change)
+
+
+def make(shard: Shard, change: Change) -> bool:
+    """Make a change; return False, with nothing changed, if it was made before or comes too late.
+
+    Raises:
+        HeadraceError: It was refused; nothing has changed.
+        GradientLost: As `Shard.push`.
+    """
+    match change:
+        case Push():
+            return shard.push(change)
