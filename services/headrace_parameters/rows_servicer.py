@@ -44,12 +44,12 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.PullRowsRequest, context: ServicerContext
     ) -> rows_pb2.PullRowsResponse:
         """Send rows."""
-        _, table = self.find(request.store, request.table, request.epoch)
+        store, table = self.find(request.store, request.table, request.epoch)
         keys = _keys(request, "keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
         step, generation = step_of(request), generation_of(request)
         progress = self.pull(table, keys, step, request.min_version, context, lambda: values, generation)
-        response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
+        response = pulled(store, progress, step)
         return packed(response, values=values)
 
     def PushPullRows(
@@ -119,7 +119,10 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
             duplicate = not store.push_rows(table, push)
         self._meter.pushed(table.store, duplicate=duplicate)
         return rows_pb2.PushRowsResponse(
-            duplicate=duplicate, version=table.progress.version, next_step=table.next_step(header.worker)
+            duplicate=duplicate,
+            version=table.progress.version,
+            next_step=table.next_step(header.worker),
+            term=store.term,
         )
 
     def pull(
@@ -151,6 +154,13 @@ def generation_of(request: rows_pb2.PullRowsRequest | shared_rows_pb2.PullRowsSh
     return request.generation if request.HasField("generation") else None
 
 
+def pulled(store: LiveStore, progress: Progress, step: int | None) -> rows_pb2.PullRowsResponse:
+    """Return what a pull of rows for `step` answers, without values."""
+    return rows_pb2.PullRowsResponse(
+        version=progress.version, staleness=progress.staleness(step), term=store.term
+    )
+
+
 def answered(
     table: "LiveTable",
     pushed: rows_pb2.PushRowsResponse,
@@ -163,6 +173,7 @@ def answered(
         staleness=progress.staleness(header.step + 1),
         duplicate=pushed.duplicate,
         next_step=table.next_step(header.worker),
+        term=pushed.term,
     )
 
 

@@ -13,7 +13,14 @@ from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace_parameters.core.rows.turns import Progress
 from headrace_parameters.live import LiveStore
 from headrace_parameters.row_segments import RowSegments
-from headrace_parameters.rows_servicer import RowsServicer, answered, generation_of, gradient_rows, step_of
+from headrace_parameters.rows_servicer import (
+    RowsServicer,
+    answered,
+    generation_of,
+    gradient_rows,
+    pulled,
+    step_of,
+)
 
 if TYPE_CHECKING:
     from headrace_parameters.live_table import LiveTable
@@ -49,7 +56,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         progress, where = self._pull(
             store, request.worker, table, keys, step, request.min_version, context, generation
         )
-        response = rows_pb2.PullRowsResponse(version=progress.version, staleness=progress.staleness(step))
+        response = pulled(store, progress, step)
         return shared_rows_pb2.PullRowsSharedResponse(response=response, values=where)
 
     def PushPullRowsShared(

@@ -40,13 +40,14 @@ def synchronizer_for(
             registry,
             reporter,
         )
+    replicas = _replicas(request, str(context["scheduler_address"]))
     store = ShardedStore(
         list(request.shards),
         request.store,
         epoch=request.epoch,
         worker=request.rank,
         timeout_s=timeout_s,
-        replicas=_replicas(request, str(context["scheduler_address"])),
+        replicas=replicas,
     )
     reporter.on_stop(store.close)
 
@@ -57,6 +58,7 @@ def synchronizer_for(
             epoch=request.epoch,
             worker=request.rank,
             timeout_s=timeout_s,
+            replicas=replicas,
         )
         reporter.on_stop(tables.close)
         return tables

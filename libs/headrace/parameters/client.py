@@ -17,7 +17,7 @@ import grpc
 from headrace.errors import NotFound, ShardMapChanged
 from headrace.parameters.answers import Mark, Place, Pulled, Snapshot, summed_up
 from headrace.parameters.finishing import awaited_norms, finish
-from headrace.parameters.known_shards import KnownShards, Shards
+from headrace.parameters.known_shards import DenseShards, KnownShards, take_back
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.lending import Lender, Loan
 from headrace.parameters.membership import Membership
@@ -140,7 +140,7 @@ class ShardedStore:
             Aborted, DeadlineExceeded: As `Membership.take_place`.
         """
 
-        def work(shards: Shards) -> Place:
+        def work(shards: DenseShards) -> Place:
             placement = shards.placement
             wished = placement.pieces(output(placement.layout.size, out))
             return self._membership.take_place(
@@ -178,7 +178,7 @@ class ShardedStore:
         return self._known.by_map(lambda shards: self._push(shards, step, gradient, samples, part))
 
     def _push(
-        self, shards: Shards, step: int, gradient: Floats, samples: float, part: Part | None = None
+        self, shards: DenseShards, step: int, gradient: Floats, samples: float, part: Part | None = None
     ) -> int:
         placement = shards.placement
         if part:
@@ -188,7 +188,7 @@ class ShardedStore:
             flat, places = checked(placement.layout, gradient), placement.parts()
             parts, lender = placement.pieces(flat), self._lender
         coverage = part.to_proto() if part else None
-        with lender.lending(flat, shards.take_back) as loan:
+        with lender.lending(flat, partial(take_back, shards)) as loan:
             versions = shards.do(
                 lambda operation, index: shards.clients[index].push(
                     operation, step, parts[index], samples, _lent(loan, places[index]), coverage
@@ -223,7 +223,7 @@ class ShardedStore:
             own_writes: Wait until the values hold the last gradient that this client pushed (under BSP: that its step is applied).
         """
 
-        def work(shards: Shards) -> Pulled:
+        def work(shards: DenseShards) -> Pulled:
             placement = shards.placement
             chosen = placement.layout.select(names, ranges)
             values = output(length(chosen), newer_than.values if newer_than and out is None else out)
@@ -239,7 +239,7 @@ class ShardedStore:
 
         return self._known.by_map(work)
 
-    def _own_step(self, shards: Shards, own_writes: bool) -> int | None:
+    def _own_step(self, shards: DenseShards, own_writes: bool) -> int | None:
         if not own_writes or self._pushed is None:
             return None
         if awaited_norms(shards):
@@ -252,7 +252,7 @@ class ShardedStore:
         In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
 
-        def work(shards: Shards) -> Pulled:
+        def work(shards: DenseShards) -> Pulled:
             if awaited_norms(shards):
                 self._push(shards, step, gradient, samples)
                 finish(shards, step)
@@ -262,7 +262,7 @@ class ShardedStore:
             flat = checked(placement.layout, gradient)
             values = output(flat.size, out)
             parts, places, held = placement.pieces(flat), placement.pieces(values), placement.parts()
-            with self._lender.lending(flat, shards.take_back) as loan:
+            with self._lender.lending(flat, partial(take_back, shards)) as loan:
                 received = shards.do(
                     lambda operation, index: shards.clients[index].push_pull(
                         operation, step, parts[index], samples, places[index], _lent(loan, held[index])
@@ -290,7 +290,7 @@ class ShardedStore:
         self._known.first(lambda operation, index: clients[index].finish_run(operation))
 
 
-def _marks(shards: Shards, known: Pulled | None) -> Sequence[Mark | None]:
+def _marks(shards: DenseShards, known: Pulled | None) -> Sequence[Mark | None]:
     if known and known.map_epoch == shards.placement.map.epoch:
         return known.marks
     return [None] * len(shards.clients)

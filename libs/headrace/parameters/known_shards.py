@@ -4,15 +4,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
 
 from headrace.errors import NotFound, ShardMapChanged, Unavailable
 from headrace.parameters.encoded import compression_from_proto
+from headrace.parameters.filters.config import Compression
 from headrace.parameters.operation import Operation
 from headrace.parameters.placement import Placement
-from headrace.parameters.route import Replicas, Route
+from headrace.parameters.route import Replicas, Route, Routed
 from headrace.parameters.shard import ShardClient
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.together import Together
@@ -21,11 +22,26 @@ from headrace.rpc.channel import open_channel
 
 _PAUSE_S = 0.05  # until a shard that has not heard of the newest map yet is asked again
 
+
+class OfMap(Routed, Protocol):
+    """A client of one shard of a map.
+
+    Attributes:
+        generation: Of the members, as of the last place that the worker took.
+    """
+
+    generation: int
+
+    def follow(self, map_epoch: int, compression: Compression) -> None:
+        """Go by this shard map, and do this to gradients."""
+
+
 Result = TypeVar("Result")
+Client = TypeVar("Client", bound=OfMap)
 
 
 @dataclass(frozen=True)
-class Shards:
+class Shards(Generic[Client]):
     """All shards of a store by one map, in the order of their ids, and where each value is.
 
     Args:
@@ -34,20 +50,24 @@ class Shards:
 
     placement: Placement
     stores: Sequence[stores_pb2.Store]
-    clients: Sequence[ShardClient]
+    clients: Sequence[Client]
     together: Together
 
     def do(self, work: Callable[[Operation, int], Result]) -> list[Result]:
         """Do `work` with every shard at once, by its place among them."""
         return self.together.do(work)
 
-    def take_back(self, nonce: bytes, sequence: int) -> None:
-        """Return when no shard reads any more what the worker has lent."""
-        for client in self.clients:
-            client.take_back(nonce, sequence)
+
+DenseShards: TypeAlias = Shards[ShardClient]
 
 
-class KnownShards:
+def take_back(shards: DenseShards, nonce: bytes, sequence: int) -> None:
+    """Return when no shard reads any more what the worker has lent."""
+    for client in shards.clients:
+        client.take_back(nonce, sequence)
+
+
+class KnownShards(Generic[Client]):
     """Finds the shards of a store, and finds them anew when its map has changed.
 
     Args:
@@ -60,7 +80,7 @@ class KnownShards:
     def __init__(
         self,
         shards: Sequence[str | grpc.Channel],
-        connect: Callable[[grpc.Channel], ShardClient],
+        connect: Callable[[grpc.Channel], Client],
         timeout_s: float,
         replicas: Replicas = Replicas(),  # noqa: B008 - it never changes
     ) -> None:
@@ -72,7 +92,7 @@ class KnownShards:
         self._routes = [self._open(shard, *replicas.of(index)) for index, shard in enumerate(shards)]
         self._all = list(self._routes)  # those that have left, too
         self._together = self._new_together()
-        self._current: Shards | None = None
+        self._current: Shards[Client] | None = None
 
     def close(self) -> None:
         """End what runs, which then raises Cancelled; so does whatever comes later."""
@@ -86,17 +106,17 @@ class KnownShards:
             route.close()
 
     @property
-    def clients(self) -> Sequence[ShardClient]:
+    def clients(self) -> Sequence[Client]:
         """The shards as of the last call."""
         return [route.shard for route in self._routes]
 
     @property
-    def all(self) -> Sequence[ShardClient]:
+    def all(self) -> Sequence[Client]:
         """The shards, and those that have left."""
         return [route.shard for route in self._all]
 
     @property
-    def current(self) -> Shards:
+    def current(self) -> Shards[Client]:
         """The shards there are; asked for once.
 
         Raises:
@@ -115,7 +135,7 @@ class KnownShards:
         """Do `work` with the shards as they are known, before their map is."""
         return self._together.do(work)
 
-    def by_map(self, work: Callable[[Shards], Result]) -> Result:
+    def by_map(self, work: Callable[[Shards[Client]], Result]) -> Result:
         """Do `work`, which may safely run twice, and again with the next shards whenever it meets a map that has changed."""
         deadline = time.monotonic() + self._timeout_s
         while True:
@@ -131,7 +151,7 @@ class KnownShards:
             if same:
                 self._together.pause(_PAUSE_S)
 
-    def _find(self) -> Shards:
+    def _find(self) -> Shards[Client]:
         told: list[stores_pb2.Store] = []
         gone: list[NotFound] = []
 
@@ -187,7 +207,7 @@ class KnownShards:
         shard: str | grpc.Channel,
         replica: str = "",
         find: Callable[[], Sequence[str]] | None = None,
-    ) -> Route:
+    ) -> Route[Client]:
         channel, address = (open_channel(shard), shard) if isinstance(shard, str) else (shard, "")
         return Route(self._connect(channel), channel, address, replica, find)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from headrace.errors import Aborted, DeadlineExceeded, MembersChanged, OutOfRange, StaleEpoch
 from headrace.parameters.answers import Place
-from headrace.parameters.known_shards import Shards
+from headrace.parameters.known_shards import DenseShards
 from headrace.parameters.shard import ShardClient
 from headrace.parameters.v1.stores_pb2 import CONSISTENCY_BSP, Store
 from headrace.pauses import Pauses
@@ -20,7 +20,7 @@ class Membership:
         self._worker = worker
         self._was_member = False
 
-    def take_place(self, shards: Shards, receive: Callable[[int | None], object]) -> Place:
+    def take_place(self, shards: DenseShards, receive: Callable[[int | None], object]) -> Place:
         """Wait until all shards know one generation with this worker in it, and receive the values its members begin with.
 
         Shards may be one step apart when the members change: the step is then computed again, with the values of the version before

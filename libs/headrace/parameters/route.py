@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
 from headrace.errors import HeadraceError, NotFound, NotPrimary, Unavailable
 from headrace.parameters.operation import Operation
-from headrace.parameters.shard import ShardClient
+from headrace.parameters.v1 import stores_pb2
 from headrace.rpc.channel import open_channel
 
 _LEARN_S = 5.0  # to ask a primary where its replica is; without an answer the next term is another occasion
@@ -35,7 +36,26 @@ class Replicas:
         return address, partial(self.find, shard) if self.find else None
 
 
-class Route:
+class Routed(Protocol):
+    """A client of one shard, which can be led to another process.
+
+    Attributes:
+        term: The greatest that a primary has answered in.
+    """
+
+    term: int
+
+    def turn_to(self, channel: grpc.Channel) -> None:
+        """Talk to another process, which has taken the shard over."""
+
+    def get(self, operation: Operation) -> stores_pb2.Store:
+        """Ask what the shard is; NotPrimary of a process that does not serve it."""
+
+
+Client = TypeVar("Client", bound=Routed)
+
+
+class Route(Generic[Client]):
     """The way to one shard. A primary says where its replica is, and each answer in which term it is: a new term, a new replica.
 
     Args:
@@ -48,7 +68,7 @@ class Route:
 
     def __init__(
         self,
-        shard: ShardClient,
+        shard: Client,
         channel: grpc.Channel,
         address: str = "",
         replica: str = "",

@@ -2,21 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
 
-from headrace.errors import HeadraceError, Internal, SharedMemoryUnavailable, Unavailable, Unimplemented
+from headrace.errors import HeadraceError, SharedMemoryUnavailable, Unavailable, Unimplemented
 from headrace.parameters.answers import Received
-from headrace.parameters.keys import Indices, Keys
+from headrace.parameters.filters.config import Compression
+from headrace.parameters.keys import Keys
 from headrace.parameters.lane_stub import LaneStub
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
 from headrace.parameters.packed import array_of, packed
 from headrace.parameters.recoding import rows_stub
+from headrace.parameters.row_parts import AskedRows, RowGradient
 from headrace.parameters.segments import MappedSegment
-from headrace.parameters.v1 import parameters_pb2, rows_pb2, shared_rows_pb2, shared_rows_pb2_grpc
+from headrace.parameters.standing import ask_primary
+from headrace.parameters.v1 import (
+    parameters_pb2,
+    rows_pb2,
+    shared_rows_pb2,
+    shared_rows_pb2_grpc,
+    stores_pb2,
+    stores_pb2_grpc,
+)
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 
 _RELEASE_S = 1.0  # only a courtesy: a shard that does not hear of it notices when the worker's process ends
@@ -33,44 +42,6 @@ class _Future(Protocol[Answer_co]):
         """Wait for the answer."""
 
 
-@dataclass(frozen=True)
-class RowGradient:
-    """What of a push belongs to one shard, and where it lies in shared memory.
-
-    Args:
-        keys: Shape (n,).
-        gradients: Shape (n, dim).
-    """
-
-    keys: Keys
-    gradients: Floats
-    lent_keys: SharedValues | None
-    lent_gradients: SharedValues | None
-
-
-@dataclass(frozen=True)
-class AskedRows:
-    """What of a pull belongs to one shard, where the keys lie in shared memory, and where the rows belong.
-
-    Args:
-        keys: Shape (n,).
-        out: The rows of the whole pull.
-        positions: Which of them are these.
-    """
-
-    keys: Keys
-    lent_keys: SharedValues | None
-    out: Floats
-    positions: slice | Indices
-
-    def take(self, values: Floats) -> None:
-        """Write the shard's rows, shape (n * dim,), to where they belong."""
-        shape = self.keys.size, self.out.shape[1]
-        if values.size != shape[0] * shape[1]:
-            raise Internal(f"the shard answered {values.size} values where {list(shape)} were asked for")
-        self.out[self.positions] = values.reshape(shape)
-
-
 class RowShardClient:
     """The tables of one shard, as one worker of one epoch sees them. Every method may be repeated without harm.
 
@@ -80,17 +51,41 @@ class RowShardClient:
     def __init__(
         self, channel: grpc.Channel, store: str, *, epoch: int, worker: int, shared_memory: bool
     ) -> None:
-        self._rows = rows_stub(channel)
-        self._shared = (
-            LaneStub(channel, store, shared_rows_pb2_grpc.SharedRowsStub) if shared_memory else None
-        )
-        self._mapped: MappedSegment | None = None  # where the shard puts its answers
-        self.shares_memory = False  # until rows have travelled so
-        self.why_not_shared = "" if shared_memory else "shared memory is turned off"
         self._store = store
         self._epoch = epoch
         self._worker = worker
+        self._share = shared_memory
+        self._shared: LaneStub[shared_rows_pb2_grpc.SharedRowsStub] | None = None
+        self.turn_to(channel)
+        self.term = 0  # the greatest that a primary has answered in
+        self.map_epoch = 1  # of the shard map that the caller goes by
         self.generation = 0  # of the members, as of the last place that the worker took
+
+    def turn_to(self, channel: grpc.Channel) -> None:
+        """Talk to another process, which has taken the shard over."""
+        if self._shared:
+            self._shared.close()
+        stub = shared_rows_pb2_grpc.SharedRowsStub
+        self._shared = LaneStub(channel, self._store, stub) if self._share else None
+        self._mapped: MappedSegment | None = None  # where the shard puts its answers
+        self.shares_memory = False  # until rows have travelled so
+        self.why_not_shared = "" if self._share else "shared memory is turned off"
+        self._rows = rows_stub(channel)
+        self._stores = stores_pb2_grpc.StoresStub(channel)
+
+    def get(self, operation: Operation) -> stores_pb2.Store:
+        """Ask what the shard is.
+
+        Raises:
+            NotPrimary: The process holds it, but does not serve it.
+        """
+        store = ask_primary(self._stores, self._store, operation)
+        self.term = max(self.term, store.assignment.term)
+        return store
+
+    def follow(self, map_epoch: int, _: Compression) -> None:
+        """Go by this shard map; rows travel as they are."""
+        self.map_epoch = map_epoch
 
     def push(
         self, operation: Operation, table: str, step: int, samples: float, gradient: RowGradient
@@ -109,7 +104,7 @@ class RowShardClient:
                 operation,
                 self._shared,
                 lambda stub: stub.PushRowsShared.future(request, timeout=operation.remaining_s),
-                lambda answer: _taken(answer.response),
+                lambda answer: self._taken(answer.response),
             )
             if taken:
                 return taken
@@ -119,7 +114,7 @@ class RowShardClient:
             gradients=gradient.gradients,
         )
         sent = self._rows.PushRows.future(message, timeout=operation.remaining_s)
-        return _taken(operation.track(sent).result())
+        return self._taken(operation.track(sent).result())
 
     def pull(
         self, operation: Operation, table: str, min_version: int, step: int | None, asked: AskedRows
@@ -140,7 +135,7 @@ class RowShardClient:
                 operation,
                 self._shared,
                 lambda stub: stub.PullRowsShared.future(request, timeout=operation.remaining_s),
-                lambda answer: _pulled(answer.response) if self._copy(answer.values, asked) else None,
+                lambda answer: self._pulled(answer.response) if self._copy(answer.values, asked) else None,
             )
             if received:
                 return received
@@ -158,7 +153,7 @@ class RowShardClient:
         call_rows = self._rows.PullRows.future(message, timeout=operation.remaining_s)
         response = operation.track(call_rows).result()
         asked.take(array_of(response, "values"))
-        return _pulled(response)
+        return self._pulled(response)
 
     def push_pull(
         self,
@@ -184,7 +179,7 @@ class RowShardClient:
                 operation,
                 self._shared,
                 lambda stub: stub.PushPullRowsShared.future(request, timeout=operation.remaining_s),
-                lambda answer: _received(answer.response) if self._copy(answer.values, asked) else None,
+                lambda answer: self._received(answer.response) if self._copy(answer.values, asked) else None,
             )
             if received:
                 return received
@@ -198,7 +193,7 @@ class RowShardClient:
         call_rows = self._rows.PushPullRows.future(message, timeout=operation.remaining_s)
         response = operation.track(call_rows).result()
         asked.take(array_of(response, "values"))
-        return _received(response)
+        return self._received(response)
 
     def scan(self, operation: Operation, table: str) -> Iterator[tuple[Keys, Floats]]:
         """Receive all rows that the shard holds, some at a time: keys, shape (n,), and rows, shape (n * dim,)."""
@@ -280,14 +275,14 @@ class RowShardClient:
             worker=self._worker, epoch=self._epoch, step=step, samples=samples, generation=self.generation
         )
 
+    def _pulled(self, response: rows_pb2.PullRowsResponse) -> Received:
+        self.term = max(self.term, response.term)
+        return Received(response.version, response.staleness)
 
-def _pulled(response: rows_pb2.PullRowsResponse) -> Received:
-    return Received(response.version, response.staleness)
+    def _taken(self, response: rows_pb2.PushRowsResponse) -> Received:
+        self.term = max(self.term, response.term)
+        return Received(response.version, 0, response.next_step)
 
-
-def _taken(response: rows_pb2.PushRowsResponse) -> Received:
-    return Received(response.version, 0, response.next_step)
-
-
-def _received(response: rows_pb2.PushPullRowsResponse) -> Received:
-    return Received(response.version, response.staleness, response.next_step)
+    def _received(self, response: rows_pb2.PushPullRowsResponse) -> Received:
+        self.term = max(self.term, response.term)
+        return Received(response.version, response.staleness, response.next_step)

@@ -3,12 +3,12 @@
 from headrace.errors import Aborted, ShardMapChanged
 from headrace.parameters.answers import Snapshot
 from headrace.parameters.cut import Cut, latest
-from headrace.parameters.known_shards import Shards
+from headrace.parameters.known_shards import DenseShards
 
 _ATTEMPTS = 3
 
 
-def save(shards: Shards) -> Snapshot:
+def save(shards: DenseShards) -> Snapshot:
     """Save all shards in the registry, as they are after the same pushes of each worker; see `Snapshot.consistent`."""
     if len(shards.clients) == 1 and not shards.stores[0].tables:
         return _saved(shards, {})
@@ -23,7 +23,7 @@ def save(shards: Shards) -> Snapshot:
     return _saved(shards, {}, consistent=False)
 
 
-def _saved(shards: Shards, cut: Cut, *, consistent: bool = True) -> Snapshot:
+def _saved(shards: DenseShards, cut: Cut, *, consistent: bool = True) -> Snapshot:
     saved = shards.do(lambda operation, index: shards.clients[index].snapshot(operation, cut))
     return Snapshot(
         min(shard.version for shard in saved), tuple(shard.artifact for shard in saved), consistent

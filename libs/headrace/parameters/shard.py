@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import grpc
 
-from headrace.errors import Internal, NotPrimary, SharedMemoryUnavailable
+from headrace.errors import Internal, SharedMemoryUnavailable
 from headrace.parameters.answers import Mark, Received
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.filters.config import NONE, Compression
@@ -14,6 +14,7 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
+from headrace.parameters.standing import ask_primary
 from headrace.parameters.v1 import (
     compression_pb2,
     members_pb2,
@@ -21,7 +22,6 @@ from headrace.parameters.v1 import (
     stores_pb2,
     stores_pb2_grpc,
 )
-from headrace.parameters.v1.assignment_pb2 import STORE_ROLE_PRIMARY, StoreRole
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 from headrace.parameters.v1.tables_pb2 import Table
 from headrace.parameters.wanted import Wanted
@@ -77,16 +77,8 @@ class ShardClient:
         Raises:
             NotPrimary: The process holds it, but does not serve it.
         """
-        request = stores_pb2.GetStoreRequest(name=self._store)
-        store = operation.track(self._stores.GetStore.future(request, timeout=operation.remaining_s)).result()
-        role, term = store.assignment.role, store.assignment.term
-        if store.HasField("assignment") and role != STORE_ROLE_PRIMARY:
-            name = StoreRole.Name(role).removeprefix("STORE_ROLE_").lower()
-            raise NotPrimary(
-                f"{self._store} is {name} here in term {term}; ask its primary",
-                metadata={"primary": store.assignment.replica},
-            )
-        self.term = max(self.term, term)
+        store = ask_primary(self._stores, self._store, operation)
+        self.term = max(self.term, store.assignment.term)
         return store
 
     def follow(self, map_epoch: int, compression: Compression) -> None:

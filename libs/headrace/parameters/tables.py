@@ -7,6 +7,7 @@ with ShardedTables(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/store
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import grpc
@@ -16,13 +17,14 @@ import numpy.typing as npt
 from headrace.errors import DtypeMismatch, NotFound, ShapeMismatch
 from headrace.parameters.answers import Place, Pulled, summed_up
 from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
+from headrace.parameters.known_shards import KnownShards
 from headrace.parameters.layout import Floats
 from headrace.parameters.operation import Operation
+from headrace.parameters.route import Replicas
 from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
-from headrace.parameters.row_shard import AskedRows, RowGradient, RowShardClient
-from headrace.parameters.together import Together
-from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
-from headrace.rpc.channel import open_channel
+from headrace.parameters.row_parts import AskedRows, RowGradient
+from headrace.parameters.row_shard import RowShardClient
+from headrace.parameters.v1 import stores_pb2
 
 Positions = slice | Indices
 _ALL = slice(None)
@@ -31,8 +33,9 @@ _ALL = slice(None)
 class ShardedTables:
     """All shards of the tables of one store, as one worker uses them; beside its `ShardedStore`, for dense tensors.
 
-    Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed; each
-    raises what `headrace.errors` has for what the service answers. Methods may be called from any thread; those that share memory take turns.
+    Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed, at the replica of a
+    shard if that has taken over; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread;
+    those that share memory take turns.
 
     Args:
         shards: Addresses of the shards, or channels (which stay the caller's), shard 0 first.
@@ -41,6 +44,7 @@ class ShardedTables:
         worker: 0 to the store's `worker_count` - 1.
         timeout_s: Bound of every method. Under BSP a pull waits for the slowest worker: allow for it.
         shared_memory: Exchange rows through memory with shards of this machine; False: always in messages.
+        replicas: Where the shards are beside their primaries, if that is known.
     """
 
     def __init__(
@@ -52,20 +56,13 @@ class ShardedTables:
         worker: int = 0,
         timeout_s: float = 60.0,
         shared_memory: bool = True,
+        replicas: Replicas = Replicas(),  # noqa: B008 - it never changes
     ) -> None:
-        channels = [open_channel(shard) if isinstance(shard, str) else shard for shard in shards]
-        self._own_channels = [
-            channel for channel, shard in zip(channels, shards, strict=True) if isinstance(shard, str)
-        ]
         shares = shared_memory and epoch > 0  # a reader has no segment of its own at the shards
-        self._shards = [
-            RowShardClient(channel, store, epoch=epoch, worker=worker, shared_memory=shares)
-            for channel in channels
-        ]
-        self._stores = stores_pb2_grpc.StoresStub(channels[0])
+        connect = partial(RowShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shares)
+        self._known = KnownShards(shards, connect, timeout_s, replicas)
         self._store = store
         self._lender = RowLender(enabled=shares)
-        self._together = Together(len(shards), timeout_s)
         self._closing = threading.Lock()
         self._dims: dict[str, int] | None = None
 
@@ -78,12 +75,15 @@ class ShardedTables:
     def close(self) -> None:
         """End what runs, which then raises Cancelled, and free the connections. From any thread, and as often as you like."""
         with self._closing:
-            self._together.close()
-            for shard in self._shards:
+            self._known.close()
+            for shard in self._known.all:
                 shard.release(self._lender.nonce)
             self._lender.close()
-            for channel in self._own_channels:
-                channel.close()
+            self._known.close_channels()
+
+    @property
+    def _shards(self) -> Sequence[RowShardClient]:
+        return self._known.clients
 
     @property
     def transport(self) -> str:
@@ -99,15 +99,11 @@ class ShardedTables:
     def dims(self) -> dict[str, int]:
         """Values of a row, by table; asked for once."""
         if self._dims is None:
-            request = stores_pb2.GetStoreRequest(name=self._store)
 
             def ask(operation: Operation, index: int) -> stores_pb2.Store | None:
-                if index:
-                    return None
-                call = self._stores.GetStore.future(request, timeout=operation.remaining_s)
-                return operation.track(call).result()
+                return None if index else self._shards[0].get(operation)
 
-            store = self._together.do(ask)[0]
+            store = self._known.first(ask)[0]
             assert store is not None
             self._dims = {table.name: table.dim for table in store.tables}
         return self._dims
@@ -141,7 +137,7 @@ class ShardedTables:
         positions = self._positions(asked)
         with self._lender.lending(self._values_of(asked)) as loan:
             parts = [_asked(asked, each, loan, values) for each in positions]
-            received = self._together.do(
+            received = self._known.first(
                 lambda operation, index: self._shards[index].pull(
                     operation, table, min_version, step, parts[index]
                 )
@@ -168,7 +164,7 @@ class ShardedTables:
         positions = self._positions(pushed)
         with self._lender.lending(self._values_of(pushed, rows)) as loan:
             parts = [_gradient(pushed, rows, each, loan) for each in positions]
-            received = self._together.do(
+            received = self._known.first(
                 lambda operation, index: self._shards[index].push(
                     operation, table, step, samples, parts[index]
                 )
@@ -193,7 +189,7 @@ class ShardedTables:
         with self._lender.lending(self._values_of(pushed, rows) + self._values_of(asked)) as loan:
             sent = [_gradient(pushed, rows, each, loan) for each in pushed_to]
             wanted = [_asked(asked, each, loan, values) for each in asked_of]
-            received = self._together.do(
+            received = self._known.first(
                 lambda operation, index: self._shards[index].push_pull(
                     operation, table, step, samples, sent[index], wanted[index]
                 )
@@ -209,7 +205,7 @@ class ShardedTables:
             NotFound: There is no such table.
         """
         dim = self._dim(table)
-        parts = self._together.do(lambda operation, index: list(self._shards[index].scan(operation, table)))
+        parts = self._known.first(lambda operation, index: list(self._shards[index].scan(operation, table)))
         keys = np.concatenate([keys for shard in parts for keys, _ in shard])
         values = np.concatenate([rows for shard in parts for _, rows in shard]).reshape(keys.size, dim)
         order = np.argsort(keys)

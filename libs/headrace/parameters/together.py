@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headrace.errors import Cancelled, HeadraceError
 from headrace.parameters.operation import Operation
@@ -23,7 +23,7 @@ class Together:
         routes: The ways to them, where these may lead elsewhere: to a process that has taken a shard over.
     """
 
-    def __init__(self, count: int, timeout_s: float, routes: Sequence[Route] = ()) -> None:
+    def __init__(self, count: int, timeout_s: float, routes: Sequence[Route[Any]] = ()) -> None:
         self._count = count
         self._routes = routes
         self.timeout_s = timeout_s

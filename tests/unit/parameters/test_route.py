@@ -27,7 +27,7 @@ class Shard:
         self.turns += 1
 
 
-def route(replica: str = "127.0.0.1:2", find: Find | None = None) -> tuple[Route, Shard]:
+def route(replica: str = "127.0.0.1:2", find: Find | None = None) -> tuple[Route[ShardClient], Shard]:
     shard = Shard()
     channel = grpc.insecure_channel("127.0.0.1:1")
     return Route(cast("ShardClient", shard), channel, "127.0.0.1:1", replica, find), shard

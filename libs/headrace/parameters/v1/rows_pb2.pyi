@@ -72,22 +72,26 @@ class PushRowsResponse(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """True if the gradient had no effect: this (worker, step) was taken before or, with backup workers, the step was complete."""
     version: _builtins.int
     """The table's version now."""
     next_step: _builtins.int
     """The step that the table takes next from this worker."""
+    term: _builtins.int
+    """The term of the primary that answers; 0 unless the store is replicated. When it has grown, ask GetStore where the replica is."""
     def __init__(
         self,
         *,
         duplicate: _builtins.bool = ...,
         version: _builtins.int = ...,
         next_step: _builtins.int = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "next_step", b"next_step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "next_step", b"next_step", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,11 +165,14 @@ class PullRowsResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The table's version that the rows are of."""
     staleness: _builtins.int
     """How stale they are, in steps, as PullResponse.staleness."""
+    term: _builtins.int
+    """The term of the primary that answers; 0 unless the store is replicated. When it has grown, ask GetStore where the replica is."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One row for each key, in the order of the keys, one after the other."""
@@ -175,11 +182,12 @@ class PullRowsResponse(_message.Message):
         *,
         version: _builtins.int = ...,
         staleness: _builtins.int = ...,
+        term: _builtins.int = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["staleness", b"staleness", "values", b"values", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["staleness", b"staleness", "term", b"term", "values", b"values", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +325,7 @@ class PushPullRowsResponse(_message.Message):
     STALENESS_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The table's version that the rows are of."""
@@ -326,6 +335,8 @@ class PushPullRowsResponse(_message.Message):
     """As in PushRowsResponse."""
     next_step: _builtins.int
     """As in PushRowsResponse."""
+    term: _builtins.int
+    """As in PullRowsResponse."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One row for each of `pull_keys`."""
@@ -337,11 +348,12 @@ class PushPullRowsResponse(_message.Message):
         staleness: _builtins.int = ...,
         duplicate: _builtins.bool = ...,
         next_step: _builtins.int = ...,
+        term: _builtins.int = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "next_step", b"next_step", "staleness", b"staleness", "values", b"values", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "next_step", b"next_step", "staleness", b"staleness", "term", b"term", "values", b"values", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
