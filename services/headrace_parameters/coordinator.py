@@ -74,7 +74,7 @@ class Coordinator:
         first = ParticipateRequest(
             store=str(store.config.name), epoch=store.config.epoch, hold=plan_to_proto(plan)
         )
-        cut = latest([standing.cut for standing in company.stand(first, store.standing)])
+        cut = latest([standing.cut for standing in company.stand(first, own.move.standing)])
         settled = company.stand(
             ParticipateRequest(settle=resharding_pb2.Settle(next_steps=cut)),
             lambda: own.settle(cut, self._timeout_s, lambda: False),

@@ -58,6 +58,15 @@ class LiveTables(Mapping[str, "LiveTable"]):
                     field="tables",
                 )
 
+    def check_known(self, tables: Iterable[TableConfig]) -> None:
+        """Raise InvalidArgument if one of these is not here, of a store that has values and so takes no more tables."""
+        missing = {table.name for table in tables} - self.keys()
+        if missing:
+            raise InvalidArgument(
+                f"{self._store.name} has values, and no table {min(missing)!r}; use a new store for another model",
+                field="tables",
+            )
+
     def reserve(self, tables: "Mapping[str, LiveTable]") -> None:
         """Keep room for new tables; QuotaExceeded if there is none."""
         for name, table in tables.items():

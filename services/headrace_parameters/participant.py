@@ -18,6 +18,7 @@ from headrace_parameters.core.config import Durability
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.standing import Standing
 from headrace_parameters.live import LiveStore
+from headrace_parameters.move import Move
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.table import StoreTable
 
@@ -64,7 +65,7 @@ class Participant:
         self._shard = store.config.shard_index
         self._staged: LiveStore | None = None
         self._check()
-        store.begin_move(plan.next)
+        self.move = Move(store, plan.next)
 
     def _check(self) -> None:
         store, plan = self.store, self.plan
@@ -100,12 +101,12 @@ class Participant:
         Raises:
             DeadlineExceeded: Workers did not bring it there in time.
         """
-        if self.has_values and not self.store.settle(cut, min(timeout_s, SETTLE_S), over):
+        if self.has_values and not self.move.settle(cut, min(timeout_s, SETTLE_S), over):
             raise DeadlineExceeded(
-                f"shard {self._shard} of {self.store.config.name} is at {self.store.standing()}, others at {dict(cut)}; nothing has "
+                f"shard {self._shard} of {self.store.config.name} is at {self.move.standing()}, others at {dict(cut)}; nothing has "
                 "moved: try again when all workers run"
             )
-        return self.store.standing()
+        return self.move.standing()
 
     def stage(self, workers: Collection[int], fetch: FetchParts) -> None:
         """Put the new shard together.
@@ -132,7 +133,7 @@ class Participant:
         plan = self.plan
         assembly = Assembly(plan.layout, plan.next, self._shard)
         if self.has_values:
-            assembly.copy(self.store.part(workers), plan.now.held(self._shard))
+            assembly.copy(self.move.part(workers), plan.now.held(self._shard))
         for source in plan.now.shards:
             ranges = [place.values for place in shared(plan.now.held(source), plan.next.held(self._shard))]
             if ranges and source != self._shard:
@@ -142,9 +143,9 @@ class Participant:
     def commit(self) -> None:
         """Change to the next map."""
         assert self._staged is not None, "a shard that has not staged cannot commit"
-        self._table.replace(self.store, self._staged)
+        self._table.replace(self.store, self._staged, self.move)
 
     def give_up(self) -> None:
         """Go on as before."""
         self._table.reserve_bytes(self.store, self.store.size_bytes)
-        self.store.give_up_move()
+        self.move.give_up()

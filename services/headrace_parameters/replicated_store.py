@@ -58,7 +58,7 @@ class ReplicatedStore(LiveStore):
 
     def open(self) -> None:
         """Begin to send to the replica, if there is one, now that others may have the store."""
-        with self._changing:
+        with self.changing:
             self._feed_replica()
 
     def _feed_replica(self) -> None:
@@ -73,13 +73,13 @@ class ReplicatedStore(LiveStore):
         Raises:
             StaleTerm, FailedPrecondition: As `Tenure.assigned`.
         """
-        with self._changing:  # no record of another term comes in between
+        with self.changing:  # no record of another term comes in between
             if not self.replicated.assign(order):
                 return
             self._feed_replica()
-            made = self._made()
+            made = self.made()
             finished = self.replicated.tenure.finished
-        self._tell(made)  # at once: a primary in a new term may always acknowledge what it has
+        self.tell(made)  # at once: a primary in a new term may always acknowledge what it has
         if finished:
             super().finish()
 
@@ -121,7 +121,7 @@ class ReplicatedStore(LiveStore):
 
     def offer_base(self) -> None:
         """Give the replica the whole store if it waits for it, and no step is half done."""
-        with self._changing:
+        with self.changing:
             self._begin_replica()
 
     def _begin_replica(self) -> None:
@@ -156,7 +156,7 @@ class ReplicatedStore(LiveStore):
             StaleTerm, FailedPrecondition: As `Replicated.follows`.
             StorageFull, DataLoss: It could not be written.
         """
-        with self._changing:
+        with self.changing:
             self.news.check_alive()
             if not self.replicated.follows(term, number, base=False):
                 return
@@ -168,22 +168,22 @@ class ReplicatedStore(LiveStore):
             self._write(sealed)
             self.replicated.hold(number)  # the primary is told while it is applied
             self._apply(sealed.change)
-            made = self._made()
-        self._show(made)
+            made = self.made()
+        self.visibility.show(made)
 
     def follow_base(self, term: int, number: int, state: ShardState | None) -> None:
         """Become what the primary is after record `number`; None: it has no values yet. Do nothing if more than that is here."""
-        with self._changing:
+        with self.changing:
             self.news.check_alive()
             if not self.replicated.follows(term, number, base=True):
                 return
             if state:
                 following = Shard(self.config, self.memory, self.members)
                 following.restore(state)
-                self._become(following)
+                self.become(following)
             self.replicated.hold(number)
-            made = self._made()
-        self._show(made)
+            made = self.made()
+        self.visibility.show(made)
 
     def wait_until_logged(self) -> None:
         """Return when everything that is held is in the log, at the store's level."""

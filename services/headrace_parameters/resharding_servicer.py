@@ -74,10 +74,10 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         part = Participant(self._table, store, plan_from_proto(first.hold))
         staged = False
         try:
-            yield ParticipateResponse(standing=standing_to_proto(store.standing()))
+            yield ParticipateResponse(standing=standing_to_proto(part.move.standing()))
             cut = dict(_next(request_iterator, "settle").settle.next_steps)
             bound_s = min(_LONGEST_S, context.time_remaining())
-            context.add_callback(store.look_again)
+            context.add_callback(part.move.look_again)
             standing = part.settle(cut, bound_s, lambda: not context.is_active())
             yield ParticipateResponse(standing=standing_to_proto(standing))
             workers = _next(request_iterator, "stage").stage.workers
@@ -101,7 +101,8 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
                 f"{request.store} is not held for shard map {request.map_epoch}; begin the resharding again"
             )
         ranges = [range(part.start, part.stop) for part in request.ranges]
-        part = store.part(request.workers)
+        with store.alone():
+            part = store.shard.part(request.workers)
         first = resharding_pb2.FetchResponse(facts=facts_to_proto(part.facts))
         yield from carry(first, list(selected(part, store.held(store.layout), ranges)))
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
-from headrace.errors import ShardMapChanged
+from headrace.errors import DeadlineExceeded, ShardMapChanged
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
+from headrace_parameters.core.joint import Measured
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Shard
+from headrace_parameters.lateness import too_late
+from headrace_parameters.news import News
+from headrace_parameters.visibility import Visibility
 
 
 class ShardView:
@@ -17,6 +21,28 @@ class ShardView:
     def __init__(self, config: StoreConfig, shard: Shard) -> None:
         self.config = config
         self._shard = shard
+        self.news = News()
+        self.visibility = Visibility(shard.published, self.news)
+
+    @property
+    def published(self) -> Published | None:
+        """The newest values that are as safe as they must be; None before there are any."""
+        return self.visibility.published
+
+    @property
+    def alive(self) -> bool:
+        """Whether the store has not ended."""
+        return self.news.alive
+
+    @property
+    def shard(self) -> Shard:
+        """The shard itself, for those who have it alone."""
+        return self._shard
+
+    @property
+    def term(self) -> int:
+        """Of the primary that answers; 0: there is one process alone."""
+        return 0
 
     @property
     def layout(self) -> FlatLayout | None:
@@ -83,3 +109,11 @@ class ShardView:
     def next_step(self, worker: int, published: Published) -> int:
         """Return the first step that this worker can compute with these values and whose gradient will be taken."""
         return self._shard.next_step(worker, published)
+
+    def measured(self, norms: Norms) -> Measured | None:
+        """Return the norms of the last step that came so far."""
+        return self._shard.measured.get(norms)
+
+    def too_late(self, need: Need) -> DeadlineExceeded:
+        """Say who keeps the store from having what is needed."""
+        return too_late(self._shard, self.published, need)

@@ -9,6 +9,7 @@ from headrace.names import ProjectName, StoreName
 from headrace.paging import PageRequest
 from headrace.parameters.v1 import members_pb2, stores_pb2, stores_pb2_grpc
 from headrace_optimizers.loading import Load, refuse
+from headrace_parameters import save_point
 from headrace_parameters.live import LiveStore
 from headrace_parameters.snapshots import Snapshots
 from headrace_parameters.table import StoreTable
@@ -34,7 +35,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
 
         def begin_with_snapshots(store: LiveStore) -> None:
             if request.snapshots:
-                store.begin(self._snapshots.cut_out(request.snapshots, store.config))
+                save_point.begin(store, self._snapshots.cut_out(request.snapshots, store.config))
 
         config = config_from_proto(request, self._load)
         return store_to_proto(self._table.create(config, request, begin_with_snapshots))
@@ -80,7 +81,9 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         self, request: stores_pb2.PrepareSnapshotRequest, context: ServicerContext
     ) -> stores_pb2.PrepareSnapshotResponse:
         """Let the shards of a store come to one moment."""
-        return stores_pb2.PrepareSnapshotResponse(next_steps=self._fenced(request.name, request.epoch).hold())
+        return stores_pb2.PrepareSnapshotResponse(
+            next_steps=save_point.hold(self._fenced(request.name, request.epoch))
+        )
 
     def Snapshot(
         self, request: stores_pb2.SnapshotRequest, context: ServicerContext
@@ -88,7 +91,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         """Save a shard in the registry."""
         store = self._fenced(request.name, request.epoch)
         store.check_map(request.map_epoch)
-        state = partial(store.state, dict(request.next_steps))
+        state = partial(save_point.saved, store, dict(request.next_steps))
         artifact, version = self._snapshots.save(store.config.name.project, state)
         return stores_pb2.SnapshotResponse(artifact=artifact, version=version)
 
@@ -98,7 +101,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         check_snapshot(request.artifact, store.config.name, "artifact")
         state = self._snapshots.load(request.artifact)
         self._table.reserve(store, state.layout)
-        store.restore(state)
+        save_point.restore(store, state)
         return store_to_proto(store)
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:

@@ -21,6 +21,7 @@ from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.journal.shelf import Found, Shelf
 from headrace_parameters.journal.tenure_file import read_tenure
 from headrace_parameters.live import LiveStore
+from headrace_parameters.move import Move
 from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.room import check_process, check_project
 from headrace_parameters.row_bytes import RowBytes
@@ -196,7 +197,7 @@ class StoreTable:
             self._rows.keep(name, table.config.name, table.facts().size_bytes)
         return old
 
-    def replace(self, old: LiveStore, new: LiveStore) -> None:
+    def replace(self, old: LiveStore, new: LiveStore, move: Move) -> None:
         """Hold another in the place of a store, one that goes by a newer shard map.
 
         Raises:
@@ -211,7 +212,7 @@ class StoreTable:
                     raise NotFound(f"{name} was deleted or replaced while its values moved")
                 self._stores[name], self._reserved[name] = new, new.size_bytes
 
-        old.hand_over(
+        move.hand_over(
             swap,
             ShardMapChanged(
                 f"{name} has shard map {shard_map.epoch} now; nothing was applied: get the store, then repeat the call",
@@ -263,7 +264,9 @@ class StoreTable:
             NotFound: It is not held here.
             StaleEpoch: It belongs to a newer epoch.
         """
-        if not self._holds(name) and self._shelf.remove(name, epoch or ANY_EPOCH):
+        with self._lock:
+            held = name in self._stores
+        if not held and self._shelf.remove(name, epoch or ANY_EPOCH):
             return  # files that could not be trusted
         store = self.get(name)
         if epoch and epoch < store.config.epoch:
@@ -275,10 +278,6 @@ class StoreTable:
                 self._rows.forget(name)
         store.end(NotFound(f"{name} was deleted"))
         store.forget_files()
-
-    def _holds(self, name: StoreName) -> bool:
-        with self._lock:
-            return name in self._stores
 
     def drain(self) -> None:
         """Make every waiting call return: the process is about to stop."""

@@ -13,6 +13,7 @@ from headrace.parameters.layout import Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1.parameters_pb2 import PullRequest, PushHeader, PushRequest
 from headrace.parameters.v1.parameters_pb2_grpc import ParametersStub
+from headrace_parameters import save_point
 from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
 
 Connect = Callable[..., ShardedStore]
@@ -28,9 +29,9 @@ def scattered(servers: Sequence[ParameterServer]) -> None:
         live = server.table.get(StoreName.parse(NAME))
         held = np.concatenate([VALUES[part.start : part.stop] for part in live.held(LAYOUT)])
         live.initialize(LAYOUT, held)
-        state = live.state()
+        state = save_point.saved(live)
         there = np.concatenate([VALUES[part.start : part.stop] for part in SCATTERED.held(index)])
-        live.restore(replace(state, map=SCATTERED, values=state.values.new_tensor(there)))
+        save_point.restore(live, replace(state, map=SCATTERED, values=state.values.new_tensor(there)))
 
 
 def test_a_step_over_scattered_shards_is_a_step_over_the_vector(

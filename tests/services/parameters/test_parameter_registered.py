@@ -8,6 +8,7 @@ import pytest
 from headrace.errors import ProgramFailed, ProgramNotAllowed
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.v1 import stores_pb2
+from headrace_parameters import save_point
 from tests.services.parameters.parameter_server import (
     LAYOUT,
     NAME,
@@ -51,7 +52,7 @@ def test_a_log_brings_back_an_update_of_ones_own_and_not_what_it_refused(tmp_pat
     ):
         pulled = store.pull()
         assert (pulled.version, pulled.values.tolist()) == (3, flat(-3).tolist())
-        state = server.table.all()[0].state().optimizer_state
+        state = save_point.saved(server.table.all()[0]).optimizer_state
         assert np.array_equal(state["seen"].numpy(), flat(4))
 
 

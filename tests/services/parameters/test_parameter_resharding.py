@@ -19,7 +19,9 @@ from headrace.errors import (
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.layout import Floats
 from headrace.parameters.v1 import stores_pb2
+from headrace_parameters import save_point
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.move import Move
 from tests.services.parameters.parameter_server import NAME, ParameterServer, parameter_server
 from tests.services.parameters.resharding_world import (
     LAYOUT,
@@ -250,7 +252,7 @@ def test_a_store_whose_values_move_already_is_left_alone(three: list[ParameterSe
         store.initialize(LAYOUT, start())
         live = three[0].table.all()[0]
         assert live.map
-        live.begin_move(live.map.changed(add=[1]))
+        Move(live, live.map.changed(add=[1]))
 
         with pytest.raises(Aborted, match="are moving already"):
             reshard(three[0], shards=three[:1], add=three[1:2])
@@ -262,9 +264,9 @@ def test_nothing_is_saved_while_values_move(three: list[ParameterServer]) -> Non
         store.initialize(LAYOUT, start())
         live = three[0].table.all()[0]
         assert live.map
-        live.begin_move(live.map.changed(add=[1]))
+        Move(live, live.map.changed(add=[1]))
 
         with pytest.raises(Unavailable, match="move between its shards"):
-            live.hold()
+            save_point.hold(live)
         with pytest.raises(Unavailable, match="move between its shards"):
-            live.state({0: 0})
+            save_point.saved(live, {0: 0})

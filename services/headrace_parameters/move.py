@@ -1,0 +1,76 @@
+"""What a store does while some of its values move to other shards: it is held, brought to a common point, and replaced."""
+
+from collections.abc import Callable, Collection
+
+from headrace.errors import Aborted, HeadraceError
+from headrace.parameters.cut import Cut
+from headrace.parameters.shard_map import ShardMap
+from headrace_parameters.core.part import Part
+from headrace_parameters.core.standing import Standing
+from headrace_parameters.gate import NOTHING
+from headrace_parameters.live import LiveStore
+
+
+class Move:
+    """The move of a store to a next map. From the beginning the shard is held: nothing is applied but for what `settle` lets in.
+
+    Raises:
+        Aborted: It is held already.
+    """
+
+    def __init__(self, store: LiveStore, next_map: ShardMap) -> None:
+        self._store = store
+        with store.alone():
+            if store.next_map:
+                raise Aborted(
+                    f"values of {store.config.name} are moving already, to shard map {store.next_map.epoch}; wait until they have"
+                )
+            store.next_map = next_map
+            store.gate.hold(NOTHING)
+
+    def settle(self, cut: Cut, timeout_s: float, over: Callable[[], bool]) -> bool:
+        """Let in what lies before `cut`, and return whether the shard came there in time.
+
+        Args:
+            over: Whether nobody wants it any more; `look_again` when that becomes true.
+        """
+        store = self._store
+        with store.alone():
+            arrived = store.gate.reach(cut, store.shard.cut, timeout_s, over)
+            store.check_serves()
+            made = store.made()
+        store.tell(made)
+        return arrived
+
+    def look_again(self) -> None:
+        """Let `settle` see whether it is over."""
+        with self._store.changing:
+            self._store.gate.moved()
+
+    def give_up(self) -> None:
+        """Go on as if nothing had been."""
+        with self._store.changing:
+            self._store.next_map = None
+            self._store.gate.open()
+
+    def standing(self) -> Standing:
+        """Say where the shard is in the run."""
+        with self._store.alone():
+            self._store.shard.keep_gradients()  # a worker may take its own back before they have moved
+            return self._store.shard.standing()
+
+    def part(self, workers: Collection[int]) -> Part:
+        """Return what of the shard can move."""
+        with self._store.alone():
+            return self._store.shard.part(workers)
+
+    def hand_over(self, swap: Callable[[], None], why: HeadraceError) -> None:
+        """Let `swap` put another store in the place of this one, which then ends with `why`; nothing comes in between.
+
+        Raises:
+            HeadraceError: Why the store has ended before, or what `swap` raised; nothing has changed.
+        """
+        with self._store.alone():
+            swap()
+            self._store.news.end(why)
+            self._store.gate.open()
