@@ -1,7 +1,7 @@
 """How fast gradients and values travel: `python -m benchmarks.parameters [SUITE] [--json]`.
 
 transfer: one worker and one shard, each a process, through shared memory and by streams, against a plain Python socket that moves as
-many bytes to a process or from it. A push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
+many bytes to a process or from it, and beside gRPC alone, which bounds the streams. A push includes the update. With a large shard, also against a service that leaves the allocator as it is, to show what
 `headrace.parameters.malloc` is worth there.
 
 step: a synchronous training step of two workers with two shards, each a process of one thread, against torch's
@@ -26,6 +26,7 @@ from itertools import count
 
 import numpy as np
 
+from benchmarks._bare_grpc import bare_grpc
 from benchmarks._compression import compression
 from benchmarks._durability import durability, recover
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
@@ -109,6 +110,10 @@ def _transfers(stack: ExitStack, megabytes: int) -> Iterator[Case]:
     sockets = f"socket push {megabytes} MB", f"socket pull {megabytes} MB"
     yield Case(sockets[0], "GB/s", speed(size, plain.push), more_is_better=True)
     yield Case(sockets[1], "GB/s", speed(size, plain.pull), more_is_better=True)
+    bare = stack.enter_context(bare_grpc(size))
+    for way, work, socket in zip(("push", "pull"), (bare.push, bare.pull), sockets, strict=True):
+        name = f"bare gRPC {way} {megabytes} MB"
+        yield Case(name, "GB/s", speed(size, work), reference=socket, more_is_better=True)
     address = stack.enter_context(shard_process())
     for transport, goals in TRANSFER_GOALS.items():
         works = _headrace_transfers(stack, address, megabytes, transport)

@@ -208,7 +208,9 @@ class KnownShards(Generic[Client]):
         replica: str = "",
         find: Callable[[], Sequence[str]] | None = None,
     ) -> Route[Client]:
-        channel, address = (open_channel(shard), shard) if isinstance(shard, str) else (shard, "")
+        channel, address = (
+            (open_channel(shard, reads_itself=True), shard) if isinstance(shard, str) else (shard, "")
+        )
         return Route(self._connect(channel), channel, address, replica, find)
 
     def _new_together(self) -> Together:

@@ -6,7 +6,7 @@ The bytes on the wire, and all that a caller or an interceptor sees, stay as the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 from google.protobuf.descriptor import Descriptor, ServiceDescriptor
@@ -69,6 +69,19 @@ def parameters_stub(channel: grpc.Channel) -> ParametersStub:
     return ParametersStub(cast("grpc.Channel", _RecodedChannel(channel, _PARAMETERS)))
 
 
+class OneMessageStub(Protocol):
+    """The rpcs of a `ParametersStub` whose requests are streams, for a stream of one message; the answers are a stream too."""
+
+    Push: "grpc.UnaryStreamMultiCallable[parameters_pb2.PushRequest, parameters_pb2.PushResponse]"
+    PushPull: "grpc.UnaryStreamMultiCallable[parameters_pb2.PushPullRequest, parameters_pb2.PushPullResponse]"
+
+
+def one_message_stub(channel: grpc.Channel) -> OneMessageStub:
+    """Return the stub of a channel."""
+    recoded = cast("grpc.Channel", _OneMessageChannel(channel, _PARAMETERS))
+    return cast("OneMessageStub", ParametersStub(recoded))
+
+
 def replication_stub(channel: grpc.Channel) -> ReplicationStub:
     """Return the stub of a channel."""
     return ReplicationStub(cast("grpc.Channel", _RecodedChannel(channel, _REPLICATION)))
@@ -120,6 +133,14 @@ class _RecodedChannel:
             return make(method, response_deserializer=read, **recoded)
 
         return made
+
+
+class _OneMessageChannel(_RecodedChannel):
+    """Makes every call as one with a single request and a stream of answers: on the wire they are all the same."""
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        """Return what takes the place of `stream_unary` and its siblings."""
+        return super().__getattr__("unary_stream")
 
 
 class _RecodedServer:

@@ -134,6 +134,6 @@ class Route(Generic[Client]):
 
     def _channel(self, address: str) -> grpc.Channel:
         if address not in self._channels:
-            self._channels[address] = open_channel(address)
+            self._channels[address] = open_channel(address, reads_itself=True)
             self._own.add(address)
         return self._channels[address]

@@ -1,12 +1,11 @@
 """The calls of one worker to one shard."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import grpc
 
-from headrace.errors import Internal, SharedMemoryUnavailable
+from headrace.errors import SharedMemoryUnavailable
 from headrace.parameters.answers import Mark, Received
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.filters.config import NONE, Compression
@@ -15,6 +14,7 @@ from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
 from headrace.parameters.standing import ask_primary
+from headrace.parameters.streams import ValueStreams
 from headrace.parameters.v1 import (
     compression_pb2,
     members_pb2,
@@ -31,10 +31,8 @@ from headrace.parameters.wire import (
     layout_to_proto,
     pulled_from_proto,
     push_pulled_from_proto,
-    receive,
 )
 
-Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 Answer = TypeVar("Answer")
 Heard = TypeVar("Heard", Received, parameters_pb2.PushResponse)
 Lent = Callable[[], SharedValues]
@@ -69,6 +67,7 @@ class ShardClient:
         self.shares_memory = False  # until values have travelled so
         self.why_not_shared = "" if self._share else "shared memory is turned off"
         self._parameters = parameters_stub(channel)
+        self._streams = ValueStreams(channel)
         self._stores = stores_pb2_grpc.StoresStub(channel)
 
     def get(self, operation: Operation) -> stores_pb2.Store:
@@ -117,8 +116,7 @@ class ShardClient:
                 self._refused(why)
         first = parameters_pb2.PushRequest(store=self._store, header=header)
         requests = self._filter.carry(first, gradient, partial=coverage is not None)
-        call = self._parameters.Push.future(requests, timeout=operation.remaining_s)
-        answer = operation.track(call).result()
+        answer = self._streams.push(operation, requests)
         self._filter.sent()
         return self._heard(answer).version
 
@@ -145,11 +143,7 @@ class ShardClient:
             else:
                 if copied is not None:
                     return self._heard(copied)
-        call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        first = next(call, None)
-        if first is not None and first.not_modified:
-            return self._heard(pulled_from_proto(first))
-        return self._heard(pulled_from_proto(_receive(first, call, pieces)))
+        return self._heard(pulled_from_proto(self._streams.pull(operation, request, pieces)))
 
     def pull_as_member(
         self, operation: Operation, version: int | None, pieces: Sequence[Piece]
@@ -163,8 +157,7 @@ class ShardClient:
             map_epoch=self.map_epoch,
             encoding=compression_pb2.ENCODING_FLOAT32,
         )
-        call = operation.track(self._parameters.Pull(request, timeout=operation.remaining_s))
-        return _receive(next(call, None), call, pieces)
+        return self._streams.pull(operation, request, pieces)
 
     def push_pull(
         self,
@@ -188,8 +181,7 @@ class ShardClient:
         first = parameters_pb2.PushPullRequest(store=self._store, header=header)
         # a second time, if the values were lost: a duplicate then
         requests = self._filter.carry(first, gradient)
-        call = operation.track(self._parameters.PushPull(requests, timeout=operation.remaining_s))
-        answer = _receive(next(call, None), call, values)
+        answer = self._streams.push_pull(operation, requests, values)
         self._filter.sent()
         return self._heard(push_pulled_from_proto(answer))
 
@@ -282,11 +274,3 @@ class ShardClient:
             generation=self.generation,
             map_epoch=self.map_epoch,
         )
-
-
-def _receive(first: Response | None, rest: Iterator[Response], pieces: Sequence[Piece]) -> Response:
-    """Receive values and return the first response."""
-    if first is None:
-        raise Internal("the parameter service answered nothing at all; its log may say why")
-    receive(chain([first], rest), pieces)
-    return first

@@ -52,7 +52,7 @@ def connect(transport: str) -> Connect:
     ) -> ShardedStore:
         return servers[-1].clients.enter_context(
             ShardedStore(
-                [server.channel for server in servers],
+                [server.channel.address for server in servers],
                 NAME,
                 epoch=epoch,
                 worker=worker,
