@@ -67,7 +67,7 @@ def _serve(pipe: Connection, size: int) -> None:
     def give(_request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
         return _messages(data)
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "Take": grpc.stream_unary_rpc_method_handler(take),
         "Give": grpc.unary_stream_rpc_method_handler(give),
     }

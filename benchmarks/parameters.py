@@ -111,9 +111,9 @@ def _transfers(stack: ExitStack, megabytes: int) -> Iterator[Case]:
     yield Case(sockets[0], "GB/s", speed(size, plain.push), more_is_better=True)
     yield Case(sockets[1], "GB/s", speed(size, plain.pull), more_is_better=True)
     bare = stack.enter_context(bare_grpc(size))
-    for way, work, socket in zip(("push", "pull"), (bare.push, bare.pull), sockets, strict=True):
+    for way, move, socket in zip(("push", "pull"), (bare.push, bare.pull), sockets, strict=True):
         name = f"bare gRPC {way} {megabytes} MB"
-        yield Case(name, "GB/s", speed(size, work), reference=socket, more_is_better=True)
+        yield Case(name, "GB/s", speed(size, move), reference=socket, more_is_better=True)
     address = stack.enter_context(shard_process())
     for transport, goals in TRANSFER_GOALS.items():
         works = _headrace_transfers(stack, address, megabytes, transport)
