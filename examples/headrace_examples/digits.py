@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from headrace.program import Examples, Goal, Split
+from headrace_examples import bundled
 from headrace_examples.splits import stratified
 
 Array = npt.NDArray[np.generic]
@@ -74,9 +75,7 @@ class Digits:
 
     def data(self, split: Split) -> Examples:
         """Return images of shape (N, 1, 8, 8), float32 in [0, 1], and digits of shape (N,), int64."""
-        from sklearn.datasets import load_digits
-
-        images, digits = load_digits(return_X_y=True)
+        images, digits = bundled.digits()
         chosen = stratified(digits, split)
         pixels = (images[chosen] / _BRIGHTEST).astype(np.float32).reshape(-1, 1, 8, 8)
         return Examples({"image": pixels}, digits[chosen].astype(np.int64))

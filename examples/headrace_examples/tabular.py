@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from headrace.program import Examples, Goal, Split
+from headrace_examples import bundled
 from headrace_examples.splits import stratified
 
 Array = npt.NDArray[np.generic]
@@ -63,9 +64,7 @@ class BreastCancer:
 
         Mean and deviation of the *train* split standardize all splits: the others must not leak into training.
         """
-        from sklearn.datasets import load_breast_cancer
-
-        rows, classes = load_breast_cancer(return_X_y=True)
+        rows, classes = bundled.breast_cancer()
         train = rows[stratified(classes, "train")]
         chosen = stratified(classes, split)
         features = ((rows[chosen] - train.mean(0)) / train.std(0)).astype(np.float32)

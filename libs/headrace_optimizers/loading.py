@@ -5,7 +5,7 @@ from typing import Any
 
 from headrace.errors import HeadraceError, InvalidArgument, ProgramNotAllowed
 from headrace.program.loading import is_allowed, load_object
-from headrace_optimizers.rule import UpdateRule, check_rule
+from headrace_optimizers.rule import UpdateRule
 
 # From a name, `module:attribute`, keyword arguments and a learning rate to a rule that was tried.
 Load = Callable[[str, Mapping[str, Any], float], UpdateRule]
@@ -31,6 +31,8 @@ def loader(allowed_modules: Sequence[str]) -> Load:
             raise InvalidArgument(
                 f"{name} cannot be made: {type(error).__name__}: {error}", field=_FIELD
             ) from error
+        from headrace_optimizers.rule_check import check_rule  # imports torch, which a `checker` needs not
+
         return check_rule(made, name, learning_rate)
 
     return load

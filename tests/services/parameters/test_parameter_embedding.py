@@ -1,6 +1,8 @@
 """A small factorisation model whose rows live in tables, trained by two workers, against torch in one process."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import torch
@@ -113,3 +115,26 @@ def test_rows_that_are_only_looked_at_are_not_pushed(server: ParameterServer, op
     layer.push(samples=1)
 
     assert server.stores.get(NAME).tables[1].rows == 0
+
+
+def test_a_compiled_model_leaves_the_calls_for_rows_out(server: ParameterServer, open_tables: Tables) -> None:
+    server.stores.create(store_with_tables(consistency=stores_pb2.CONSISTENCY_BSP))
+    layer = EmbeddingTable("items", 2, optimizer=RowSgd(1)).use(open_tables(server))
+    graphs: list[int] = []
+
+    def look_only(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(len(graph.graph.nodes))
+        return cast("Callable[..., object]", graph.forward)
+
+    def loss_of(keys: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = layer(keys * 2)
+        return (rows * 3).sum()
+
+    compiled = torch.compile(loss_of, backend=look_only)
+    for step in range(2):
+        compiled(torch.tensor([1, 2])).backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        assert layer.push(samples=1) == step + 1
+
+    assert layer(torch.tensor([2, 4])).tolist() == [[-6, -6], [-6, -6]]
+    assert len(graphs) >= 2, "what is before the rows, and what is after them"
+    torch.compiler.reset()

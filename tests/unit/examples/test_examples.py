@@ -1,17 +1,20 @@
 """What every example promises, checked on all of them."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from headrace.program import Examples, Program, Split
 from headrace.program.loading import load_attribute
 from headrace.testing.data import examples_of
-from headrace_examples import RECIPES
+from headrace_examples import RECIPES, bundled
+from headrace_examples.bundled import Floats, Ints
 from headrace_examples.text import VOCABULARY, CharacterModel, encode
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -34,6 +37,16 @@ def test_every_split_is_the_same_each_time(name: str) -> None:
             examples_of(first, split).inputs.values(), examples_of(second, split).inputs.values(), strict=True
         ):
             np.testing.assert_array_equal(array, again)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(bundled.digits, load_digits), (bundled.breast_cancer, load_breast_cancer)]
+)
+def test_the_data_that_come_with_scikit_learn_are_read_as_it_reads_them(
+    ours: Callable[[], tuple[Floats, Ints]], theirs: Callable[..., tuple[Floats, Ints]]
+) -> None:
+    for read, given in zip(ours(), theirs(return_X_y=True), strict=True):
+        np.testing.assert_array_equal(read, given)
 
 
 @EXAMPLES
