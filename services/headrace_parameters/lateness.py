@@ -15,7 +15,9 @@ def too_late(shard: Shard, published: Published | None, need: Need) -> DeadlineE
     missing = shard.missing_workers(need)
     step = max(need.clock - 1, published.version if config.consistency is Consistency.BSP else 0)
     why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
-    if any(measured.step >= published.version for measured in shard.measured.values()):
+    if shard.awaits_rows:
+        why = f"step {published.version} waits for gradients of rows, to be clipped with them: each worker pushes to each table"
+    elif any(measured.step >= published.version for measured in shard.measured.values()):
         why = f"step {published.version} waits for its norm: FinishStep"
     return DeadlineExceeded(
         f"{config.name} did not get as far as asked in time, it has version {published.version}: {why}",

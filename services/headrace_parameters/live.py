@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -65,6 +65,7 @@ class LiveStore(ShardView):
         self.changing = threading.Lock()  # held by whoever changes the shard
         self.gate = Gate(self.changing)
         self.next_map: ShardMap | None = None  # the one that is being made
+        self.add_tables({})
 
     def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[TableConfig] = ()) -> None:
         """Take the first values, shape (values held here,), and tables, unless there are some."""
@@ -77,7 +78,7 @@ class LiveStore(ShardView):
                 first.initialize(layout, values)
                 self.tables.reserve(new)
                 self.become(first)
-                self.tables.add(new)
+                self.add_tables(new)
                 self.tables.change_members(self.members.generation, self.members.workers)
             made = self.made()
         self.tell(made)
@@ -171,8 +172,19 @@ class LiveStore(ShardView):
         """Take a gradient of rows; return False if it was taken before or comes too late."""
         with self._turn(push.step, push.worker):
             taken = table.push(push)
+            goes_on = self._shard.take_rows()
             self.gate.moved()
+            if goes_on:
+                self.visibility.change()
+            made = self.made()
+        if goes_on:
+            self.tell(made)
         return taken
+
+    def add_tables(self, tables: "Mapping[str, LiveTable]") -> None:
+        """Have these tables, too; dense gradients and those of rows are clipped by one norm."""
+        self.tables.add(tables)
+        self._shard.clip_with(self.tables if self.config.maximum_gradient_norm and self.tables else None)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

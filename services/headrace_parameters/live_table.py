@@ -81,6 +81,17 @@ class LiveTable:
         with self._changing():
             return self._shard.push(push)
 
+    @property
+    def held_norm(self) -> float | None:
+        """The squared norm of the gradient of a complete step that waits to be clipped; None: there is none."""
+        held = self._shard.held
+        return held.squared_norm if held else None
+
+    def finish(self, weight: float) -> None:
+        """Apply that step, times a weight."""
+        with self._changing():
+            self._shard.finish(weight)
+
     def next_step(self, worker: int) -> int:
         """Return the step that is taken next from this worker."""
         return self._shard.turns.next_step(worker)
@@ -215,6 +226,10 @@ class LiveTable:
         missing = self._shard.turns.missing_workers(need)
         step = max(need.clock - 1, version if self.store.consistency is Consistency.BSP else 0)
         why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"
+        if self._shard.held:
+            why = (
+                f"step {step} waits to be clipped with the dense gradients and other tables: push those first"
+            )
         return DeadlineExceeded(
             f"table {self.config.name!r} of {self.store.name} did not get as far as asked in time, it has version {version}: {why}",
             metadata={"version": version, "missing_workers": ",".join(map(str, missing))},

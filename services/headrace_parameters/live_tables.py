@@ -122,6 +122,17 @@ class LiveTables(Mapping[str, "LiveTable"]):
         for table in self._tables.values():
             table.change_members(generation, workers)
 
+    def squared_norm(self) -> float | None:
+        """Return that of the gradients of all tables, of a step that is complete; None: one's is not."""
+        norms = [table.held_norm for table in self._tables.values()]
+        found = [norm for norm in norms if norm is not None]
+        return sum(found) if len(found) == len(norms) else None
+
+    def finish(self, weight: float) -> None:
+        """Apply the complete step of each table, times a weight."""
+        for table in self._tables.values():
+            table.finish(weight)
+
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`."""
         for table in self._tables.values():

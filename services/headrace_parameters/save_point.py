@@ -59,7 +59,7 @@ def _become(store: LiveStore, state: ShardState) -> None:
     new = store.tables.declared_in(state.tables, restored.members)
     tables = store.tables.restored(state.tables, restored.members, new)
     store.become(restored)
-    store.tables.add(new)
+    store.add_tables(new)
     store.tables.become(tables)
 
 

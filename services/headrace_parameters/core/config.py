@@ -118,8 +118,10 @@ class StoreConfig:
         """Raise InvalidArgument if the store cannot have these tables."""
         check_tables(tables)
         norm, memory = self.maximum_gradient_norm, self.durability is Durability.MEMORY
-        # The norm would have to include the gradients of rows, and a log those pushes; neither does.
-        check("optimizer.maximum_gradient_norm", norm, "0 in a store with tables", not norm or not tables)
+        clipped = bool(norm and tables)
+        check(
+            "optimizer.maximum_gradient_norm", norm, "0 in a durable store with tables", memory or not clipped
+        )
         if tables and not memory:
             raise InvalidArgument(
                 f"durability is {self.durability.value}; a store with tables is in memory alone: use DURABILITY_MEMORY and checkpoints",

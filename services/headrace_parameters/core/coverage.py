@@ -12,9 +12,11 @@ from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import Push
 
 
-def check_shape(config: StoreConfig, push: Push, size: int) -> None:
+def check_shape(config: StoreConfig, push: Push, size: int, *, rows: bool = False) -> None:
     """Check that a gradient has as many values as it must, and that a shard of `size` values can take a part.
 
+    Args:
+        rows: It is clipped with the gradients of rows.
     Raises:
         ShapeMismatch: It has others.
         FailedPrecondition: The store takes whole gradients alone.
@@ -23,10 +25,10 @@ def check_shape(config: StoreConfig, push: Push, size: int) -> None:
     if push.gradient.shape != (expected,):
         what = "this shard holds" if push.covers is None else "the push covers here"
         raise ShapeMismatch(f"the gradient has {push.gradient.size} values; {what} {expected}")
-    if push.covers is not None and (config.joint_norms or isinstance(config.optimizer, Lamb)):
+    if push.covers is not None and (rows or config.joint_norms or isinstance(config.optimizer, Lamb)):
         raise FailedPrecondition(
-            f"{config.name} scales whole tensors or clips over several shards, so a push covers all values; push the others with zeros, "
-            "or use another store"
+            f"{config.name} scales whole tensors, or clips over several shards or with tables, so a push covers all values; push the "
+            "others with zeros, or use another store"
         )
 
 

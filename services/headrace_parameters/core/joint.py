@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 from weakref import WeakMethod
 
 import torch
@@ -74,6 +75,16 @@ def check_norms(norms: Norms, squared_norms: Sequence[float], tensors: int) -> N
             raise InvalidArgument(f"{field} is {norm}; add up those of all shards", field=field)
 
 
+class ClippedRows(Protocol):
+    """The tables of a store, whose gradients are clipped with those of the dense values."""
+
+    def squared_norm(self) -> float | None:
+        """Return that of the complete step's gradients, of all tables here; None: a table's step is not complete."""
+
+    def finish(self, weight: float) -> None:
+        """Apply the complete step of each table, times a weight."""
+
+
 class JointSteps:
     """The step that a shard holds, if it does, and what it measured of the last ones.
 
@@ -85,20 +96,44 @@ class JointSteps:
     def __init__(self, config: StoreConfig, tensor_norms: Callable[[HeldStep], Sequence[float]]) -> None:
         self._config = config
         self._tensor_norms = WeakMethod(tensor_norms)
+        self.rows: ClippedRows | None = None  # what is clipped with the dense values
         self.held: HeldStep | None = None
         self.measured: Mapping[Norms, Measured] = {}  # may be read at any moment
 
     def hold(self, version: int, held: HeldStep) -> None:
-        """Keep a complete step, which makes the version after this one, and measure what it waits for."""
+        """Keep a complete step, which makes the version after this one, and measure what it waits for, if all of that is there."""
+        self.held = held
+        self.measure(version)
+
+    def measure(self, version: int) -> None:
+        """Measure what the held step waits for; gradients of rows may come after the dense ones."""
+        held = self.held
+        if held is None:
+            return
         if held.weight is None:
-            norms, squared = Norms.GRADIENT, [held.squared_norm]
+            rows = self.rows.squared_norm() if self.rows else 0.0
+            if rows is None:
+                return
+            norms, squared = Norms.GRADIENT, [held.squared_norm + rows]
         else:
             measure = self._tensor_norms()
             assert measure is not None, "whoever has the steps has the shard"
             norms, squared = Norms.TENSORS, list(measure(held))
-        self.held = held
         # Kept when the step is applied: a worker that finishes it may die before it has told the other shards.
         self.measured = {**self.measured, norms: Measured(version, squared)}
+
+    def awaits_rows(self, version: int) -> bool:
+        """Whether the dense gradients of the step are there, and some of rows are not."""
+        measured = self.measured.get(Norms.GRADIENT)
+        return (
+            self.held is not None and self.held.weight is None and (not measured or measured.step < version)
+        )
+
+    def alone(self, version: int) -> HeldStep | None:
+        """Return the held step, clipped by the norm of what is here, if that is the whole model and all of it is there."""
+        if self.held is None or self._config.joint_norms or self.awaits_rows(version):
+            return None
+        return self._clip(version, self.held, self.measured[Norms.GRADIENT].squared_norms[0])
 
     def finish(
         self, version: int, step: int, norms: Norms, squared_norms: Sequence[float]
@@ -116,7 +151,7 @@ class JointSteps:
         if step < version:
             return None
         held = self.held
-        if held is None or step > version:
+        if held is None or step > version or self.awaits_rows(version):
             raise FailedPrecondition(f"step {step} of {name} is not complete; ask for its norm first")
         if norms is Norms.GRADIENT:
             return self._clip(version, held, squared_norms[0])

@@ -22,7 +22,14 @@ from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.core.coverage import check_shape, is_partial, means
 from headrace_parameters.core.exchange import Published, Push, check_finite, check_held
-from headrace_parameters.core.joint import HeldStep, JointSteps, Measured, check_norms, hold
+from headrace_parameters.core.joint import (
+    ClippedRows,
+    HeldStep,
+    JointSteps,
+    Measured,
+    check_norms,
+    hold,
+)
 from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.memory import PrivateValues, Readers, Successive, ValueMemory
 from headrace_parameters.core.need import Need
@@ -57,6 +64,15 @@ class Shard:
         self._clocks = Clocks(self.members.workers)
         self._pending: Mapping[int, Push] = {}  # BSP: gradients of the step that is not complete
         self._joint = JointSteps(config, self._tensor_norms)
+
+    def clip_with(self, rows: ClippedRows | None) -> None:
+        """Clip steps by the norm of the gradients of these rows, too."""
+        self._joint.rows = rows
+
+    @property
+    def awaits_rows(self) -> bool:
+        """Whether a step that is complete here waits for gradients of rows, to be clipped with them."""
+        return self.published is not None and self._joint.awaits_rows(self.published.version)
 
     @property
     def measured(self) -> Mapping[Norms, Measured]:
@@ -182,7 +198,7 @@ class Shard:
         if self.is_duplicate(push.worker, push.step, push.generation):
             return False
         assert self.published is not None
-        check_shape(self.config, push, self.published.values.size)
+        check_shape(self.config, push, self.published.values.size, rows=self._joint.rows is not None)
         if not push.holds:
             raise Cancelled(f"worker {push.worker} took the gradient back; nothing was applied")
         return True
@@ -239,8 +255,9 @@ class Shard:
         if is_partial(pushes):
             parts = means(pushes, self.published.values.size)
             self._apply(steps, partial(self._optimizer, parts, maximum))
-        elif self.config.joint_norms:
+        elif self.config.joint_norms or self._joint.rows:
             self._joint.hold(self.published.version, hold(steps, gradients, None if maximum else 1.0))
+            self._finish(self._joint.alone(self.published.version))
         elif maximum:
             held = hold(steps, gradients, None)
             self._apply(steps, whole(self._optimizer, held.clipped(held.squared_norm, maximum).gradients))
@@ -263,10 +280,29 @@ class Shard:
             raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
         check_norms(norms, squared_norms, len(self.layout.tensors))
         ready = self._joint.finish(self.published.version, step, norms, squared_norms)
-        if ready:
-            assert self._optimizer is not None
-            tensor_norms = squared_norms if norms is Norms.TENSORS else None
-            self._apply(ready.steps, whole(self._optimizer, ready.gradients, tensor_norms))
+        self._finish(ready, squared_norms if norms is Norms.TENSORS else None)
+
+    def take_rows(self) -> bool:
+        """Go on with a complete step that waited for gradients of rows; return False if there is none, or some are still missing."""
+        if not self.awaits_rows:
+            return False
+        assert self.published is not None
+        step = self.published.version
+        self._joint.measure(step)
+        if self._joint.awaits_rows(step):
+            return False
+        self._finish(self._joint.alone(step))
+        return True
+
+    def _finish(self, ready: HeldStep | None, tensor_norms: Sequence[float] | None = None) -> None:
+        """Apply a step that was held, if it is ready, that of rows with it."""
+        if ready is None:
+            return
+        assert self._optimizer is not None
+        rows = self._joint.rows
+        self._apply(ready.steps, whole(self._optimizer, ready.gradients, tensor_norms))
+        if rows:  # after what may fail: there is room for them already
+            rows.finish(1.0 if ready.weight is None else ready.weight)
 
     def _apply(self, steps: Mapping[int, int], update: Update | None) -> None:
         """Publish the next version, an update away."""
@@ -336,7 +372,8 @@ class Shard:
         self.members = state.members or self.members
         former = Clocks(tuple(sorted(state.last_steps)) or self.members.workers, state.last_steps)
         self._clocks, self.former = former.among(self.members.workers), None
-        self._pending, self._joint = gradients, JointSteps(self.config, self._tensor_norms)
+        rows, self._joint = self._joint.rows, JointSteps(self.config, self._tensor_norms)
+        self._pending, self._joint.rows = gradients, rows
         self._publish(state.version, optimizer.hold(state.values)[: length(held)])
 
     def cut(self) -> Cut:

@@ -66,6 +66,20 @@ def test_two_ranks_end_where_one_does_and_the_version_has_all_rows(
     assert found["shared.keys"].tolist() == [0]
 
 
+def test_two_ranks_clip_rows_and_lamb_s_dense_values_by_one_norm_as_one_rank_does(running: World) -> None:
+    optimizer = stores_pb2.Optimizer(lamb=stores_pb2.Lamb(learning_rate=0.01), maximum_gradient_norm=0.1)
+    found = []
+    for ranks in (1, 2):
+        store = running.create_store(optimizer, workers=ranks)
+        requests = [
+            running.request(KEYED, store, steps=10, rank=rank, world_size=ranks, model=MODEL)
+            for rank in range(ranks)
+        ]
+        found.append(weights(running, running.run(*requests)[0]))
+
+    assert_same(found[1], found[0])
+
+
 def test_a_run_that_goes_on_from_a_checkpoint_ends_where_an_undisturbed_one_does(
     running: World, alone: dict[str, Floats]
 ) -> None:

@@ -5,9 +5,11 @@ growing.py       memory that grows where it is
 kernels.py       loops over keys and rows, compiled
 hash_index.py    which slot the row of a key is in
 memory.py        the slots: values, optimizer state, keys, when each was touched
+grouping.py      keys that are named more than once in a call
 former.py        rows as they were before the last update
 table.py         rows are pulled, updated, evicted
 push.py          gradients of rows
+held.py          the gradient of a complete step that waits to be clipped
 turns.py         whose push takes effect when, who waits for whom
 shard.py         one shard of a table: rows that change by the store's consistency
 declaration.py   what a table is told, as facts of a snapshot

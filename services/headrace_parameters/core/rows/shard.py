@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from headrace.errors import InvalidArgument, ShapeMismatch
+from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.former import UNCHANGED, Former
+from headrace_parameters.core.rows.grouping import summed
+from headrace_parameters.core.rows.held import HeldRows
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
@@ -38,6 +41,7 @@ class RowShard:
         self._store, self._reserve = config, reserve
         self.table = self._new_table()
         self.turns: Turns[RowPush] = Turns(config, members=members)
+        self.held: HeldRows | None = None  # of a complete step that waits to be clipped
 
     def _new_table(self) -> RowTable:
         # Only steps that all do together are computed again, when members change.
@@ -71,6 +75,8 @@ class RowShard:
     def push(self, push: RowPush) -> bool:
         """Take a gradient; return False, with nothing changed, if it was taken before or comes too late.
 
+        In a store that clips, a complete step waits until `finish`.
+
         Raises:
             QuotaExceeded, ResourceExhausted: There is no room for new rows; nothing has changed, and the push is not taken.
             ShapeMismatch, InvalidArgument, OutOfRange: As `takes`.
@@ -80,10 +86,26 @@ class RowShard:
         pushes = self.turns.effective(push.worker, push)
         if pushes is None:
             self.turns.keep(push.worker, push)
-            return True
-        self._apply(pushes)
-        self.turns.advance({worker: taken.step for worker, taken in pushes.items()})
+        elif self._store.maximum_gradient_norm:
+            self._hold(pushes)
+        else:
+            self._apply(*_mean(pushes, self.config.dim))
+            self.turns.advance(_steps(pushes))
         return True
+
+    def _hold(self, pushes: Mapping[int, RowPush]) -> None:
+        """Keep a complete step until the whole model's norm is known; then there is room for its rows."""
+        keys, mean = summed(*_mean(pushes, self.config.dim))
+        self.table.make_room(keys)
+        self.held = HeldRows(_steps(pushes), keys, mean)
+        self.turns.hold()
+
+    def finish(self, weight: float) -> None:
+        """Apply the complete step that is held, times a weight."""
+        held, self.held = self.held, None
+        assert held, "whoever clips has all of the step"
+        self._apply(held.keys, held.weighted(weight))
+        self.turns.advance(held.steps)
 
     def state(self) -> TableState:
         """Return all of it, but the pushes of a step that is not complete."""
@@ -122,25 +144,37 @@ class RowShard:
                 touched=state.touched.numpy(),
             )
         )
-        self.table = table
+        self.table, self.held = table, None
         own = members.going_on(state.members, state.version) if state.members else members
         self.turns = Turns(self._store, state.version, state.last_steps, own)
 
-    def _apply(self, pushes: Mapping[int, RowPush]) -> None:
-        """Update rows with the mean of the gradients, weighted by their samples."""
-        total = sum(push.samples for push in pushes.values())
-        # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
-        parts = [pushes[worker] for worker in sorted(pushes) if total > 0 and pushes[worker].keys.size]
-        if not parts:
+    def _apply(self, keys: Keys, gradient: Floats) -> None:
+        """Update rows; a key that is there more than once gets the sum of its gradients."""
+        if not keys.size:
             self.table.former = UNCHANGED
             return
         self.table.apply(
-            np.concatenate([part.keys for part in parts]) if len(parts) > 1 else parts[0].keys,
-            _weighted(parts, total),
+            keys,
+            gradient,
             update=self.turns.progress.version,
             step=self.turns.step,
             factor=self.config.schedule.factor(self.turns.step),
         )
+
+
+def _steps(pushes: Mapping[int, RowPush]) -> dict[int, int]:
+    return {worker: push.step for worker, push in pushes.items()}
+
+
+def _mean(pushes: Mapping[int, RowPush], dim: int) -> tuple[Keys, Floats]:
+    """Return keys, and what the mean of the gradients, weighted by their samples, is the sum of; shape (n,) and (n, dim)."""
+    total = sum(push.samples for push in pushes.values())
+    # In the order of the workers, not of arrival: sums of floats depend on it, and a run must be repeatable.
+    parts = [pushes[worker] for worker in sorted(pushes) if total > 0 and pushes[worker].keys.size]
+    if not parts:
+        return np.zeros(0, np.uint64), np.zeros((0, dim), np.float32)
+    keys = np.concatenate([part.keys for part in parts]) if len(parts) > 1 else parts[0].keys
+    return keys, _weighted(parts, total)
 
 
 def _weighted(parts: list[RowPush], total: float) -> Floats:

@@ -16,6 +16,7 @@ from headrace_optimizers.row_updates import first_state, state_width, update_row
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.rows import kernels
 from headrace_parameters.core.rows.former import Former
+from headrace_parameters.core.rows.grouping import distinct, summed
 from headrace_parameters.core.rows.hash_index import HashIndex
 from headrace_parameters.core.rows.memory import FREE, LATEST, RowMemory, Steps, needed_bytes
 
@@ -194,16 +195,31 @@ class RowTable:
             self._memory.touched[slots] = rows.touched[part]
             self._index.insert(rows.keys[part], slots)
 
+    def make_room(self, keys: Keys) -> None:
+        """Make sure that `apply` finds room for the rows of `keys`; nothing else changes.
+
+        Raises:
+            QuotaExceeded, ResourceExhausted: There is none.
+        """
+        each = distinct(keys)
+        slots, absent = self._index.find(each)
+        if absent:
+            self._make_room_for(each[slots < 0], slots[slots >= 0])
+
+    def _make_room_for(self, new: Keys, present: Indices) -> Indices:
+        """Make room for new rows beside those in the slots `present`; return the slots to be evicted for them."""
+        evicted = self._chosen_to_make_room(present, new.size)
+        rows = self.rows - evicted.size + new.size
+        self._check_room(max(rows, self._memory.used))
+        self._memory.make_room(rows)
+        self._index.make_room(new)
+        return evicted
+
     def _create_absent(self, keys: Keys, slots: Indices) -> None:
         """Make rows for the keys that have none, and write their slots in the place of -1."""
         absent = np.flatnonzero(slots < 0)
         new = keys[absent]
-        evicted = self._chosen_to_make_room(slots[slots >= 0], absent.size)
-        rows = self.rows - evicted.size + absent.size
-        self._check_room(max(rows, self._memory.used))
-        self._memory.make_room(rows)
-        self._index.make_room(new)
-        self._evict(evicted)
+        self._evict(self._make_room_for(new, slots[slots >= 0]))
         slots[absent] = self._memory.allocate(new, self._first_rows(new), first_state(self.config.optimizer))
         self._index.insert(new, slots[absent])
         self.counts.created += absent.size
@@ -263,17 +279,6 @@ class RowTable:
 
     def _first_rows(self, keys: Keys) -> Floats:
         return first_rows(self.config.initializer, self.config.name, keys, self.config.dim)
-
-
-def summed(keys: Keys, gradient: Floats) -> tuple[Keys, Floats]:
-    """Return each key once, with the sum of its gradients in the order in which they came; shape (k,) and (k, dim)."""
-    groups, firsts = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
-    count = kernels.group(keys, groups, firsts)
-    if count == keys.size:
-        return keys, gradient
-    total = np.zeros((count, gradient.shape[1]), np.float32)
-    kernels.sum_groups(gradient, groups, total)
-    return keys[firsts[:count]], total
 
 
 def compile_loops(config: TableConfig) -> None:

@@ -47,6 +47,7 @@ class Turns(Generic[Pushed]):
         workers = tuple(sorted(last_steps)) if last_steps else self.members.workers
         self._clocks = Clocks(workers, dict(last_steps or {})).among(self.members.workers)
         self._pending: dict[int, Pushed] = {}  # BSP: of the step that is not complete
+        self._complete = False  # BSP: the step is, and waits for the whole model's norm
 
     @property
     def progress(self) -> Progress:
@@ -88,7 +89,7 @@ class Turns(Generic[Pushed]):
                     f"step {step} is ahead of the table's version {self._version}; pull, then push step {self._version}",
                     metadata={"version": self._version},
                 )
-            return step < self._version or worker in self._pending
+            return step < self._version or self._complete or worker in self._pending
         if step < self._clocks.of(worker):
             return True
         if self._config.consistency is Consistency.SSP:
@@ -107,11 +108,15 @@ class Turns(Generic[Pushed]):
         """Take a push that waits for others."""
         self._pending[worker] = push
 
+    def hold(self) -> None:
+        """Take no further push for this step: it is complete, and will `advance` when it is clipped."""
+        self._complete, self._pending = True, {}
+
     def advance(self, steps: Mapping[int, int]) -> None:
         """Go on to the next version: these steps of these workers are applied."""
         self._version += 1
         self._clocks = self._clocks.after(steps)
-        self._pending = {}
+        self._complete, self._pending = False, {}
 
     def need_for(self, step: int) -> Need:
         """Say how far the table must be before a worker that computes `step` may have its rows."""
@@ -127,6 +132,8 @@ class Turns(Generic[Pushed]):
 
     def missing_workers(self, need: Need) -> list[int]:
         """Workers whose pushes the next version (BSP), or what `need` asks for (SSP), waits for."""
+        if self._complete:
+            return []
         if self._config.consistency is Consistency.BSP:
             return [worker for worker in self.members.workers if worker not in self._pending]
         return self._clocks.behind(need.clock)
