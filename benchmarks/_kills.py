@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._fleet import Fleet
 from benchmarks._pairs import Pair
 from benchmarks._victims import START_S, STORE, Victim
 from headrace.errors import Cancelled
@@ -22,6 +24,7 @@ from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import stores_pb2
 
 OUTAGE_S = 120.0  # a push repeats through the outage for as long
+_UNREACHED = 1e9  # a norm that no gradient has
 _TO_LEARN = 2  # pushes, the second of which began after all that had happened before the first was answered
 
 
@@ -33,6 +36,7 @@ class Scene:
         slots: Places per worker: push `step` adds one at place `step % slots`.
         padding: Values that every gradient has beside, all ones: weight for the log.
         least: Acknowledged pushes of each worker between two kills, at least.
+        shards: With more than one, steps wait for the norm of all of the gradient; no gradient is long enough to be scaled.
     """
 
     durability: stores_pb2.Durability.ValueType
@@ -42,6 +46,7 @@ class Scene:
     padding: int = 0
     least: int = 25
     snapshot_every: int = 60
+    shards: int = 1
 
     @property
     def layout(self) -> FlatLayout:
@@ -72,10 +77,10 @@ class Scene:
 class Pusher(threading.Thread):
     """A worker that pushes one step after the other, through every outage, and counts what was acknowledged."""
 
-    def __init__(self, scene: Scene, address: str, worker: int) -> None:
+    def __init__(self, scene: Scene, addresses: list[str], worker: int) -> None:
         super().__init__(name=f"pusher-{worker}", daemon=True)
         self._scene, self._worker = scene, worker
-        self._store = ShardedStore([address], STORE, epoch=1, worker=worker, timeout_s=OUTAGE_S)
+        self._store = ShardedStore(addresses, STORE, epoch=1, worker=worker, timeout_s=OUTAGE_S)
         self._news = threading.Condition()
         self._stopping = False
         self.acknowledged = 0
@@ -141,33 +146,43 @@ class Outcome:
 
 
 @contextmanager
-def running(scene: Scene, folder: Path) -> Iterator[tuple[Victim | Pair, list[Pusher]]]:
-    """Start a process, or two, a store there, and its workers."""
+def running(scene: Scene, folder: Path) -> Iterator[tuple[Fleet, list[Pusher]]]:
+    """Start a process, or two, for each shard, a store there, and its workers."""
     with ExitStack() as stack:
         replicated = scene.durability in (
             stores_pb2.DURABILITY_REPLICA,
             stores_pb2.DURABILITY_REPLICA_DISK,
         )
-        victim = (Pair if replicated else Victim)(folder, snapshot_every=scene.snapshot_every)
-        stack.callback(victim.end)
-        victim.begin(_request(scene))
-        with ShardedStore([victim.address], STORE, epoch=1, worker=0, timeout_s=START_S) as store:
+        folders = [folder / str(shard) for shard in range(scene.shards)]
+        for each in folders:
+            each.mkdir()
+        every = scene.snapshot_every
+        fleet = Fleet(
+            [Pair(each, snapshot_every=every) for each in folders]
+            if replicated
+            else [Victim(each, snapshot_every=every) for each in folders]
+        )
+        stack.callback(fleet.end)
+        fleet.begin(_request(scene))
+        with ShardedStore(fleet.addresses, STORE, epoch=1, worker=0, timeout_s=START_S) as store:
             store.initialize(scene.layout, np.zeros(scene.layout.size, np.float32))
-        pushers = [Pusher(scene, victim.address, worker) for worker in range(scene.workers)]
+        pushers = [Pusher(scene, fleet.addresses, worker) for worker in range(scene.workers)]
         for pusher in pushers:
             stack.callback(pusher.close)
             pusher.start()
-        yield victim, pushers
+        yield fleet, pushers
 
 
 def _request(scene: Scene) -> stores_pb2.CreateStoreRequest:
     return stores_pb2.CreateStoreRequest(
         name=STORE,
         epoch=1,
-        shard_count=1,
+        shard_count=scene.shards,
         worker_count=scene.workers,
         consistency=scene.consistency,
-        optimizer=stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1)),
+        optimizer=stores_pb2.Optimizer(
+            sgd=stores_pb2.Sgd(learning_rate=1), maximum_gradient_norm=_UNREACHED if scene.shards > 1 else 0
+        ),
         durability=scene.durability,
     )
 
@@ -179,26 +194,26 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
     outages: list[float] = []
     processor: list[float] = []
     pulls: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (victim, pushers):
+    with tempfile.TemporaryDirectory() as folder, running(scene, Path(folder)) as (fleet, pushers):
         for _ in range(rounds):
             _await_pushes(pushers, scene.least)
-            victim.prepare()
+            fleet.prepare()
             _await_pushes(pushers, _TO_LEARN)  # whoever knows no other process could go nowhere
             time.sleep(random.uniform(0, 0.05))  # so that the kill meets another moment each time
-            victim.kill()
+            fleet.kill()
             before = [pusher.acknowledged for pusher in pushers]
             killed = time.perf_counter()
-            victim.start()
-            _await_store(victim.address)
+            fleet.start()
+            _await_store(fleet.addresses)
             outages.append(time.perf_counter() - killed)
-            processor.append(victim.processor_s)
-            applied = scene.applied(_pulled(victim.address))
+            processor.append(fleet.processor_s)
+            applied = scene.applied(_pulled(fleet.addresses))
             pulls.append(time.perf_counter() - killed)
             lost += int((scene.wanted(before) > applied).sum())
             after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
             twice += int((scene.wanted(after) < applied).sum())
         sure, possible = _settle(scene, pushers)
-        final = scene.applied(_pulled(victim.address))
+        final = scene.applied(_pulled(fleet.addresses))
     lost += int((final < scene.wanted(sure)).sum())
     twice += int((final > scene.wanted(possible)).sum())
     acknowledged = sum(pusher.acknowledged for pusher in pushers)
@@ -229,11 +244,12 @@ def _settle(scene: Scene, pushers: list[Pusher]) -> tuple[list[int], list[int]]:
     return [most] * len(counts), [most + 1] * len(counts)
 
 
-def _await_store(address: str) -> None:
-    with StoresClient(address) as stores:
-        Operation(START_S).attempt(lambda: stores.get(STORE))
+def _await_store(addresses: list[str]) -> None:
+    for address in addresses:
+        with StoresClient(address) as stores:
+            Operation(START_S).attempt(partial(stores.get, STORE))
 
 
-def _pulled(address: str) -> Floats:
-    with ShardedStore([address], STORE, epoch=0, worker=0, timeout_s=START_S) as reader:
+def _pulled(addresses: list[str]) -> Floats:
+    with ShardedStore(addresses, STORE, epoch=0, worker=0, timeout_s=START_S) as reader:
         return reader.pull().values

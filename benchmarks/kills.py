@@ -1,7 +1,7 @@
 """That nothing is lost: `python -m benchmarks.kills [--rounds N] [--json]`.
 
 So many times `kill -9` under load, a quarter each at `process` with ASYNC, `disk` with BSP, `replica` with ASYNC and `replica+disk` with BSP,
-each after a least number of pushes of each worker; with a replica it takes over, and once in a while it is the one that is hit. It ends with status 1 if one acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
+the two with BSP over two shards whose steps wait for a norm of both, each after a least number of pushes of each worker; with a replica it takes over, and once in a while it is the one that is hit. It ends with status 1 if one acknowledged push was lost or one was applied twice. The suite runs 20, a nightly job 200.
 """
 
 import argparse
@@ -21,9 +21,9 @@ def kills(rounds: int, *, as_json: bool) -> int:
     """Run the rounds; return the exit status."""
     scenes = {
         "process, async": Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
-        "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+        "disk, bsp": Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP, shards=2),
         "replica, async": Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
-        "replica+disk, bsp": Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP),
+        "replica+disk, bsp": Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP, shards=2),
     }
     outcomes = {
         name: kill_rounds(scene, rounds // len(scenes), NIGHTLY_SEED) for name, scene in scenes.items()

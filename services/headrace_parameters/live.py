@@ -11,9 +11,11 @@ from headrace.errors import HeadraceError, RunFinished, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.table_config import TableConfig
-from headrace_parameters.core.config import Durability, Norms, StoreConfig
+from headrace_parameters.core.config import Durability, StoreConfig
 from headrace_parameters.core.exchange import GradientLost, of_version
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import Change, make, takes
+from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
@@ -99,13 +101,13 @@ class LiveStore(ShardView):
         """Let these workers' gradients count from now on; calls of an older generation that wait end with MembersChanged."""
         with self.alone():
             self.check_stays()
-            if self.members.followed_by(generation, workers, 0) is self.members:
+            change = MembersChange(generation, workers)
+            if not takes(self._shard, change):
                 return
-            if self._shard.published:  # first: or a restart would bring back the gradients that it drops
-                self._rebase(lambda: self._shard.state().among(generation, workers))
-            self._shard.change_members(generation, workers)
+            if self._shard.published:  # or the first values, with which a log begins, will say it
+                self._write(self._seal(change))
+            self._apply(change)
             self.tables.change_members(generation, workers)
-            self.visibility.change()
             made = self.made()
         self.tell(made)
 
@@ -141,7 +143,7 @@ class LiveStore(ShardView):
             self.end(error)
             raise
 
-    def _take(self, change: Change, worker: int | None = None) -> bool:
+    def _take(self, change: Push | StepNorms, worker: int | None = None) -> bool:
         """Make a change when its turn has come, and return once others may know; False if it was made before.
 
         Args:
@@ -230,7 +232,7 @@ class LiveStore(ShardView):
 
     def made(self) -> Made:
         """Say what all changes so far led to, under `changing`; for `tell`."""
-        return self.visibility.made(self._shard.published, self._positions())
+        return self.visibility.made(self._shard.published, self._shard.measured, self._positions())
 
     def tell(self, made: Made) -> None:
         """Return when others may know what was made, and let pulls see it."""
@@ -251,17 +253,9 @@ class LiveStore(ShardView):
             journal.rebase(self._shard.state())
         self.journal = journal
 
-    def finish_step(self, step: int, norms: Norms, squared_norms: Sequence[float]) -> None:
-        """Let a complete step go on with norms over all shards; do nothing if it has them already.
-
-        No log has this: stores whose steps need it are in memory alone.
-        """
-        with self._turn(step):
-            self._shard.finish_step(step, norms, squared_norms)
-            self.gate.moved()
-            self.visibility.change()
-            made = self.made()
-        self.visibility.show(made)
+    def finish_step(self, told: StepNorms) -> None:
+        """Let a complete step go on with norms over all shards; do nothing if it has them already."""
+        self._take(told)
 
     def open(self) -> None:
         """Begin to act, now that others may have the store."""

@@ -20,6 +20,7 @@ from headrace.parameters.wire import Piece, carried_bytes, carry, layout_from_pr
 from headrace_optimizers.table_wire import tables_from_proto
 from headrace_parameters.bringing import Bring, first_of, streamed
 from headrace_parameters.core.config import Norms
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.shard import Published, Push
 from headrace_parameters.live import LiveStore
@@ -191,7 +192,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         """Let a step go on with norms of the whole model."""
         store, norms = self._joint(request)
         squared = [request.squared_norm] if norms is Norms.GRADIENT else request.tensor_norms
-        store.finish_step(request.step, norms, squared)
+        store.finish_step(StepNorms(request.step, norms, tuple(squared)))
         return parameters_pb2.FinishStepResponse(version=_version(store))
 
     def _joint(

@@ -22,7 +22,7 @@ class ShardView:
         self.config = config
         self._shard = shard
         self.news = News()
-        self.visibility = Visibility(shard.published, self.news)
+        self.visibility = Visibility(shard.published, shard.measured, self.news)
 
     @property
     def published(self) -> Published | None:
@@ -111,8 +111,8 @@ class ShardView:
         return self._shard.next_step(worker, published)
 
     def measured(self, norms: Norms) -> Measured | None:
-        """Return the norms of the last step that came so far."""
-        return self._shard.measured.get(norms)
+        """Return the norms of the last step that came so far, with gradients that are all as safe as they must be."""
+        return self.visibility.measured.get(norms)
 
     def too_late(self, need: Need) -> DeadlineExceeded:
         """Say who keeps the store from having what is needed."""

@@ -106,8 +106,6 @@ def _clipping_rules(train: TrainSpec) -> Iterator[_Rule]:
     yield field, norm, norm >= 0, "finite and 0 (no clipping) or more"
     whole_steps = train.consistency == stores_pb2.CONSISTENCY_BSP and not train.backup_workers
     yield field, norm, whole_steps or not norm, "0 unless CONSISTENCY_BSP without backup workers"
-    logged = train.durability == stores_pb2.DURABILITY_MEMORY or train.shards <= 1  # 0: the default, 1
-    yield field, norm, logged or not norm, "0 unless DURABILITY_MEMORY or one shard"
     joint = train.shards > 1 and train.optimizer.WhichOneof("kind") == "lamb"
-    rule = "1 with LAMB, unless CONSISTENCY_BSP without backup workers and DURABILITY_MEMORY"
-    yield "shards", train.shards, not joint or (whole_steps and logged), rule
+    rule = "1 with LAMB, unless CONSISTENCY_BSP without backup workers"
+    yield "shards", train.shards, not joint or whole_steps, rule

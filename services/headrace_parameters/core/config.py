@@ -142,17 +142,14 @@ class StoreConfig:
         check(field, norm, "0 (no clipping) or more", norm >= 0)
         whole_steps = self.consistency is Consistency.BSP and not backups
         check(field, norm, "0 unless consistency is BSP without backup workers", whole_steps or norm == 0)
-        # FinishStep is no push, and a log has pushes alone. One shard finishes its steps by itself.
-        logged = self.durability is Durability.MEMORY or self.shard_count == 1
-        check(field, norm, "0 unless durability is MEMORY or there is one shard", logged or norm == 0)
         own = isinstance(self.optimizer, Registered)
         one = not (own and self.durability.replicated)
         check(
             "durability", self.durability.replicated, "without a replica, with an optimizer of your own", one
         )
         joint = Norms.TENSORS in self.joint_norms
-        bounds = "1 with LAMB, unless consistency is BSP without backup workers and durability MEMORY"
-        check("shard_count", self.shard_count, bounds, not joint or (whole_steps and logged))
+        bounds = "1 with LAMB, unless consistency is BSP without backup workers"
+        check("shard_count", self.shard_count, bounds, not joint or whole_steps)
 
     @property
     def joint_norms(self) -> tuple[Norms, ...]:

@@ -22,6 +22,31 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class StepNorms:
+    """What lets a complete step go on: its squared norms over all shards.
+
+    Args:
+        squared: As many numbers as `Norms` says, finite and 0 or more.
+    """
+
+    step: int
+    norms: Norms
+    squared: tuple[float, ...]
+
+    def check(self, tensors: int) -> None:
+        """Raise InvalidArgument unless these can be norms of a step of a model with so many tensors."""
+        gradient = self.norms is Norms.GRADIENT
+        field, count = ("squared_norm", 1) if gradient else ("tensor_norms", 2 * tensors)
+        if len(self.squared) != count:
+            raise InvalidArgument(
+                f"{field} has {len(self.squared)} numbers; add up the {count} of each shard", field=field
+            )
+        for norm in self.squared:
+            if not math.isfinite(norm) or norm < 0:
+                raise InvalidArgument(f"{field} is {norm}; add up those of all shards", field=field)
+
+
+@dataclass(frozen=True)
 class HeldStep:
     """A complete step that waits.
 
@@ -63,18 +88,6 @@ def hold(
     return HeldStep(steps, mean, weight)
 
 
-def check_norms(norms: Norms, squared_norms: Sequence[float], tensors: int) -> None:
-    """Raise InvalidArgument unless these can be norms of a step: as many as there must be, finite, 0 or more."""
-    field, count = ("squared_norm", 1) if norms is Norms.GRADIENT else ("tensor_norms", 2 * tensors)
-    if len(squared_norms) != count:
-        raise InvalidArgument(
-            f"{field} has {len(squared_norms)} numbers; add up the {count} of each shard", field=field
-        )
-    for norm in squared_norms:
-        if not math.isfinite(norm) or norm < 0:
-            raise InvalidArgument(f"{field} is {norm}; add up those of all shards", field=field)
-
-
 class ClippedRows(Protocol):
     """The tables of a store, whose gradients are clipped with those of the dense values."""
 
@@ -91,14 +104,20 @@ class JointSteps:
     Args:
         tensor_norms: A shard's method that measures Norms.TENSORS of a held step and changes nothing. It is referred to weakly, so that
             the shard's memory goes with its last user, not when the garbage collector comes by.
+        measured: Of the last step that was applied.
     """
 
-    def __init__(self, config: StoreConfig, tensor_norms: Callable[[HeldStep], Sequence[float]]) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        tensor_norms: Callable[[HeldStep], Sequence[float]],
+        measured: Mapping[Norms, Measured] | None = None,
+    ) -> None:
         self._config = config
         self._tensor_norms = WeakMethod(tensor_norms)
         self.rows: ClippedRows | None = None  # what is clipped with the dense values
         self.held: HeldStep | None = None
-        self.measured: Mapping[Norms, Measured] = {}  # may be read at any moment
+        self.measured: Mapping[Norms, Measured] = measured or {}  # may be read at any moment
 
     def hold(self, version: int, held: HeldStep) -> None:
         """Keep a complete step, which makes the version after this one, and measure what it waits for, if all of that is there."""
@@ -135,34 +154,38 @@ class JointSteps:
             return None
         return self._clip(version, self.held, self.measured[Norms.GRADIENT].squared_norms[0])
 
-    def finish(
-        self, version: int, step: int, norms: Norms, squared_norms: Sequence[float]
-    ) -> HeldStep | None:
-        """Let the held step go on with these norms, over all shards; return it if it can be applied now.
+    def wait_for(self, version: int, told: StepNorms) -> bool:
+        """Tell whether the step that is held waits for these norms; False: it, or a later one, has them already.
 
         Raises:
             FailedPrecondition: The step is not complete, or waits for other norms first.
         """
-        name = self._config.name
-        if norms not in self._config.joint_norms:
+        name, step = self._config.name, told.step
+        if told.norms not in self._config.joint_norms:
             raise FailedPrecondition(
-                f"{name} applies complete steps without norms of {norms.value}; pull instead"
+                f"{name} applies complete steps without norms of {told.norms.value}; pull instead"
             )
         if step < version:
-            return None
-        held = self.held
-        if held is None or step > version or self.awaits_rows(version):
+            return False
+        if self.held is None or step > version or self.awaits_rows(version):
             raise FailedPrecondition(f"step {step} of {name} is not complete; ask for its norm first")
-        if norms is Norms.GRADIENT:
-            return self._clip(version, held, squared_norms[0])
-        if held.weight is None:
+        clipped = self.held.weight is not None
+        if told.norms is Norms.GRADIENT:
+            return not clipped
+        if not clipped:
             raise FailedPrecondition(f"step {step} of {name} is not clipped; tell its gradient's norm first")
+        return True
+
+    def go_on(self, version: int, told: StepNorms) -> HeldStep | None:
+        """Let the held step go on with norms that it waits for; return it if it can be applied now."""
+        held = self.held
+        assert held is not None, "whoever calls has asked what it waits for"
+        if told.norms is Norms.GRADIENT:
+            return self._clip(version, held, told.squared[0])
         self.held = None
         return held
 
     def _clip(self, version: int, held: HeldStep, squared_norm: float) -> HeldStep | None:
-        if held.weight is not None:
-            return None  # somebody told it before
         clipped = held.clipped(squared_norm, self._config.maximum_gradient_norm)
         if Norms.TENSORS in self._config.joint_norms:
             self.hold(version, clipped)

@@ -14,14 +14,22 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from headrace.parameters.layout import Floats
+from headrace_parameters.core.config import Norms
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.joint import StepNorms
+from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.shard import Shard
 
-Change: TypeAlias = Push
+Change: TypeAlias = Push | StepNorms | MembersChange
 C = TypeVar("C")
 
 _COUNT = np.dtype("<u4")
 _EDGE = np.dtype("<u8")
+_NUMBER = np.dtype("<f8")
+_WORKER = np.dtype("<u4")
+_GENERATION = np.dtype("<u8")
+# As numbers that no other norms are ever given.
+_NORMS = {Norms.GRADIENT: 1, Norms.TENSORS: 2}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Origin:
     """What a record does not say of its change.
 
     Args:
-        generation: Of the members at that time. Records need not say: whatever changes the members begins a log, or a replica, anew.
+        generation: Of the members at that time, whom the base and the changes before it have led to.
         checked: Whether the process that sent it has looked at it.
     """
 
@@ -104,9 +112,34 @@ def _read_covers(payload: memoryview) -> tuple[tuple[range, ...], int]:
     return covers, _COUNT.itemsize + 2 * count * _EDGE.itemsize
 
 
+def _write_norms(told: StepNorms) -> tuple[Facts, memoryview]:
+    kind = np.array([_NORMS[told.norms]], _COUNT).tobytes()
+    return Facts(step=told.step), memoryview(kind + np.array(told.squared, _NUMBER).tobytes())
+
+
+def _read_norms(facts: Facts, payload: memoryview, _: Origin) -> StepNorms:
+    kind = int(np.frombuffer(payload, _COUNT, 1)[0])
+    (norms,) = (norms for norms, number in _NORMS.items() if number == kind)
+    squared = np.frombuffer(payload, _NUMBER, offset=_COUNT.itemsize)
+    return StepNorms(facts.step, norms, tuple(squared.tolist()))
+
+
+def _write_members(change: MembersChange) -> tuple[Facts, memoryview]:
+    generation = np.array([change.generation], _GENERATION).tobytes()
+    return Facts(), memoryview(generation + np.array(change.workers, _WORKER).tobytes())
+
+
+def _read_members(_facts: Facts, payload: memoryview, _: Origin) -> MembersChange:
+    generation = int(np.frombuffer(payload, _GENERATION, 1)[0])
+    workers = np.frombuffer(payload, _WORKER, offset=_GENERATION.itemsize)
+    return MembersChange(generation, tuple(workers.tolist()))
+
+
 PUSH = Kind(b"HRP1", _write_push, _read_push)
 PARTIAL_PUSH = Kind(b"HRP2", _write_partial, _read_partial)
-KINDS: Mapping[bytes, Kind[Any]] = {kind.magic: kind for kind in (PUSH, PARTIAL_PUSH)}
+STEP_NORMS = Kind(b"HRN1", _write_norms, _read_norms)
+MEMBERS = Kind(b"HRM1", _write_members, _read_members)
+KINDS: Mapping[bytes, Kind[Any]] = {kind.magic: kind for kind in (PUSH, PARTIAL_PUSH, STEP_NORMS, MEMBERS)}
 
 
 def kind_of(change: Change) -> Kind[Any]:
@@ -114,6 +147,10 @@ def kind_of(change: Change) -> Kind[Any]:
     match change:
         case Push():
             return PUSH if change.covers is None else PARTIAL_PUSH
+        case StepNorms():
+            return STEP_NORMS
+        case MembersChange():
+            return MEMBERS
 
 
 def takes(shard: Shard, change: Change) -> bool:
@@ -121,6 +158,10 @@ def takes(shard: Shard, change: Change) -> bool:
     match change:
         case Push():
             return shard.takes(change)
+        case StepNorms():
+            return shard.waits_for(change)
+        case MembersChange():
+            return shard.changes_members(change)
 
 
 def make(shard: Shard, change: Change) -> bool:
@@ -133,3 +174,7 @@ def make(shard: Shard, change: Change) -> bool:
     match change:
         case Push():
             return shard.push(change)
+        case StepNorms():
+            return shard.finish_step(change)
+        case MembersChange():
+            return shard.change_members(change)

@@ -109,6 +109,14 @@ class Members:
         return cls(**{**facts, "workers": tuple(facts["workers"])}) if facts else None
 
 
+@dataclass(frozen=True)
+class MembersChange:
+    """Who the members are from a generation on."""
+
+    generation: int
+    workers: tuple[int, ...]
+
+
 def first_members(count: int) -> Members:
     """Return workers 0 to `count` - 1, whom a store is made for."""
     return Members(0, tuple(range(count)))

@@ -27,10 +27,10 @@ from headrace_parameters.core.joint import (
     HeldStep,
     JointSteps,
     Measured,
-    check_norms,
+    StepNorms,
     hold,
 )
-from headrace_parameters.core.members import Members, first_members
+from headrace_parameters.core.members import Members, MembersChange, first_members
 from headrace_parameters.core.memory import PrivateValues, Readers, Successive, ValueMemory
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
@@ -158,21 +158,29 @@ class Shard:
                 f"other ones than the {len(layout.tensors)} with {layout.size} given; use a new store for another model"
             )
 
-    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
-        """Let these workers' gradients count from now on, and no others'; do nothing if they do already.
+    def changes_members(self, change: MembersChange) -> bool:
+        """Tell whether `change_members` would change anything, or raise what it would; changes nothing."""
+        return self._followed(change) is not self.members
+
+    def change_members(self, change: MembersChange) -> bool:
+        """Let these workers' gradients count from now on, and no others'; return False, with nothing changed, if they do already.
 
         Gradients of a step that is not complete are dropped: the new members compute it again, each its new share of the batch.
 
         Raises:
             InvalidArgument, MembersChanged, AlreadyExists: As `Members.followed_by`.
         """
-        version = self.published.version if self.published else 0
-        members = self.members.followed_by(generation, workers, version)
+        members, published = self._followed(change), self.published
         if members is self.members:
-            return
-        self.members, self._clocks, self._pending = members, self._clocks.among(workers), {}
-        if self.published:
-            self._publish(version, torch.from_numpy(self.published.values), self.published.readers)
+            return False
+        self.members, self._clocks, self._pending = members, self._clocks.among(change.workers), {}
+        if published:
+            self._publish(published.version, torch.from_numpy(published.values), published.readers)
+        return True
+
+    def _followed(self, change: MembersChange) -> Members:
+        version = self.published.version if self.published else 0
+        return self.members.followed_by(change.generation, change.workers, version)
 
     def is_duplicate(self, worker: int, step: int, generation: int = 0) -> bool:
         """Tell whether this worker's gradient for this step was taken before, or comes too late to be.
@@ -269,18 +277,26 @@ class Shard:
         assert isinstance(self._optimizer, LambOptimizer)
         return self._optimizer.squared_norms(torch.from_numpy(self.published.values), held.gradients)
 
-    def finish_step(self, step: int, norms: Norms, squared_norms: Sequence[float]) -> None:
-        """Let the complete step that is held go on with these norms, over all shards; do nothing if it has them already.
+    def waits_for(self, told: StepNorms) -> bool:
+        """Tell whether `finish_step` would change anything, or raise what it would; changes nothing."""
+        if self.published is None or self.layout is None:
+            raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
+        told.check(len(self.layout.tensors))
+        return self._joint.wait_for(self.published.version, told)
+
+    def finish_step(self, told: StepNorms) -> bool:
+        """Let the complete step that is held go on with these norms; return False, with nothing changed, if it has them already.
 
         Raises:
             InvalidArgument: No norms can be that.
             FailedPrecondition: The step is not complete, or waits for other norms first.
         """
-        if self.published is None or self.layout is None:
-            raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
-        check_norms(norms, squared_norms, len(self.layout.tensors))
-        ready = self._joint.finish(self.published.version, step, norms, squared_norms)
-        self._finish(ready, squared_norms if norms is Norms.TENSORS else None)
+        if not self.waits_for(told):
+            return False
+        assert self.published is not None
+        ready = self._joint.go_on(self.published.version, told)
+        self._finish(ready, told.squared if told.norms is Norms.TENSORS else None)
+        return True
 
     def take_rows(self) -> bool:
         """Go on with a complete step that waited for gradients of rows; return False if there is none, or some are still missing."""
@@ -347,7 +363,9 @@ class Shard:
         if self._overwrites:
             published = replace(published, values=published.values.copy())
         facts = (self.config, self.layout, self.map, self.members)
-        return ShardState.of(*facts, published, self._clocks, optimizer)
+        # Norms of a step that is held are measured again, once it is.
+        norms = {kind: it for kind, it in self.measured.items() if it.step < published.version}
+        return ShardState.of(*facts, published, self._clocks, optimizer, norms)
 
     def restore(self, state: ShardState) -> None:
         """Become what `state` says; gradients of a step that is not complete are dropped.
@@ -372,7 +390,7 @@ class Shard:
         self.members = state.members or self.members
         former = Clocks(tuple(sorted(state.last_steps)) or self.members.workers, state.last_steps)
         self._clocks, self.former = former.among(self.members.workers), None
-        rows, self._joint = self._joint.rows, JointSteps(self.config, self._tensor_norms)
+        rows, self._joint = self._joint.rows, JointSteps(self.config, self._tensor_norms, state.measured)
         self._pending, self._joint.rows = gradients, rows
         self._publish(state.version, optimizer.hold(state.values)[: length(held)])
 

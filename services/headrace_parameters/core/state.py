@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from headrace.parameters.layout import FlatLayout, TensorSpec
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.clocks import Clocks
-from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.exchange import Published
+from headrace_parameters.core.joint import Measured
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.state import TableState
 
@@ -35,6 +36,7 @@ class ShardState:
         tables: Rows by name of their table.
         epoch: The attempt whose members they are.
         members: None in snapshots of earlier releases.
+        measured: The shard's norms of the last step, which others may still have to be finished with.
     """
 
     layout: FlatLayout
@@ -48,6 +50,7 @@ class ShardState:
     tables: Mapping[str, TableState] = field(default_factory=dict)
     epoch: int = 0
     members: Members | None = None
+    measured: Mapping[Norms, Measured] = field(default_factory=dict)
 
     def check_fits(self, shard_index: int, shard_count: int, optimizer: str) -> None:
         """Raise InvalidArgument unless it is the state of this shard, with this kind of optimizer."""
@@ -75,13 +78,6 @@ class ShardState:
         newer = epoch == self.epoch and self.members.generation > own.generation
         return (self.members if newer else own).going_on(self.members, self.version)
 
-    def among(self, generation: int, workers: tuple[int, ...]) -> "ShardState":
-        """Return it after a change of the members, as `Shard.change_members` makes it."""
-        assert self.members is not None, "states of earlier releases are not changed, but restored"
-        members = self.members.followed_by(generation, workers, self.version)
-        clocks = Clocks(self.members.workers, self.last_steps).among(workers)
-        return replace(self, members=members, last_steps=clocks.last_steps)
-
     @classmethod
     def of(
         cls,
@@ -92,6 +88,7 @@ class ShardState:
         published: Published,
         clocks: Clocks,
         optimizer: Mapping[str, torch.Tensor],
+        measured: Mapping[Norms, Measured],
     ) -> "ShardState":
         """Name what a shard has; its values are not copied."""
         return cls(
@@ -105,6 +102,7 @@ class ShardState:
             optimizer_state=optimizer,
             epoch=config.epoch,
             members=members,
+            measured=measured,
         )
 
     def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -120,6 +118,7 @@ class ShardState:
             "tables": {},
             "epoch": self.epoch,
             "members": asdict(self.members) if self.members else None,
+            "measured": {kind.value: [it.step, list(it.squared_norms)] for kind, it in self.measured.items()},
         }
         for name, table in self.tables.items():
             rows, facts["tables"][name] = table.encode()
@@ -158,6 +157,7 @@ class ShardState:
                 },
                 epoch=facts.get("epoch", 0),
                 members=Members.read(facts.get("members")),
+                measured={Norms(kind): Measured(*found) for kind, found in facts.get("measured", {}).items()},
             )
             length = state.map.length(state.shard_index)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:

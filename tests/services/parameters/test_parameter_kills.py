@@ -17,11 +17,11 @@ ROUNDS = 5
     "scene",
     [
         Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
-        Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP),
+        Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP, shards=2),
         Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
         Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP),
     ],
-    ids=["process-async", "disk-bsp", "replica-async", "replica-disk-bsp"],
+    ids=["process-async", "disk-bsp-clipped", "replica-async", "replica-disk-bsp"],
 )
 def test_a_killed_process_loses_no_acknowledged_push_and_applies_none_twice(scene: Scene) -> None:
     outcome = kill_rounds(scene, ROUNDS, seed=7)

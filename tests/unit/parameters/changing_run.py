@@ -17,6 +17,7 @@ from headrace.parameters.ranges import length
 from headrace_optimizers.config import Optimizer
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.exchange import of_version
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.shard import Push, Shard
 
 STEPS, BATCH, SIZE = 4, 6, 5
@@ -150,7 +151,7 @@ class Run:
         if len(parts) == len(norms):
             for shard in self.shards:
                 yield always
-                shard.finish_step(step, Norms.GRADIENT, [sum(parts)])
+                shard.finish_step(StepNorms(step, Norms.GRADIENT, (sum(parts),)))
 
     # Whoever decides about members
 

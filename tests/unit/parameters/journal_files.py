@@ -8,14 +8,16 @@ import numpy as np
 
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.ranges import length
 from headrace_optimizers.config import AdamW, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_parameters.core.config import Consistency, Durability, StoreConfig
+from headrace_parameters.core.kinds import Change, make, takes
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.journal import Journal, Limits, Observers
-from headrace_parameters.journal.recovery import Recovered
+from headrace_parameters.journal.recovery import Recovered, recover
 
 LENGTH = 5
 LAYOUT = FlatLayout((TensorSpec("w", (LENGTH,)),))
@@ -30,12 +32,14 @@ def config(
     staleness_bound: int = 0,
     backup_workers: int = 0,
     maximum_gradient_norm: float = 0.0,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> StoreConfig:
     return StoreConfig(
         name=StoreName("default", "run"),
         epoch=3,
-        shard_index=0,
-        shard_count=1,
+        shard_index=shard_index,
+        shard_count=shard_count,
         worker_count=2,
         consistency=consistency,
         optimizer=optimizer or AdamW(0.1),
@@ -56,7 +60,7 @@ def push_of(step: int, worker: int = 0) -> Push:
 
 
 class JournaledShard:
-    """A shard whose pushes are written first, as `LiveStore` does it."""
+    """A shard whose changes are written first, as `LiveStore` does it."""
 
     def __init__(
         self,
@@ -70,15 +74,28 @@ class JournaledShard:
         self.journal = Journal(folder, settings, limits, Observers(), force=force)
 
     def initialize(self) -> None:
-        self.shard.initialize(LAYOUT, np.ones(LENGTH, np.float32))
+        self.shard.initialize(LAYOUT, np.ones(length(self.shard.held(LAYOUT)), np.float32))
         self.journal.rebase(self.shard.state())
 
     def push(self, step: int, worker: int = 0) -> None:
-        push = push_of(step, worker)
-        assert self.shard.takes(push)
-        self.journal.append(Sealed.of(push))
-        self.shard.push(push)
+        assert self.make(push_of(step, worker))
+
+    def make(self, change: Change) -> bool:
+        if not takes(self.shard, change):
+            return False
+        self.journal.append(Sealed.of(change))
+        make(self.shard, change)
         self.journal.wait(self.journal.position)
+        return True
+
+    def restart(self) -> None:
+        """Be the process that finds the files which one has left that was killed."""
+        found = recover(self.folder, self.shard.config)
+        self.journal.close()
+        self.shard = found.shard
+        self.journal = Journal(
+            self.folder, found.shard.config, SELDOM, Observers(), sequence=found.sequence, tail=found.tail
+        )
 
     def snapshot(self) -> None:
         """Write one now and wait for it."""

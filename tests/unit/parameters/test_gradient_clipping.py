@@ -13,6 +13,7 @@ from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.ranges import length
 from headrace_optimizers.config import AdamW, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.shard import Push, Shard
 
 SIZE, WORKERS, STEPS, MAXIMUM = 1003, 3, 12, 4.0
@@ -63,7 +64,7 @@ def finish(shards: Sequence[Shard], step: int) -> None:
         parts = [shard.measured[norms].squared_norms for shard in shards]
         total = [sum(each) for each in zip(*parts, strict=True)]
         for shard in shards:
-            shard.finish_step(step, norms, total)
+            shard.finish_step(StepNorms(step, norms, tuple(total)))
 
 
 def values_of(shards: Sequence[Shard]) -> Floats:
@@ -115,7 +116,7 @@ def test_a_complete_step_waits_for_its_norm_and_is_applied_once() -> None:
     shards = shards_of(np.zeros(SIZE, np.float32))
     push_step(shards, 0, workers=[0, 1])
     with pytest.raises(FailedPrecondition, match=r"step 0 of .* is not complete"):
-        shards[0].finish_step(0, Norms.GRADIENT, [1.0])
+        shards[0].finish_step(StepNorms(0, Norms.GRADIENT, (1.0,)))
     assert not shards[0].measured
     push_step(shards, 0, workers=[2])
 
@@ -137,7 +138,7 @@ def test_whoever_goes_on_after_a_lost_worker_finds_the_same_norms() -> None:
         push_step(each, 0)
     finish(twins, 0)
     total = sum(shard.measured[Norms.GRADIENT].squared_norms[0] for shard in shards)
-    shards[0].finish_step(0, Norms.GRADIENT, [total])
+    shards[0].finish_step(StepNorms(0, Norms.GRADIENT, (total,)))
 
     finish(shards, 0)
 
@@ -162,7 +163,7 @@ def test_what_can_be_no_norm_is_refused(norm: float) -> None:
     push_step(shards, 0)
 
     with pytest.raises(InvalidArgument, match="add up those of all shards"):
-        shards[0].finish_step(0, Norms.GRADIENT, [norm])
+        shards[0].finish_step(StepNorms(0, Norms.GRADIENT, (norm,)))
 
 
 def test_a_step_without_samples_only_advances_the_version() -> None:

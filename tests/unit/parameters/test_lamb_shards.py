@@ -14,7 +14,8 @@ from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Lamb
 from headrace_optimizers.lamb import LambOptimizer
-from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
+from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.shard import Push, Shard
 
 LAYOUT = FlatLayout((TensorSpec("a", (3, 100)), TensorSpec("b", (703,))))
@@ -69,7 +70,7 @@ def tell(shards: Sequence[Shard], step: int, norms: Norms, to: Sequence[Shard] =
     assert {part.step for part in parts} == {step}
     total = [sum(each) for each in zip(*(part.squared_norms for part in parts), strict=True)]
     for shard in to or shards:
-        shard.finish_step(step, norms, total)
+        shard.finish_step(StepNorms(step, norms, tuple(total)))
 
 
 def train(shards: Sequence[Shard]) -> Floats:
@@ -119,7 +120,7 @@ def test_a_step_is_clipped_before_it_is_scaled() -> None:
     push_step(shards, 0)
 
     with pytest.raises(FailedPrecondition, match="tell its gradient's norm first"):
-        shards[0].finish_step(0, Norms.TENSORS, [1.0] * 4)
+        shards[0].finish_step(StepNorms(0, Norms.TENSORS, (1.0,) * 4))
     tell(shards, 0, Norms.GRADIENT, to=shards[:1])
     tell(shards, 0, Norms.GRADIENT)  # a second time to the first shard
     tell(shards, 0, Norms.TENSORS)
@@ -164,7 +165,7 @@ def test_what_can_be_no_norms_is_refused(norms: list[float]) -> None:
     push_step(shards, 0)
 
     with pytest.raises(InvalidArgument) as refused:
-        shards[0].finish_step(0, Norms.TENSORS, norms)
+        shards[0].finish_step(StepNorms(0, Norms.TENSORS, tuple(norms)))
 
     assert refused.value.field == "tensor_norms"
     assert np.array_equal(values_of(shards), start())
@@ -176,7 +177,6 @@ def test_what_can_be_no_norms_is_refused(norms: list[float]) -> None:
         {"consistency": Consistency.ASYNC},
         {"consistency": Consistency.SSP},
         {"backup_workers": 1},
-        {"durability": Durability.DISK},
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from headrace_optimizers.schedule import Decay, Schedule
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.exchange import of_version
-from headrace_parameters.core.members import first_members
+from headrace_parameters.core.members import MembersChange, first_members
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.rows.turns import Turns
 from headrace_parameters.core.shard import Push, Shard
@@ -46,7 +46,7 @@ def test_a_step_is_computed_again_by_those_who_stay() -> None:
     shard.push(gradient(0, 0, 100.0))
     shard.push(gradient(1, 0, 100.0))
 
-    shard.change_members(1, (0, 1))
+    shard.change_members(MembersChange(1, (0, 1)))
 
     assert shard.missing_workers(Need()) == [0, 1]
     assert shard.push(gradient(0, 0, 1.0, generation=1))
@@ -58,7 +58,7 @@ def test_a_step_is_computed_again_by_those_who_stay() -> None:
 
 def test_a_late_push_of_a_worker_that_was_left_out_is_refused_and_changes_nothing() -> None:
     shard = shard_of()
-    shard.change_members(1, (0, 1))
+    shard.change_members(MembersChange(1, (0, 1)))
 
     with pytest.raises(MembersChanged, match="or stop if you are none of them") as refusal:
         shard.push(gradient(2, 0))
@@ -77,17 +77,17 @@ def test_a_shard_that_has_not_heard_of_a_generation_asks_its_workers_to_try_agai
 
 def test_the_same_change_may_come_twice_but_an_older_or_another_one_is_refused() -> None:
     shard = shard_of()
-    shard.change_members(2, (0, 3))
+    shard.change_members(MembersChange(2, (0, 3)))
     shard.push(gradient(3, 0, generation=2))
-    shard.change_members(2, (0, 3))
+    shard.change_members(MembersChange(2, (0, 3)))
     assert shard.missing_workers(Need()) == [0], "what came after the change is kept"
     with pytest.raises(MembersChanged):
-        shard.change_members(1, (0, 1, 2))
+        shard.change_members(MembersChange(1, (0, 1, 2)))
     with pytest.raises(AlreadyExists):
-        shard.change_members(2, (0, 1))
+        shard.change_members(MembersChange(2, (0, 1)))
     for workers in ((), (1, 0), (0, 0)):
         with pytest.raises(InvalidArgument):
-            shard.change_members(3, workers)
+            shard.change_members(MembersChange(3, workers))
 
 
 def test_the_version_before_is_there_for_whoever_must_compute_its_step_again() -> None:
@@ -115,7 +115,7 @@ def test_a_worker_that_leaves_lets_the_others_of_a_bounded_run_go_on() -> None:
     shard.push(gradient(0, 1))
     with pytest.raises(OutOfRange):
         shard.push(gradient(0, 2))
-    shard.change_members(1, (0,))
+    shard.change_members(MembersChange(1, (0,)))
     assert shard.published is not None
     assert shard.need_for(3).met_by(shard.published.version, shard.published.slowest)
     assert shard.push(gradient(0, 2, generation=1))
@@ -132,7 +132,7 @@ def test_the_schedule_counts_steps_of_all_members_however_many_they_are() -> Non
     shard = shard_of(Consistency.ASYNC, workers=2, schedule=decay)
     shard.push(gradient(0, 0))
     shard.push(gradient(1, 0))
-    shard.change_members(1, (1,))
+    shard.change_members(MembersChange(1, (1,)))
     for step, value in ((1, -2.75), (2, -3.25), (3, -3.5)):
         shard.push(gradient(1, step, generation=1))
         assert shard.published is not None
@@ -143,7 +143,7 @@ def test_a_snapshot_tells_whom_it_is_of_but_gives_another_attempt_its_own_member
     shard = shard_of(Consistency.SSP, staleness_bound=2)
     for worker in (0, 1):
         shard.push(gradient(worker, 0))
-    shard.change_members(1, (0, 1, 7))
+    shard.change_members(MembersChange(1, (0, 1, 7)))
     tensors, metadata = shard.state().encode()
     state = ShardState.decode(tensors, metadata)
 
@@ -151,7 +151,7 @@ def test_a_snapshot_tells_whom_it_is_of_but_gives_another_attempt_its_own_member
     same.restore(state)
     assert (same.members.generation, same.members.workers) == (1, (0, 1, 7))
 
-    shard.change_members(5, (0, 1))
+    shard.change_members(MembersChange(5, (0, 1)))
     shard.restore(state)
     assert shard.members.generation == 5, "who was left out does not come back"
 

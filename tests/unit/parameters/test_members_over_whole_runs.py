@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from headrace.parameters.layout import Floats
 from headrace_optimizers.config import AdamW, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency
+from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.shard import Push, Shard
 from tests.unit.parameters.changing_run import BATCH, STEPS, Run, gradient_of, new_run, new_shard
 
@@ -26,7 +27,7 @@ def play(run: Run, data: st.DataObject) -> None:
         assert events, "a deadlock"
         event = data.draw(st.sampled_from(events))
         if isinstance(event, Shard):
-            event.change_members(run.generation, run.members)
+            event.change_members(MembersChange(run.generation, run.members))
         else:
             run.step(event)
         check_bound(run)

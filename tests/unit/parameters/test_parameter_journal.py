@@ -41,6 +41,7 @@ def test_a_record_is_read_as_it_was_written(worker: int, step: int, samples: flo
     entry = decode(memoryview(bytearray(data + b"what follows")))
 
     assert (entry.sequence, entry.epoch, entry.size_bytes) == (7, 2, len(data))
+    assert isinstance(entry.change, Push)
     assert (entry.change.worker, entry.change.step, entry.change.samples) == (worker, step, samples)
     assert entry.change.gradient.tobytes() == gradient.tobytes()
 

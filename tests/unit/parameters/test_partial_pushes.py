@@ -194,6 +194,7 @@ def test_a_log_remembers_what_a_push_covers(covers: tuple[range, ...]) -> None:
 
     assert (entry.sequence, entry.epoch, entry.size_bytes) == (17, 4, len(record))
     found = entry.change
+    assert isinstance(found, Push)
     assert (found.worker, found.step, found.samples, found.covers) == (3, 9, 2.5, covers)
     assert np.array_equal(found.gradient, gradient)
 

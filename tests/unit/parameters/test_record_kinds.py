@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from headrace.errors import DataLoss
+from headrace_parameters.core.config import Norms
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import KINDS, Change
+from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.record import HEADER_BYTES, BadRecord, Sealed, checksum, decode, sequences_after
 from headrace_parameters.journal.recovery import recover
 from tests.unit.parameters.journal_files import JournaledShard, config
@@ -16,6 +19,8 @@ GRADIENT = np.array([0.5, -2, 3], np.float32)
 CHANGES: dict[bytes, Change] = {
     b"HRP1": Push(3, 9, 2.5, GRADIENT),
     b"HRP2": Push(3, 9, 2.5, GRADIENT, covers=(range(1, 3), range(7, 8))),
+    b"HRN1": StepNorms(9, Norms.TENSORS, (0.5, 3.0)),
+    b"HRM1": MembersChange(6, (0, 2, 7)),
 }
 # As the releases wrote them that first had them, with sequence number 17 and epoch 4.
 WRITTEN = {
@@ -25,6 +30,12 @@ WRITTEN = {
     "0900000000000000300000000000000000000000000004400200000001000000"
     "000000000300000000000000070000000000000008000000000000000000003f"
     "000000c000004040",
+    b"HRN1": "48524e31d9e72faed3ebb5b70000000011000000000000000400000000000000"
+    "0900000000000000140000000000000000000000000000000200000000000000"
+    "0000e03f0000000000000840",
+    b"HRM1": "48524d31598ec562342535840000000011000000000000000400000000000000"
+    "0000000000000000140000000000000000000000000000000600000000000000"
+    "000000000200000007000000",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from headrace.errors import InvalidArgument
 from headrace.names import StoreName
 from headrace_optimizers.config import Adagrad, Adam, AdamW, Sgd
-from headrace_parameters.core.config import Consistency, Durability, StoreConfig
+from headrace_parameters.core.config import Consistency, StoreConfig
 
 
 def config(consistency: Consistency, staleness_bound: int = 0, backup_workers: int = 0) -> StoreConfig:
@@ -48,16 +48,6 @@ def config(consistency: Consistency, staleness_bound: int = 0, backup_workers: i
             lambda: config(Consistency.BSP, backup_workers=3),
             "backup_workers",
             "0 to 2, fewer than the workers",
-        ),
-        (
-            lambda: replace(
-                config(Consistency.BSP),
-                shard_count=2,
-                durability=Durability.DISK,
-                maximum_gradient_norm=1.0,
-            ),
-            "optimizer.maximum_gradient_norm",
-            "0 unless durability is MEMORY or there is one shard",
         ),
         (lambda: Sgd(0), "optimizer.sgd.learning_rate", "above 0"),
         (lambda: Sgd(float("inf")), "optimizer.sgd.learning_rate", "above 0"),

@@ -119,8 +119,7 @@ class Optimizer(_message.Message):
     maximum_gradient_norm: _builtins.float
     """Clipping: a step whose mean gradient g has a larger L2 norm, over all shards, is applied with g times
     maximum_gradient_norm / (norm + 1e-6). 0: no clipping. BSP without backup workers, or STRATEGY_ALL_REDUCE, alone. With more
-    than one shard workers carry the shards' norms (see Parameters.GetStepNorm), and durability must be MEMORY: a log holds
-    pushes alone.
+    than one shard workers carry the shards' norms: see Parameters.GetStepNorm.
     """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
@@ -140,7 +139,7 @@ class Optimizer(_message.Message):
 
     @_builtins.property
     def lamb(self) -> Global___Lamb:
-        """LAMB (You et al. 2020, arXiv:1904.00962). With more than one shard: BSP without backup workers, DURABILITY_MEMORY, and workers
+        """LAMB (You et al. 2020, arXiv:1904.00962). With more than one shard: BSP without backup workers, and workers
         carry the tensors' norms: see Parameters.GetStepNorm.
         """
 
