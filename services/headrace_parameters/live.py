@@ -20,6 +20,7 @@ from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.gate import Gate
+from headrace_parameters.journal.finished_file import write_finished
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.live_tables import LiveTables
 from headrace_parameters.published_memory import PublishedMemory
@@ -277,7 +278,17 @@ class LiveStore(ShardView):
         self.tables.end(why)
 
     def finish(self) -> None:
-        """End the run for all workers, those that wait first."""
+        """End the run for all workers, those that wait first, once no restart can begin it again.
+
+        Raises:
+            StorageFull, DataLoss: That could not be written, and the run is not over.
+        """
+        if self.journal:
+            write_finished(self.journal)
+        self.end_run()
+
+    def end_run(self) -> None:
+        """Let everyone know that the run is over."""
         LiveStore.end(  # and nothing more: a replica must still hear of it
             self,
             RunFinished(f"the run of {self.config.name} was ended by one of its workers, for all of them"),

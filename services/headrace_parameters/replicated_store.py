@@ -81,7 +81,7 @@ class ReplicatedStore(LiveStore):
             finished = self.replicated.tenure.finished
         self.tell(made)  # at once: a primary in a new term may always acknowledge what it has
         if finished:
-            super().finish()
+            self.end_run()
 
     def end(self, why: HeadraceError) -> None:
         """Refuse everything from now on with `why`."""
@@ -92,7 +92,7 @@ class ReplicatedStore(LiveStore):
     def finish(self) -> None:
         """End the run for all workers, once the replica knows it too; ReplicaUnreachable if it does not say so in time."""
         self.replicated.finish()
-        super().finish()
+        self.end_run()
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; a replica can read it."""

@@ -18,6 +18,7 @@ from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import stores_pb2
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.journal.finished_file import is_finished
 from headrace_parameters.journal.shelf import Found, Shelf
 from headrace_parameters.journal.tenure_file import read_tenure
 from headrace_parameters.live import LiveStore
@@ -296,4 +297,7 @@ def _recovered(found: Found) -> LiveStore:
     parts = found.config, found.create_time, found.shard, found.journal, found.memory
     if found.config.durability.replicated:
         return ReplicatedStore(*parts, tenure=read_tenure(found.journal).restarted())
-    return LiveStore(*parts)
+    store = LiveStore(*parts)
+    if is_finished(found.journal):
+        store.end_run()
+    return store

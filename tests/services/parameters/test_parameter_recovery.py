@@ -1,13 +1,22 @@
 """Durable stores through the service: what a new process of the same folder holds, and what becomes of the files."""
 
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from headrace.errors import DataLoss, FailedPrecondition, NotFound, OutOfRange, StaleEpoch, StorageFull
+from headrace.errors import (
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    OutOfRange,
+    RunFinished,
+    StaleEpoch,
+    StorageFull,
+)
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.v1 import stores_pb2
 from tests.services.parameters.conftest import Connect
@@ -95,6 +104,27 @@ def test_consistency_optimizer_and_schedule_come_back_with_the_store(folder: Pat
 def test_a_store_in_memory_leaves_no_files(folder: Path, connect: Connect, durable: ParameterServer) -> None:
     begun(durable, connect)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("initialized", [True, False])
+def test_a_run_that_is_over_stays_over_in_the_next_process(
+    folder: Path, connect: Connect, initialized: bool
+) -> None:
+    """A process that is killed leaves the same files: they are whole before `finish_run` returns."""
+    with parameter_server(folder=folder) as former:
+        former.stores.create(create_request(durability=stores_pb2.DURABILITY_PROCESS))
+        if initialized:
+            connect(former).initialize(LAYOUT, flat())
+        connect(former).finish_run()
+        left = shutil.copytree(folder, folder.with_name("left"))
+
+    with parameter_server(folder=left) as next_one:
+        store = connect(next_one)
+        store.finish_run()
+        with pytest.raises(RunFinished, match="was ended by one of its workers"):
+            store.pull() if initialized else store.initialize(LAYOUT, flat())
+        next_one.stores.create(create_request(epoch=2, durability=stores_pb2.DURABILITY_PROCESS))
+        connect(next_one, epoch=2).initialize(LAYOUT, flat())
 
 
 def test_a_deleted_store_does_not_come_back(folder: Path, connect: Connect) -> None:

@@ -120,7 +120,8 @@ class StoresServicer:
 
     def FinishRun(self, request, context):
         """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
-        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing. As durable as the
+        store's pushes; STORAGE_FULL if the disk is full, and then the run goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

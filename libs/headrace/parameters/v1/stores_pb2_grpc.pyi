@@ -48,7 +48,8 @@ class StoresStub:
     """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
     FinishRun: _grpc.UnaryUnaryMultiCallable[_stores_pb2.FinishRunRequest, _empty_pb2.Empty]
     """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
-    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing. As durable as the
+    store's pushes; STORAGE_FULL if the disk is full, and then the run goes on.
     """
     SetMembers: _grpc.UnaryUnaryMultiCallable[_members_pb2.SetMembersRequest, _stores_pb2.Store]
     """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
@@ -89,7 +90,8 @@ class StoresAsyncStub(StoresStub):
     """Forgets a store, frees its memory and removes its files; waiting pulls end with NOT_FOUND. NOT_FOUND if it is not held."""
     FinishRun: _aio.UnaryUnaryMultiCallable[_stores_pb2.FinishRunRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
-    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+    RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing. As durable as the
+    store's pushes; STORAGE_FULL if the disk is full, and then the run goes on.
     """
     SetMembers: _aio.UnaryUnaryMultiCallable[_members_pb2.SetMembersRequest, _stores_pb2.Store]  # type: ignore[assignment]
     """Changes whose gradients count, while the run goes on. From then on a push of an older generation is refused with MEMBERS_CHANGED
@@ -157,7 +159,8 @@ class StoresServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Ends the run that uses a store, from one worker for all: every call of the others, waiting ones first, then fails with
-        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing.
+        RUN_FINISHED (FAILED_PRECONDITION). The values can no longer be read or saved. A repeat changes nothing. As durable as the
+        store's pushes; STORAGE_FULL if the disk is full, and then the run goes on.
         """
 
     @_abc_1.abstractmethod
