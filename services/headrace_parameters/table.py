@@ -18,11 +18,10 @@ from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import stores_pb2
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.journal.finished_file import is_finished
-from headrace_parameters.journal.shelf import Found, Shelf
-from headrace_parameters.journal.tenure_file import read_tenure
+from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.move import Move
+from headrace_parameters.recovered import recovered
 from headrace_parameters.replicated_store import ReplicatedStore
 from headrace_parameters.room import check_process, check_project
 from headrace_parameters.row_bytes import RowBytes
@@ -162,7 +161,7 @@ class StoreTable:
     def recover(self) -> list[LiveStore]:
         """Hold again what a former process of this folder held; return it."""
         for found in self._shelf.recover():
-            store = _recovered(found)
+            store = recovered(found)
             with self._lock:
                 self._stores[found.config.name] = store
                 self._reserved[found.config.name] = store.size_bytes
@@ -291,13 +290,3 @@ class StoreTable:
             if store.journal:
                 store.journal.close()
         self._shelf.close()
-
-
-def _recovered(found: Found) -> LiveStore:
-    parts = found.config, found.create_time, found.shard, found.journal, found.memory
-    if found.config.durability.replicated:
-        return ReplicatedStore(*parts, tenure=read_tenure(found.journal).restarted())
-    store = LiveStore(*parts)
-    if is_finished(found.journal):
-        store.end_run()
-    return store
