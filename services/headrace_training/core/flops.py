@@ -6,12 +6,13 @@ addition, as torch.utils.flop_counter counts them. What attention computes again
 program computes again by torch.utils.checkpoint does, because the counter cannot tell it apart.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, sdpa_flop_count
 
 _SIZE = (
     1024  # of the square matrices: large enough for blocking, small enough for every cache level to be warm
@@ -38,6 +39,21 @@ _ATTENTION_ON_CPU: dict[Any, Any] = {
 }
 
 
+def _without_compiler() -> AbstractContextManager[object]:
+    """Let a model that is to be compiled compute by itself: what torch.compile met under a counter, it would never compile.
+
+    Where nothing was to be compiled yet, the compiler is not imported for it: that takes as long as torch itself. A wrapper around what
+    the counter does would import it, unless it is told what to call instead; a torch without that wrapper is left as it is.
+    """
+    if "torch._dynamo" in sys.modules:
+        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return stance
+    count = getattr(_FlopCounterMode.__torch_dispatch__, "__wrapped__", None)
+    if count is not None:
+        count.__dict__.setdefault("__dynamo_disable", count)
+    return nullcontext()
+
+
 class FlopMeter:
     """Counts in one step, then tells the utilization.
 
@@ -56,8 +72,7 @@ class FlopMeter:
             yield
             return
         counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
-        # A model that is to be compiled computes by itself this once: what torch.compile met under a counter, it would never compile.
-        with torch.compiler.set_stance("force_eager"), counter:
+        with _without_compiler(), counter:
             yield
         self.per_sample = counter.get_total_flops() / samples
 

@@ -1,5 +1,8 @@
 """How much of the machine a rank uses, compared with sums on paper."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -27,6 +30,18 @@ def test_micro_batches_are_counted_together_and_only_the_first_step_is() -> None
             for part in torch.split(torch.ones(SAMPLES, WIDE), 2):
                 torch.autograd.backward(layer(part).sum())
     assert meter.per_sample == 4 * WIDE * OUT
+
+
+def test_to_count_does_not_import_the_compiler() -> None:
+    """In a process of its own: other tests compile."""
+    code = (
+        "import sys, torch\n"
+        "from headrace_training.core.flops import FlopMeter\n"
+        "with FlopMeter(peak=1e9).counting(1):\n"
+        "    torch.nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_convolutions_and_attention_count() -> None:
