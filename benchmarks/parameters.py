@@ -7,6 +7,8 @@ many bytes to a process or from it, and beside gRPC alone, which bounds the stre
 step: a synchronous training step of two workers with two shards, each a process of one thread, against torch's
 DistributedDataParallel over gloo in the same workers, with the same model and data. All ways must train the same parameters.
 
+overlap: steps whose gradients travel while backward computes them, over links of several bandwidths; see `benchmarks._overlap`.
+
 durability, recover: what it costs to lose nothing; see `benchmarks._durability`.
 
 sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks._sparse`. It takes 7 GB of memory.
@@ -29,6 +31,7 @@ import numpy as np
 from benchmarks._bare_grpc import bare_grpc
 from benchmarks._compression import compression
 from benchmarks._durability import durability, recover
+from benchmarks._overlap import overlap
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
 from benchmarks._resharding import reshard
 from benchmarks._scale import scale, scale_stream
@@ -198,6 +201,7 @@ if __name__ == "__main__":
         {
             "compression": compression,
             "durability": durability,
+            "overlap": overlap,
             "recover": recover,
             "reshard": reshard,
             "sparse": sparse,

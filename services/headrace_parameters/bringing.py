@@ -6,9 +6,9 @@ from itertools import chain
 from typing import TypeVar
 
 from headrace.errors import InvalidArgument
+from headrace.parameters.gathering import gather
 from headrace.parameters.layout import Floats
 from headrace.parameters.v1 import parameters_pb2
-from headrace.parameters.wire import Piece, receive
 from headrace_parameters.core.exchange import Loan
 from headrace_parameters.live import LiveStore
 
@@ -37,11 +37,11 @@ Bring = Callable[[LiveStore, int], Brought]
 
 
 def streamed(first: Pushed, rest: Iterator[Pushed]) -> Bring:
-    """Bring the gradient whose chunks are in these messages."""
+    """Bring the gradient whose chunks are in these messages, in the order in which they were computed."""
 
     def bring(store: LiveStore, size: int) -> Brought:
         gradient = store.new_memory(size)
-        return Brought(gradient, receive(chain([first], rest), [Piece(0, gradient)]))
+        return Brought(gradient, gather(chain([first], rest), gradient))
 
     return bring
 

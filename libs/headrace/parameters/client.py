@@ -1,3 +1,4 @@
+# length: the one object that a worker has of a store; what its methods do is elsewhere
 """The client of the parameter service: one store over all its shards, and the stores of one process.
 
 with ShardedStore(["127.0.0.1:8473", "127.0.0.1:8483"], "projects/default/stores/run", epoch=1, worker=0) as store:
@@ -16,6 +17,7 @@ import grpc
 
 from headrace.errors import NotFound, ShardMapChanged
 from headrace.parameters.answers import Mark, Place, Pulled, Snapshot, summed_up
+from headrace.parameters.early import Early, begin_early
 from headrace.parameters.finishing import awaited_norms, finish
 from headrace.parameters.known_shards import DenseShards, KnownShards, take_back
 from headrace.parameters.layout import FlatLayout, Floats
@@ -69,6 +71,7 @@ class ShardedStore:
         self._membership = Membership(worker)
         self._closing = threading.Lock()
         self._pushed: int | None = None  # the last step whose gradient all shards have
+        self._early: Early | None = None  # the gradient that is being computed, if it travels already
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +83,8 @@ class ShardedStore:
         """End what runs, which then raises Cancelled, and free the connections. From any thread, and as often as you like."""
         with self._closing:
             self._known.close()
+            if self._early:
+                self._early.cancel()
             for shard in self._known.all:
                 shard.release(self._lender.nonce, self._part_lender.nonce)
             for lender in (self._lender, self._part_lender):
@@ -246,11 +251,37 @@ class ShardedStore:
             finish(shards, self._pushed)  # who has pushed may be the one who has to
         return self._pushed
 
+    def begin_push_pull(self, step: int, gradient: Floats, samples: float) -> Early | None:
+        """Begin the `push_pull` of a gradient that is still computed, in place: `ready` of what is returned sends the parts that are there.
+
+        Nothing of it counts before `push_pull` of the same step, with the same array and samples, sends what is left. None: this store's gradients go whole: through memory, in one message, by a filter that
+        needs all of them (top-k, significance), or with norms over several shards.
+        """
+        shards = self._known.current
+        if awaited_norms(shards):
+            return None
+        flat = checked(shards.placement.layout, gradient)
+        with self._closing:
+            self._known.check_open()
+            if self._early:
+                self._early.cancel()
+            self._early = begin_early(shards, step, flat, samples, self._known.timeout_s)
+            return self._early
+
+    def _begun(self, step: int, gradient: Floats, samples: float) -> Early | None:
+        """Return what was begun, once; cancel it if it is another gradient."""
+        early, self._early = self._early, None
+        if early and not early.is_of(step, gradient, samples):
+            early.cancel()
+            return None
+        return early
+
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats | None = None) -> Pulled:
         """Send a gradient and receive the values for the next step: `push`, then `pull`, in one round trip.
 
         In a store of several shards with clipping or LAMB `finish_step` comes in between, and each is a round trip of its own.
         """
+        early = self._begun(step, gradient, samples)
 
         def work(shards: DenseShards) -> Pulled:
             if awaited_norms(shards):
@@ -265,13 +296,23 @@ class ShardedStore:
             with self._lender.lending(flat, partial(take_back, shards)) as loan:
                 received = shards.do(
                     lambda operation, index: shards.clients[index].push_pull(
-                        operation, step, parts[index], samples, places[index], _lent(loan, held[index])
+                        operation,
+                        step,
+                        parts[index],
+                        samples,
+                        places[index],
+                        _lent(loan, held[index]),
+                        early.call_of(shards, index) if early else None,
                     )
                 )
             self._pushed = step
             return summed_up(received, values, placement.map.epoch)
 
-        return self._known.by_map(work)
+        try:
+            return self._known.by_map(work)
+        finally:
+            if early:
+                early.cancel()  # what another shard's failure has left over
 
     def finish_step(self, step: int) -> None:
         """Wait until all workers have pushed `step`, and let every shard apply it with norms over all shards.

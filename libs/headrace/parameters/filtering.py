@@ -45,6 +45,23 @@ class ShardFilter:
         places, values = self._residual.choose(gradient)
         return _carry_chosen(first, places, values, gradient.size)
 
+    @property
+    def by_chunk(self) -> bool:
+        """Whether each chunk of a gradient can be sent without the others: not where they compete for being sent."""
+        return isinstance(self._gradients, Encoding)
+
+    def chunk(self, message: Carrier, piece: Piece) -> Carrier:
+        """Return `message` with one chunk, as `carry` sends it, of a gradient that travels by chunk.
+
+        Raises:
+            NonFiniteValues: It cannot be sent so.
+        """
+        assert isinstance(self._gradients, Encoding), "whoever calls has asked whether it travels by chunk"
+        if self._gradients is Encoding.FLOAT16:
+            check_fits_float16(piece.values)
+        (made,) = carry(message, [piece], self._gradients)
+        return made
+
     def sent(self) -> None:
         """Take note that the gradient has arrived."""
         if self._residual and self._waits:

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
 
-from headrace.errors import NotFound, ShardMapChanged, Unavailable
+from headrace.errors import Cancelled, NotFound, ShardMapChanged, Unavailable
 from headrace.parameters.encoded import compression_from_proto
 from headrace.parameters.filters.config import Compression
 from headrace.parameters.operation import Operation
@@ -85,7 +85,7 @@ class KnownShards(Generic[Client]):
         replicas: Replicas = Replicas(),  # noqa: B008 - it never changes
     ) -> None:
         self._connect = connect
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._finding = threading.Lock()
         self._closed = False
         self._used: list[Together] = []
@@ -99,6 +99,11 @@ class KnownShards(Generic[Client]):
         self._closed = True
         for together in list(self._used):
             together.close()
+
+    def check_open(self) -> None:
+        """Raise Cancelled after `close`."""
+        if self._closed:
+            raise Cancelled("the client is closed")
 
     def close_channels(self) -> None:
         """Free the connections, after `close`."""
@@ -137,7 +142,7 @@ class KnownShards(Generic[Client]):
 
     def by_map(self, work: Callable[[Shards[Client]], Result]) -> Result:
         """Do `work`, which may safely run twice, and again with the next shards whenever it meets a map that has changed."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while True:
             shards = self.current
             try:
@@ -214,7 +219,7 @@ class KnownShards(Generic[Client]):
         return Route(self._connect(channel), channel, address, replica, find)
 
     def _new_together(self) -> Together:
-        together = Together(len(self._routes), self._timeout_s, self._routes)
+        together = Together(len(self._routes), self.timeout_s, self._routes)
         self._used.append(together)
         if self._closed:  # looked at after it can be found: whichever of the two comes last closes it
             together.close()

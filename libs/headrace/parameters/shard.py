@@ -7,6 +7,7 @@ import grpc
 
 from headrace.errors import SharedMemoryUnavailable
 from headrace.parameters.answers import Mark, Received
+from headrace.parameters.begun_call import BegunCall
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.filters.config import NONE, Compression
 from headrace.parameters.layout import FlatLayout
@@ -167,8 +168,15 @@ class ShardClient:
         samples: float,
         values: Sequence[Piece],
         lent: Lent | None = None,
+        begun: BegunCall | None = None,
     ) -> Received:
-        """Send the shard's part of a gradient, receive the new values into `values`."""
+        """Send the shard's part of a gradient, receive the new values into `values`.
+
+        Args:
+            begun: By which it is on its way.
+        """
+        if begun and (sent := begun.finish(operation, values)):
+            return self._heard(push_pulled_from_proto(sent))
         header = self._header(step, samples)
         if lent and self._shared:
             try:
@@ -184,6 +192,13 @@ class ShardClient:
         answer = self._streams.push_pull(operation, requests, values)
         self._filter.sent()
         return self._heard(push_pulled_from_proto(answer))
+
+    def begin_push_pull(self, step: int, samples: float, timeout_s: float) -> BegunCall | None:
+        """Begin to send a gradient that is still computed; None: it goes through memory, or can only be sent whole."""
+        if self._shared or not self._filter.by_chunk:
+            return None
+        first = parameters_pb2.PushPullRequest(store=self._store, header=self._header(step, samples))
+        return BegunCall(self._streams, self._filter, first, timeout_s)
 
     def step_norms(
         self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType

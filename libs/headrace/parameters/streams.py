@@ -6,7 +6,7 @@ call of 1 MB takes a third of the time. `python -m benchmarks.parameters transfe
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -19,6 +19,13 @@ from headrace.parameters.wire import Piece, receive
 Request = TypeVar("Request", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 Answer = TypeVar("Answer")
+
+
+class PushPullCall(Iterator[parameters_pb2.PushPullResponse], Protocol):
+    """A running call, and its answers."""
+
+    def cancel(self) -> object:
+        """End it."""
 
 
 class ValueStreams:
@@ -52,6 +59,12 @@ class ValueStreams:
         else:
             answers = operation.track(self._one_message.PushPull(only, timeout=operation.remaining_s))
         return received(answers, values)
+
+    def begin_push_pull(
+        self, requests: Iterator[parameters_pb2.PushPullRequest], timeout_s: float
+    ) -> PushPullCall:
+        """Begin a call whose requests come in time; whoever began it ends it."""
+        return self._stub.PushPull(requests, timeout=timeout_s)
 
     def pull(
         self, operation: Operation, request: parameters_pb2.PullRequest, values: Sequence[Piece]

@@ -144,6 +144,9 @@ class AllReduce:
         """Do not: a collective ends with the first rank that is lost, and the next attempt goes on from the checkpoint."""
         raise AssertionError("the ranks of a collective are always the same")
 
+    def begin_step(self, step: int, gradient: Floats, samples: int) -> None:
+        """Take gradients whole: they are summed as one vector."""
+
     def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Sum the gradients, and apply their mean as every other rank does: the values stay the same on all."""
         mean = self._mean(torch.from_numpy(gradient), samples)

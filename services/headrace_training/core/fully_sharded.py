@@ -211,6 +211,9 @@ class FullySharded:
         self._ranks.sum(numbers)
         return dict(zip(metrics, numbers.tolist(), strict=True))
 
+    def begin_step(self, step: int, gradient: Floats, samples: int) -> None:
+        """Take gradients whole: the model has summed them by then."""
+
     def step(self, step: int, gradient: Floats, samples: int) -> int:  # noqa: ARG002 - the model has summed
         """Update this rank's part; the model has summed the gradients."""
         self._updates.apply(step)

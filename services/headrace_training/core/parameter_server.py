@@ -13,6 +13,7 @@ from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import tables_pb2
 from headrace_optimizers.embedding import EmbeddingTable
 from headrace_optimizers.table_wire import table_to_proto
+from headrace_training.core.early_gradient import Early
 
 
 class Pulled(Protocol):
@@ -43,8 +44,11 @@ class ParameterStore(Protocol):
     def pull(self, *, out: Floats, exact: bool) -> object:
         """Write the newest values to `out`; exact: also if the store else sends them in fewer bits."""
 
+    def begin_push_pull(self, step: int, gradient: Floats, samples: float) -> Early | None:
+        """Begin to send a gradient that is still computed; None: it is sent whole."""
+
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
-        """Send a gradient with its weight, and write the values that hold it to `out`."""
+        """Send a gradient with its weight, or what is left of it, and write the values that hold it to `out`."""
 
     def take_place(self, out: Floats) -> Place:
         """Wait to be a member, and write the values that the members' step begins with to `out`."""
@@ -115,6 +119,10 @@ class ParameterServer:
         if self._tables:
             self._tables.follow(place)
         return place
+
+    def begin_step(self, step: int, gradient: Floats, samples: int) -> Early | None:
+        """Let the store take the gradient while it is computed, where it can."""
+        return self._store.begin_push_pull(step, gradient, samples)
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:
         """Trade the gradient for new values; those of rows go first, so that no table is behind the values."""

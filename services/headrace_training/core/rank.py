@@ -4,8 +4,8 @@ BatchNorm and other buffers are not parameters: each rank keeps its own, and tho
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,9 +18,10 @@ from headrace.parameters.answers import Place
 from headrace.program import Examples, Program
 from headrace.program.calls import OpenDataset, load_split
 from headrace_training.core import examples
+from headrace_training.core.early_gradient import ReadyParts
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.feed import feed
-from headrace_training.core.flat_model import FlatModel
+from headrace_training.core.flat_model import FlatModel, trainable
 from headrace_training.core.flops import FlopMeter
 from headrace_training.core.model import Model
 from headrace_training.core.order import noise_seed
@@ -76,6 +77,7 @@ class Rank:
         torch.manual_seed(run.seed)
         module = prepare(examples.make_model(program), run)
         self.model = self._hold(module)
+        self._ready_parts: ReadyParts | None = None  # made for who takes gradients while they are computed
         self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
         self._clock, self._own_time = clock, OwnTime()
         self.metrics: dict[str, float] = {}
@@ -149,10 +151,7 @@ class Rank:
         if len(mine):
             torch.manual_seed(noise_seed(run.seed, place.index, step))
             with self._flops.counting(len(mine)):
-                self.metrics["loss"] = sum(
-                    self._backward(step, part, len(part) / len(mine))
-                    for part in divided(mine, run.accumulate)
-                )
+                self.metrics["loss"] = self._compute(step, mine)
         self._check_gradient(step)
         self._own_time.add(self._clock() - began)
         following = self._synchronizer.step(step, self.model.gradient, len(mine))
@@ -160,9 +159,32 @@ class Rank:
         self._throughput.add(len(mine))
         return following
 
-    def _backward(self, step: int, part: Examples, share: float) -> float:
+    def _compute(self, step: int, mine: Examples) -> float:
+        """Compute the gradient of the mean loss of these examples, and return the loss; the last pass lets go of the gradient part by part."""
+        *first, last = divided(mine, self._run.accumulate)
+        loss = sum(self._backward(step, part, len(part) / len(mine)) for part in first)
+        return loss + self._backward(step, last, len(last) / len(mine), self._sending(step, len(mine)))
+
+    @contextmanager
+    def _sending(self, step: int, samples: int) -> Iterator[None]:
+        """Let the synchronizer take, where it can, what is computed within."""
+        early = self._synchronizer.begin_step(step, self.model.gradient, samples)
+        if early is None:
+            yield
+            return
+        if self._ready_parts is None:
+            self._ready_parts = ReadyParts(trainable(self.model.module), self.model.layout)
+        with self._ready_parts.told_to(early):
+            yield
+        self.metrics["sent_early"] = early.share_sent
+
+    def _backward(
+        self, step: int, part: Examples, share: float, around: AbstractContextManager[None] | None = None
+    ) -> float:
         """Add the gradient of the mean loss of these examples, times their share of the step's, to the model's.
 
+        Args:
+            around: Entered for the backward pass.
         Returns:
             The mean loss, times the share.
         """
@@ -177,7 +199,8 @@ class Rank:
             raise NonFiniteValues(
                 f"the loss is {value} in step {step}; lower the learning rate, or look for such values in the data"
             )
-        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        with around or nullcontext():
+            (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not type it
         return value * share
 
     def _loss(self, batch: examples.Batch) -> object:  # no type checker has seen the user's code

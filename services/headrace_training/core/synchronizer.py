@@ -7,6 +7,7 @@ from typing import Protocol, Self
 from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.embedding import EmbeddingTable
+from headrace_training.core.early_gradient import Early
 
 
 class Synchronizer(Protocol):
@@ -43,6 +44,13 @@ class Synchronizer(Protocol):
 
         Raises:
             StaleEpoch: The others go on without this rank.
+        """
+
+    def begin_step(self, step: int, gradient: Floats, samples: int) -> Early | None:
+        """Begin `step` while its gradient is still computed, in place, and take parts of it as they are there; nothing counts before `step`.
+
+        Returns:
+            Who takes them; None: the gradient is taken whole.
         """
 
     def step(self, step: int, gradient: Floats, samples: int) -> int:

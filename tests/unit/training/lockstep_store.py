@@ -55,6 +55,9 @@ class LockstepStore:
             out[...] = self.values.detach().numpy()
             return Pulled(self.version)
 
+    def begin_push_pull(self, step: int, gradient: Floats, samples: float) -> None:
+        """Gradients are taken whole."""
+
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
         if not np.isfinite(gradient).all():
             raise NonFiniteValues("the gradient has a NaN")

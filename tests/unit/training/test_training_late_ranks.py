@@ -34,6 +34,9 @@ class StoreThatGoesOn:
     def pull(self, *, out: Floats, exact: bool = True) -> None:
         pass
 
+    def begin_push_pull(self, step: int, gradient: Floats, samples: float) -> None:
+        """Gradients are taken whole."""
+
     def push_pull(self, step: int, gradient: Floats, samples: float, out: Floats) -> Pulled:
         self.pushed.append(step)
         return Pulled(next_step=step + self.ahead)

@@ -59,8 +59,8 @@ class Chunk(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Index of the first value, counted from the first value this shard holds. Chunks come in order, without gaps; a Pull of some
-    tensors only leaves out what lies between them.
+    """Index of the first value, counted from the first value this shard holds. Chunks of a Push or PushPull come in any order, each value
+    once; all others in order, without gaps, and a Pull of some tensors only leaves out what lies between them.
     """
     values: _builtins.bytes
     """The values, as `encoding` has them; at most 4 MiB."""

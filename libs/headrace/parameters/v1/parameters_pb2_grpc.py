@@ -84,7 +84,8 @@ class ParametersServicer:
         """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
         nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
         (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
-        is no room for it in the log; nothing was applied, and the store can still be read.
+        is no room for it in the log; nothing was applied, and the store can still be read. The stream may begin before there is a gradient, and
+        its chunks follow as they are computed: nothing is taken before its end, nor if it ends without some value (SHAPE_MISMATCH) or is cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

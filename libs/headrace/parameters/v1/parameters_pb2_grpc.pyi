@@ -42,7 +42,8 @@ class ParametersStub:
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
     nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
     (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
-    is no room for it in the log; nothing was applied, and the store can still be read.
+    is no room for it in the log; nothing was applied, and the store can still be read. The stream may begin before there is a gradient, and
+    its chunks follow as they are computed: nothing is taken before its end, nor if it ends without some value (SHAPE_MISMATCH) or is cancelled.
     """
     Pull: _grpc.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
@@ -77,7 +78,8 @@ class ParametersAsyncStub(ParametersStub):
     """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
     nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
     (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
-    is no room for it in the log; nothing was applied, and the store can still be read.
+    is no room for it in the log; nothing was applied, and the store can still be read. The stream may begin before there is a gradient, and
+    its chunks follow as they are computed: nothing is taken before its end, nor if it ends without some value (SHAPE_MISMATCH) or is cancelled.
     """
     Pull: _aio.UnaryStreamMultiCallable[_parameters_pb2.PullRequest, _parameters_pb2.PullResponse]  # type: ignore[assignment]
     """Returns the values, as soon as the store has some and their version is at least `min_version`; waits until the call's
@@ -121,7 +123,8 @@ class ParametersServicer(metaclass=_abc_1.ABCMeta):
         """Adds one worker's gradient for one step. Applied once per (store, worker, step): a repeat answers `duplicate` and changes
         nothing. A NaN or an infinity is refused with NON_FINITE_VALUES and nothing is applied. Answers when the gradient is taken
         (BSP: the step is applied when all workers' gradients are there) and as safe as the store's durability says. STORAGE_FULL: there
-        is no room for it in the log; nothing was applied, and the store can still be read.
+        is no room for it in the log; nothing was applied, and the store can still be read. The stream may begin before there is a gradient, and
+        its chunks follow as they are computed: nothing is taken before its end, nor if it ends without some value (SHAPE_MISMATCH) or is cancelled.
         """
 
     @_abc_1.abstractmethod
