@@ -121,10 +121,10 @@ def test_a_chunk_out_of_place_is_refused(server: ParameterServer, connect: Conne
     push = parameters_pb2.PushRequest(
         store=NAME,
         header=parameters_pb2.PushHeader(worker=0, epoch=1, step=0, samples=1),
-        chunk=parameters_pb2.Chunk(offset=4, values=bytes(4)),
+        chunk=parameters_pb2.Chunk(offset=11, values=bytes(4)),
     )
 
-    with pytest.raises(ShapeMismatch, match="4 bytes at offset 4 does not fit"):
+    with pytest.raises(ShapeMismatch, match="4 bytes at offset 11 does not fit"):
         ParametersStub(server.channel).Push(iter([push]))
 
 
