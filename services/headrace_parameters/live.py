@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, RunFinished, Unavailable
+from headrace.errors import Cancelled, HeadraceError, RunFinished, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.table_config import TableConfig
-from headrace_parameters.core.config import Durability, StoreConfig
+from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import GradientLost, of_version
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import Change, make, takes
@@ -152,6 +152,8 @@ class LiveStore(ShardView):
         """
         sealed = self._seal(change)
         with self._turn(change.step, worker):
+            if self.journal:
+                self._shard.check_gradients()  # what is in the log must come of it here too
             taken = takes(self._shard, change)
             if taken:
                 self._write(sealed)  # before: what is made can always be recovered
@@ -162,12 +164,14 @@ class LiveStore(ShardView):
 
     @property
     def takes_loans(self) -> bool:
-        """Whether a gradient may stay where its worker has it; a log or a replica reads it later than its worker waits."""
-        return self.config.durability is Durability.MEMORY
+        """Whether a gradient may stay where its worker has it; a replica reads it later than its worker waits."""
+        return not self.config.durability.replicated
 
     def take_back(self, end: Callable[[], None]) -> None:
         """Copy lent gradients that wait for others, and let no further one come by the loan that `end` ends."""
         with self.changing:
+            if self.journal:
+                self.journal.settle()
             self._shard.keep_gradients()
             end()
 
@@ -213,7 +217,12 @@ class LiveStore(ShardView):
             self.journal.append(sealed)
 
     def _apply(self, change: Change) -> None:
-        taken = make(self._shard, change)
+        try:
+            taken = make(self._shard, change)
+        except Cancelled as error:
+            if self.journal:  # which may have it by now
+                raise GradientLost(f"{error.message}, but it was being written to the log") from error
+            raise
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self.visibility.change()

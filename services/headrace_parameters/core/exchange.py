@@ -56,7 +56,7 @@ def of_version(version: int, *held: Published | None) -> Published:
 
 
 class GradientLost(DataLoss):
-    """A worker wrote to a gradient while it was applied: the values hold neither this one nor the next."""
+    """A worker wrote to a gradient while it was applied, or while it waited for that although a log says that it was taken."""
 
 
 class Loan(Protocol):
@@ -114,6 +114,15 @@ def check_held(pushes: Mapping[int, Push]) -> None:
     if lost:
         raise GradientLost(
             f"workers {lost} wrote to gradients that were being applied, so the values are of no use: go on from a checkpoint"
+        )
+
+
+def check_waiting(pushes: Mapping[int, Push]) -> None:
+    """Raise GradientLost unless all gradients, which wait for others and are in a log, are in their place."""
+    lost = sorted(worker for worker, push in pushes.items() if not push.holds)
+    if lost:
+        raise GradientLost(
+            f"workers {lost} wrote to gradients that had been taken, and only the log has them now: restart the process of the store"
         )
 
 

@@ -4,7 +4,7 @@ A change is an object of the core. What it is on a disk, and on its way to a rep
 what it does is said by `takes` and `make`. Logs, replicas, recovery and `LiveStore` know changes and records, but no kinds.
 
 To add one: a frozen class for the change where its rules are; here its place in `Change`, a `Kind` in `KINDS` with a new magic, and its line in
-`kind_of`, `takes` and `make`. Its payload is a multiple of 4 bytes long. No magic is ever given to anything else: old logs stay readable.
+`kind_of`, `intact`, `takes` and `make`. Its payload is a multiple of 4 bytes long. No magic is ever given to anything else: old logs stay readable.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -151,6 +151,15 @@ def kind_of(change: Change) -> Kind[Any]:
             return STEP_NORMS
         case MembersChange():
             return MEMBERS
+
+
+def intact(change: Change) -> bool:
+    """Tell whether what a change shares with its maker has been as it was until now."""
+    match change:
+        case Push():
+            return change.holds
+        case StepNorms() | MembersChange():
+            return True
 
 
 def takes(shard: Shard, change: Change) -> bool:

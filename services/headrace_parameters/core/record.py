@@ -9,13 +9,13 @@ magic, and what each has as payload is in `kinds`.
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
 
-from headrace_parameters.core.kinds import KINDS, PUSH, Change, Facts, Origin, kind_of
+from headrace_parameters.core.kinds import KINDS, PUSH, Change, Facts, Origin, intact, kind_of
 
 _PREFIX = struct.Struct("<4sI")
 _HEADER = struct.Struct("<IIQQQQd")
@@ -56,22 +56,26 @@ def checksum(data: bytes | memoryview, before: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Sealed:
-    """A change with its payload and the checksum of that: the long part of making a record, which needs nobody else to wait."""
+    """A change with its payload.
+
+    Args:
+        known_crc: Checksum of the payload; None: it is made when the record is.
+    """
 
     change: Change
     facts: Facts
     payload: memoryview
-    payload_crc: int
+    known_crc: int | None = None
 
     @classmethod
     def of(cls, change: Change, *, summed: bool = True) -> "Sealed":
-        """Sum up a change; `payload` may share its memory.
+        """Write a change down; `payload` may share its memory.
 
         Args:
             summed: False for a record that is never on a disk: no checksum is made.
         """
         facts, payload = kind_of(change).write(change)
-        return cls(change, facts, payload, checksum(payload) if summed else 0)
+        return cls(change, facts, payload, None if summed else 0)
 
     @classmethod
     def received(cls, header: bytes, payload: memoryview, generation: int, *, summed: bool) -> "Sealed":
@@ -87,11 +91,29 @@ class Sealed:
             _read_header(memoryview(header)), payload, Origin(generation, checked=True), summed=summed
         )
 
+    def summed_up(self) -> "Sealed":
+        """Return it with its checksum: the long part of making a record."""
+        return replace(self, known_crc=self._payload_crc)
+
+    @property
+    def _payload_crc(self) -> int:
+        return checksum(self.payload) if self.known_crc is None else self.known_crc
+
+    @property
+    def size_bytes(self) -> int:
+        """Of header and payload."""
+        return HEADER_BYTES + self.payload.nbytes
+
+    @property
+    def intact(self) -> bool:
+        """Whether the payload has been as it was until now."""
+        return intact(self.change)
+
     def encode(self, sequence: int, epoch: int) -> tuple[bytes, memoryview]:
         """Return the header and the payload."""
         facts, magic = self.facts, kind_of(self.change).magic
         header = _HEADER.pack(
-            self.payload_crc,
+            self._payload_crc,
             facts.worker,
             sequence,
             epoch,

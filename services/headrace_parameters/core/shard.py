@@ -21,7 +21,7 @@ from headrace_optimizers.making import optimizer_for
 from headrace_parameters.core.clocks import Clocks
 from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
 from headrace_parameters.core.coverage import check_shape, is_partial, means
-from headrace_parameters.core.exchange import Published, Push, check_finite, check_held
+from headrace_parameters.core.exchange import Published, Push, check_finite, check_held, check_waiting
 from headrace_parameters.core.joint import (
     ClippedRows,
     HeldStep,
@@ -112,6 +112,10 @@ class Shard:
     def _waiting(self) -> Mapping[int, Push]:
         """Gradients that wait for the others of their step, without those that were taken back."""
         return {worker: push for worker, push in self._pending.items() if push.holds}
+
+    def check_gradients(self) -> None:
+        """Raise GradientLost if one that waits is not as it was any more, and was not taken back."""
+        check_waiting(self._pending)
 
     def keep_gradients(self) -> None:
         """Let no gradient that waits lie in a worker's memory any more."""

@@ -22,6 +22,7 @@ from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
 from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
+from headrace_parameters.journal.numbered import Numbered
 from headrace_parameters.journal.snapshot_files import (
     KEPT,
     SnapshotFile,
@@ -120,17 +121,21 @@ class Journal:
             return 0  # it is being removed
 
     def append(self, sealed: Sealed) -> None:
-        """Write a change.
+        """Write a change, or have it written soon: what it shares with others is read until `settle` or `wait`.
 
         Raises:
-            StorageFull, DataLoss: It is not written; the log is as before.
+            StorageFull, DataLoss, Cancelled: It is not written; the log is as before.
         """
-        self._log.append(sealed.encode(self._sequence, self._epoch))
+        self._log.append(Numbered(sealed, self._sequence, self._epoch))
         self._sequence += 1
 
     def wait(self, position: int) -> None:
         """Return when the log up to `position` has reached the store's level; StorageFull or DataLoss if it cannot."""
         self._log.wait(position)
+
+    def settle(self) -> None:
+        """Return when nothing is read any more of what was appended before."""
+        self._log.settle()
 
     @property
     def due(self) -> bool:

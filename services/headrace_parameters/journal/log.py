@@ -3,16 +3,19 @@
 A segment is named after the sequence number of its first record. Positions count the bytes appended since the log was opened.
 """
 
+import errno
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace_parameters.journal.files import storage_error, sync_folder, write_all
+from headrace.errors import Cancelled
+from headrace_parameters.journal.files import storage_error, sync_folder
+from headrace_parameters.journal.numbered import Numbered
 
 _NAME = re.compile(r"log-([0-9]{20})")
 _SPARE = "spare-log"  # a segment that is not needed any more, to be written over
@@ -50,13 +53,15 @@ def remove_segments(folder: Path, before: int) -> None:
 class _Write:
     """A record to be written at an offset of the newest segment; `position` is where the log ends with it."""
 
-    parts: Sequence[bytes | memoryview]
+    record: Numbered
     offset: int
     position: int
 
 
 class Log:
-    """Appends to the newest segment. One call of `append` or `roll` at a time; `wait` from any thread.
+    """Appends to the newest segment. One call of `append` or `roll` at a time; `settle` and `wait` from any thread.
+
+    Records are written one after the other by whoever comes first: the log's own thread, which is woken for large ones, or one that waits for them.
 
     A segment may have been another one before: it is written over from its beginning, and what is left of the old one behind the end is
     recognized by its lower sequence numbers. That costs a fraction of what a file costs that grows, and cannot run out of room.
@@ -82,16 +87,18 @@ class Log:
         self._file = _open(path)
         sync_folder(path.parent)
         self._end = self._length = os.fstat(self._file).st_size
-        self._changed = threading.Condition()
-        # All below is guarded by `_changed`.
+        self._writer = threading.Lock()  # of whoever writes what is queued; taken before the next one
+        lock = threading.Lock()
+        self._changed, self._to_do = threading.Condition(lock), threading.Condition(lock)
+        # All below is guarded by `lock`.
         self._queue: list[_Write] = []
         self._appended = self._written = self._safe = 0
         self._retired: list[int] = []
         self._unsynced: Path | None = None  # a folder with a new name in it
         self._failure: OSError | None = None
         self._closing = False
-        self._writing = threading.Thread(target=self._work, name="log", daemon=True)
-        self._writing.start()
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
 
     @property
     def position(self) -> int:
@@ -103,37 +110,46 @@ class Log:
         """Bytes that nobody has forced to the disk yet."""
         return self._appended - self._safe
 
-    def append(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Write one record, or have it written while the caller goes on: `wait` tells.
+    def append(self, record: Numbered) -> None:
+        """Have a record written while the caller goes on: `wait` tells. One that there may be no room for is written at once.
 
         Raises:
             StorageFull, DataLoss: It could not be written; the log is as it was.
+            Cancelled: It was not intact; the log is as it was.
         """
         self._check()
-        size = sum(memoryview(part).nbytes for part in parts)
-        if size < _LARGE_BYTES[self._forced] or self._end + size > self._length:
-            self._append_now(parts, size)
+        if self._end + record.size_bytes > self._length:
+            self._append_now(record)
         else:
             with self._changed:
-                self._appended += size
-                self._queue.append(_Write(parts, self._end, self._appended))
-                self._changed.notify_all()
-        self._end += size
+                self._appended += record.size_bytes
+                self._queue.append(_Write(record, self._end, self._appended))
+                if record.size_bytes >= _LARGE_BYTES[self._forced]:
+                    self._to_do.notify()
+        self._end += record.size_bytes
 
-    def _append_now(self, parts: Sequence[bytes | memoryview], size: int) -> None:
-        """Write a record that another thread is not worth, or that makes the file longer: there may be no room for it."""
+    def _append_now(self, record: Numbered) -> None:
+        """Write a record that makes the file longer."""
         try:
             self._drain()
-            write_all(self._file, parts, self._end)
+            intact = record.write(self._file, self._end)
         except OSError as error:
-            os.ftruncate(self._file, self._end)
-            self._length = self._end
+            self._cut()
             raise storage_error(error, "the change in the log") from error
-        self._length = max(self._length, self._end + size)
+        if not intact:
+            self._cut()
+            raise Cancelled("a worker took a gradient back while it was written; nothing was applied")
+        self._length = max(self._length, self._end + record.size_bytes)
         with self._changed:
-            self._appended += size
+            self._appended += record.size_bytes
             self._written = self._appended
+            self._to_do.notify()
             self._changed.notify_all()
+
+    def _cut(self) -> None:
+        """Take back what was begun to be written behind the end."""
+        os.ftruncate(self._file, self._end)
+        self._length = self._end
 
     def roll(self, path: Path) -> None:
         """Begin the next segment, over what is in it; OSError if it cannot be, and the present one goes on."""
@@ -150,10 +166,37 @@ class Log:
 
     def _drain(self) -> None:
         """Return when everything appended is written; OSError if it cannot be."""
+        self.settle()
+        if self._failure:
+            raise OSError(self._failure.errno, self._failure.strerror)
+
+    def settle(self) -> None:
+        """Return when no record that was appended before is read any more: all are written, or never will be."""
+        with self._writer:
+            with self._changed:
+                queue, self._queue = self._queue, []
+                file = self._file  # `roll` settles first
+            try:
+                for write in queue:
+                    self._write_one(file, write)
+            except OSError as error:
+                self._fail(error)
+
+    def _write_one(self, file: int, write: _Write) -> None:
+        if self._failure:
+            return  # nothing follows what may be half there
+        if not write.record.write(file, write.offset):
+            raise OSError(errno.ESTALE, "a worker wrote to a gradient that was being written")
         with self._changed:
-            self._changed.wait_for(lambda: self._written == self._appended or self._failure)
-            if self._failure:
-                raise OSError(self._failure.errno, self._failure.strerror)
+            self._written = write.position
+            self._to_do.notify()
+            self._changed.notify_all()
+
+    def _fail(self, error: OSError) -> None:
+        """Take nothing more: what the kernel could not write it may have dropped, and nobody can tell what is safe."""
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
 
     def wait(self, position: int) -> None:
         """Return when everything up to `position` is as safe as this log makes it.
@@ -161,6 +204,8 @@ class Log:
         Raises:
             StorageFull, DataLoss: The disk did not take it; the log takes nothing more.
         """
+        if self._written < position:
+            self.settle()
         with self._changed:
             self._changed.wait_for(lambda: self._reached >= position or self._failure)
             if self._reached < position:
@@ -180,8 +225,8 @@ class Log:
         """Write and force what is left, and close the files."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
-        self._writing.join()
+            self._to_do.notify()
+        self._thread.join()
         for file in (*self._retired, self._file):
             os.close(file)
 
@@ -192,37 +237,24 @@ class Log:
             )
 
     def _work(self) -> None:
-        """Write what is queued, and force it: the top of the log's own thread."""
+        """Write what is large, and force what is written: the top of the log's own thread."""
         try:
             while self._has_work():
-                self._write_queue()
-                if self._forced:
+                self.settle()
+                if self._forced and not self._failure:
                     self._force()
         except OSError as error:
-            # What the kernel could not write it may have dropped: nobody can tell what is safe, so nothing more is taken.
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
+            self._fail(error)
 
     def _has_work(self) -> bool:
-        """Wait for some; False when the log is closed and there is none left."""
+        """Wait for some; False when the log is closed and there is none left, or it has failed."""
 
         def some() -> bool:
             return bool(self._queue) or (self._forced and self._written > self._safe)
 
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or some())
-            return some()
-
-    def _write_queue(self) -> None:
-        with self._changed:
-            queue, self._queue = self._queue, []
-            file = self._file  # `roll` waits for all that is queued
-        for write in queue:
-            write_all(file, write.parts, write.offset)
-            with self._changed:
-                self._written = write.position
-                self._changed.notify_all()
+            self._to_do.wait_for(lambda: self._closing or some())
+            return some() and not self._failure
 
     def _force(self) -> None:
         with self._changed:

@@ -95,7 +95,7 @@ def test_pushes_that_come_while_the_disk_is_busy_share_the_next_wait(tmp_path: P
     one_record = store.journal.position
     pushes = (push_of(0, worker=1), push_of(1, worker=0))
     others = [in_background(lambda push=push: store.push(push))[0] for push in pushes]  # type: ignore[misc]  # bound now
-    while store.journal.position < 3 * one_record:
+    while store.journal._log._written < 3 * one_record:
         threading.Event().wait(0.001)
 
     gate.open.set()
