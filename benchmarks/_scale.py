@@ -1,4 +1,4 @@
-"""What more workers and shards bring and cost: `python -m benchmarks.parameters scale`, or `scale_stream`.
+"""What more workers and shards bring and cost: `python -m benchmarks.parameters scale`, `scale_stream` or `allocator`.
 
 1, 2 and 4 workers push gradients of 10M parameters to 1, 2 and 4 shards and pull the values (AdamW, BSP), all of them processes:
 
@@ -6,11 +6,16 @@
 - the shards' processor seconds per GB;
 - the shards' memory per parameter, in bytes: what they hold after the steps less what they held before the store, without the
   workers' own segments, which shards only map. The goal is values and state (12 bytes) and 15 %.
+
+Each number of workers with each number of shards starts anew in each round, for its memory's sake: a round takes about a minute on 4 quiet cores.
+
+allocator: one worker and one shard whose memory glibc manages as it likes, against those that keep freed memory (`headrace.parameters.malloc`): speed, and the
+memory of either, as above.
 """
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import count, islice, product
@@ -20,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks._shards import shard_process
+from benchmarks._shards import AS_IT_IS, PLAIN_MALLOC, shard_processes
 from benchmarks.harness import Case
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, TensorSpec
@@ -41,7 +46,7 @@ def _suite(*, shared_memory: bool) -> Iterator[Sequence[Case]]:
     """Measure every number of workers with every number of shards; at most one of them has processes at a time."""
     cases: list[Case] = []
     for workers, shards in product(COUNTS, COUNTS):
-        run = _Run(workers, shards, shared_memory)
+        run = _Run(workers, shards, shared_memory=shared_memory)
         name = f"{workers} workers, {shards} shards"
         cases += [
             Case(f"{name}: speed", "GB/s", run.measure, more_is_better=True),
@@ -57,25 +62,32 @@ def _suite(*, shared_memory: bool) -> Iterator[Sequence[Case]]:
 
 
 class _Run:
-    """One number of workers with one number of shards."""
+    """One number of workers with one number of shards.
 
-    def __init__(self, workers: int, shards: int, shared_memory: bool) -> None:
-        self._workers, self._shards, self._shared_memory = workers, shards, shared_memory
-        self.processor_s_per_gb = self.bytes_per_parameter = 0.0
+    Args:
+        keeps: Whether they keep the memory that they free.
+    """
+
+    def __init__(self, workers: int, shards: int, *, shared_memory: bool, keeps: bool = True) -> None:
+        self._workers, self._shards, self._shared_memory, self._keeps = workers, shards, shared_memory, keeps
+        self.processor_s_per_gb = self.bytes_per_parameter = self.worker_bytes_per_parameter = 0.0
 
     def measure(self) -> float:
         """Start everything, take the steps, stop everything; return GB/s."""
         with ExitStack() as stack:
             ours = psutil.Process()
             known = set(ours.children())
-            addresses = [stack.enter_context(shard_process()) for _ in range(self._shards)]
+            program = AS_IT_IS if self._keeps else PLAIN_MALLOC
+            addresses = stack.enter_context(shard_processes(self._shards, program))
             servers = [child for child in ours.children() if child not in known]
             before = sum(map(_own_bytes, servers))
             self._create(addresses)
-            ports = [
-                stack.enter_context(_worker(addresses, rank, self._shared_memory))
+            workers = [
+                stack.enter_context(_worker(addresses, rank, self._shared_memory, self._keeps))
                 for rank in range(self._workers)
             ]
+            ports = [port for port, _ in workers]
+            began_with = [port.recv() for port in ports]
             self._steps(ports)  # warm: segments are mapped, memory is there
             began, spent = time.perf_counter(), _processor_s(servers)
             self._steps(ports)
@@ -83,6 +95,8 @@ class _Run:
             gigabytes = STEPS * self._workers * 2 * 4 * PARAMETERS / 1e9
             self.processor_s_per_gb = spent / gigabytes
             self.bytes_per_parameter = (sum(map(_own_bytes, servers)) - before) / PARAMETERS
+            of_workers = sum(_own_bytes(worker) for _, worker in workers) - sum(began_with)
+            self.worker_bytes_per_parameter = of_workers / self._workers / PARAMETERS
             return gigabytes / seconds
 
     def _create(self, addresses: Sequence[str]) -> None:
@@ -107,24 +121,29 @@ class _Run:
 
 
 @contextmanager
-def _worker(addresses: Sequence[str], rank: int, shared_memory: bool) -> Iterator[Connection]:
+def _worker(
+    addresses: Sequence[str], rank: int, shared_memory: bool, keeps: bool
+) -> Iterator[tuple[Connection, psutil.Process]]:
+    """Start a worker; it says how much memory it began with as soon as it is ready."""
     ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_work, args=(theirs, addresses, rank, shared_memory), daemon=True)
+    arguments = (theirs, addresses, rank, shared_memory, keeps)
+    process = _SPAWN.Process(target=_work, args=arguments, daemon=True)
     process.start()
-    ours.recv()
-    yield ours
+    yield ours, psutil.Process(process.pid)
     ours.send(0)
     process.join()
 
 
-def _work(port: Connection, addresses: Sequence[str], rank: int, shared_memory: bool) -> None:
-    keep_freed_memory()
+def _work(port: Connection, addresses: Sequence[str], rank: int, shared_memory: bool, keeps: bool) -> None:
+    if keeps:
+        keep_freed_memory()
+    began_with = _own_bytes(psutil.Process())
     with ShardedStore(addresses, STORE, epoch=1, worker=rank, shared_memory=shared_memory) as store:
         gradient, values = store.gradient_memory(PARAMETERS), np.empty(PARAMETERS, np.float32)
         gradient.fill(1e-3)
         store.initialize(FlatLayout((TensorSpec("w", (PARAMETERS,)),)), np.zeros(PARAMETERS, np.float32))
         steps = count()
-        port.send(None)
+        port.send(began_with)
         while times := port.recv():
             for step in islice(steps, times):
                 store.push_pull(step, gradient, samples=1, out=values)
@@ -154,3 +173,25 @@ def scale() -> AbstractContextManager[Sequence[Case]]:
 def scale_stream() -> AbstractContextManager[Sequence[Case]]:
     """By streams."""
     return _suite(shared_memory=False)
+
+
+@contextmanager
+def allocator() -> Iterator[Sequence[Case]]:
+    """Memory that is kept, against memory that glibc manages as it likes."""
+    yield [
+        case
+        for transport, shared_memory in (("shared memory", True), ("stream", False))
+        for keeps in (False, True)
+        for case in _memory_cases(transport, _Run(1, 1, shared_memory=shared_memory, keeps=keeps), keeps)
+    ]
+
+
+def _memory_cases(transport: str, run: _Run, keeps: bool) -> Iterator[Case]:
+    def case(what: str, unit: str, measure: Callable[[], float]) -> Case:
+        plain = f"{transport}, {what}, plain malloc"
+        name, reference = (f"{transport}, {what}", plain) if keeps else (plain, "")
+        return Case(name, unit, measure, reference=reference, more_is_better=what == "speed")
+
+    yield case("speed", "GB/s", run.measure)
+    yield case("shard's memory", "bytes per parameter", lambda: run.bytes_per_parameter)
+    yield case("worker's memory", "bytes per parameter", lambda: run.worker_bytes_per_parameter)

@@ -15,9 +15,12 @@ import json
 import os
 import platform
 import statistics
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -68,15 +71,27 @@ class Result:
     holds: bool | None
 
 
-def measure(cases: Sequence[Case], repeats: int) -> list[Result]:
-    """Run all cases `repeats` times in turn, after one round that only warms up."""
-    for case in cases:
-        case.measure()
+def _tell_nobody(_: str) -> None:
+    pass
+
+
+def measure(
+    cases: Sequence[Case], repeats: int, tell: Callable[[str], object] = _tell_nobody
+) -> list[Result]:
+    """Run all cases `repeats` times in turn, after one round that only warms up.
+
+    Args:
+        tell: Told of every round that is over.
+    """
     values: dict[str, list[float]] = {case.name: [] for case in cases}
-    for _ in range(repeats):
+    for number in range(repeats + 1):
+        began = time.monotonic()
         for case in cases:
             values[case.name].append(case.measure())
-    return [_result(case, values) for case in cases]
+        what = f"round {number} of {repeats}" if number else "warm-up"
+        tell(f"{what}: {time.monotonic() - began:.0f} s")
+    counted = {name: found[1:] for name, found in values.items()}
+    return [_result(case, counted) for case in cases]
 
 
 def _result(case: Case, values: Mapping[str, Sequence[float]]) -> Result:
@@ -143,6 +158,10 @@ def table(title: str, results: Sequence[Result], value: str = "median") -> Table
     return made
 
 
+def _tell(suite: str, progress: str) -> None:
+    print(f"{suite}: {progress}", file=sys.stderr, flush=True)
+
+
 Suite = Callable[[], AbstractContextManager[Sequence[Case]]]
 
 
@@ -163,7 +182,7 @@ def main(name: str, suites: Mapping[str, Suite]) -> None:
     results: list[Result] = []
     for suite in [arguments.suite] if arguments.suite else sorted(suites):
         with suites[suite]() as cases:
-            found = measure(cases, arguments.repeats)
+            found = measure(cases, arguments.repeats, partial(_tell, suite))
         results += found
         if not arguments.json:
             console.print(table(f"{name} {suite}, {arguments.repeats} rounds", found))

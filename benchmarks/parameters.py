@@ -13,7 +13,7 @@ durability, recover: what it costs to lose nothing; see `benchmarks._durability`
 
 sparse: pushes and pulls of rows of a table of ten million, by two workers, against torch.distributed.rpc; see `benchmarks._sparse`. It takes 7 GB of memory.
 
-scale, scale_stream: what more workers and shards bring and cost; see `benchmarks._scale`.
+scale, scale_stream, allocator: what more workers and shards bring and cost, and what is paid for memory that is kept; see `benchmarks._scale`.
 
 reshard: how long a shard takes to join a store of 256 MB under load, and how long pushes wait; see `benchmarks._resharding`.
 
@@ -34,8 +34,8 @@ from benchmarks._durability import durability, recover
 from benchmarks._overlap import overlap
 from benchmarks._peers import LEARNING_RATE, plain_socket, training_workers
 from benchmarks._resharding import reshard
-from benchmarks._scale import scale, scale_stream
-from benchmarks._shards import AS_IT_IS, shard_process
+from benchmarks._scale import allocator, scale, scale_stream
+from benchmarks._shards import AS_IT_IS, PLAIN_MALLOC, shard_process
 from benchmarks._sparse import sparse
 from benchmarks.harness import Case, main
 from headrace.parameters.client import ShardedStore, StoresClient
@@ -59,10 +59,6 @@ STEPS = {
 STEP_GOALS = {"shared memory": {10: 0.9, 100: 0.8}, "stream": {10: 1.2, 100: 1.2}}
 WORKERS = SHARDS = 2
 SAME = 1e-5  # sums of two gradients round once; a step size of 1e-3 makes less of it
-
-PLAIN_MALLOC = (
-    f"import headrace.parameters.malloc as malloc; malloc.keep_freed_memory = lambda: False; {AS_IT_IS}"
-)
 
 
 def create_store(
@@ -199,6 +195,7 @@ if __name__ == "__main__":
     main(
         "parameters",
         {
+            "allocator": allocator,
             "compression": compression,
             "durability": durability,
             "overlap": overlap,
