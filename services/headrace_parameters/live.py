@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from headrace.errors import Cancelled, HeadraceError, RunFinished, Unavailable
+from headrace.errors import HeadraceError, RunFinished, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.exchange import GradientLost, of_version
+from headrace_parameters.core.exchange import GradientLost, lost_if_taken_back, of_version
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import Change, make, takes
 from headrace_parameters.core.members import MembersChange
@@ -162,11 +162,6 @@ class LiveStore(ShardView):
         self.tell(made)
         return taken
 
-    @property
-    def takes_loans(self) -> bool:
-        """Whether a gradient may stay where its worker has it; a replica reads it later than its worker waits."""
-        return not self.config.durability.replicated
-
     def take_back(self, end: Callable[[], None]) -> None:
         """Copy lent gradients that wait for others, and let no further one come by the loan that `end` ends."""
         with self.changing:
@@ -217,12 +212,8 @@ class LiveStore(ShardView):
             self.journal.append(sealed)
 
     def _apply(self, change: Change) -> None:
-        try:
+        with lost_if_taken_back(logged=bool(self.journal)):
             taken = make(self._shard, change)
-        except Cancelled as error:
-            if self.journal:  # which may have it by now
-                raise GradientLost(f"{error.message}, but it was being written to the log") from error
-            raise
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self.visibility.change()

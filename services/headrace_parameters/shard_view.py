@@ -45,6 +45,11 @@ class ShardView:
         return 0
 
     @property
+    def takes_loans(self) -> bool:
+        """Whether a gradient may stay where its worker has it; a replica reads it later than its worker waits."""
+        return not self.config.durability.replicated
+
+    @property
     def layout(self) -> FlatLayout | None:
         """The tensors of the whole model; None before there are values."""
         return self._shard.layout

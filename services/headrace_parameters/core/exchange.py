@@ -1,14 +1,15 @@
 """What passes into a shard and out of it: gradients that are pushed, values that are published."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from headrace.errors import DataLoss, InvalidArgument, NonFiniteValues, OutOfRange
+from headrace.errors import Cancelled, DataLoss, InvalidArgument, NonFiniteValues, OutOfRange
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.memory import Readers
 
@@ -124,6 +125,17 @@ def check_waiting(pushes: Mapping[int, Push]) -> None:
         raise GradientLost(
             f"workers {lost} wrote to gradients that had been taken, and only the log has them now: restart the process of the store"
         )
+
+
+@contextmanager
+def lost_if_taken_back(*, logged: bool) -> Iterator[None]:
+    """Raise GradientLost where the block raises Cancelled, if a log may have the gradient by now."""
+    try:
+        yield
+    except Cancelled as error:
+        if logged:
+            raise GradientLost(f"{error.message}, but it was being written to the log") from error
+        raise
 
 
 def check_finite(values: Floats, what: str) -> None:
