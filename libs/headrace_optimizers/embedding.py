@@ -23,7 +23,9 @@ The rows of a batch are all that is in the worker's memory meanwhile. The state 
 has loaded one, to be exported or served, finds them by key without a store.
 """
 
+import sys
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Self, TypeVar, cast
 
 import numpy as np
@@ -47,9 +49,15 @@ _ZEROS = Constant(0.0)
 def _not_compiled(method: Method) -> Method:
     """Keep torch.compile out of what calls other processes.
 
-    As `torch.compiler.disable` does, but that imports the compiler at once, which takes half as long as torch itself.
+    As `torch.compiler.disable` does, but that imports the compiler, which takes as long as torch itself: here, only what compiles does.
     """
-    return cast("Method", _disable_dynamo(method))
+    disabled = _disable_dynamo(method)
+
+    @wraps(method)
+    def call(*args: Any) -> Any:
+        return disabled(*args) if "torch._dynamo" in sys.modules else method(*args)
+
+    return cast("Method", call)
 
 
 class EmbeddingTable(torch.nn.Module):
