@@ -28,14 +28,14 @@ def run_demo(example: str, folder: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize(("example", "least"), [("digits", 0.97), ("tabular", 0.93)])
-def test_the_demo_serves_an_accurate_int8_model(example: str, least: float, folder: Path) -> None:
-    result = run_demo(example, folder)
+def test_the_demo_serves_an_accurate_int8_model(folder: Path) -> None:
+    """That of the tabular example is in `test_demo_survives.py`."""
+    result = run_demo("digits", folder)
 
     assert result["goal"] == "accuracy"
     by_file = {variant["file"]: variant for variant in result["variants"]}
     assert set(by_file) == {"fp32.onnx", "int8.onnx"}
-    assert all(variant["metrics"]["accuracy"] >= least for variant in by_file.values())
+    assert all(variant["metrics"]["accuracy"] >= 0.97 for variant in by_file.values())
     assert by_file["int8.onnx"]["size_bytes"] < by_file["fp32.onnx"]["size_bytes"]
     assert [latency["concurrency"] for latency in by_file["int8.onnx"]["latencies"]] == [1, 8]
     assert json.loads(Path(result["report"]).read_text())["candidates"]

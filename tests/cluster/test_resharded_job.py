@@ -13,31 +13,12 @@ from headrace.client.sync import Client
 from headrace.local.plan import Sizes
 from headrace.local.supervisor import Supervisor
 from headrace.scheduler.v1.jobs_pb2 import Job
+from tests.cluster.awaited import awaited
 from tests.cluster.patience import patient_plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 STEPS, LAST = 400, 390
-
-# The last steps wait for a file: so the run cannot be over before its shards have changed, however long that takes.
-PROGRAM = f"""
-from pathlib import Path
-from time import sleep
-
-from headrace_examples.tabular import BreastCancer
-
-
-class Awaited(BreastCancer):
-    def __init__(self, file: str) -> None:
-        super().__init__()
-        self._file, self._steps = Path(file), 0
-
-    def loss(self, outputs, targets):
-        self._steps += 1
-        while self._steps > {LAST} and not self._file.exists():
-            sleep(0.02)
-        return super().loss(outputs, targets)
-"""
 
 
 class Meddler:
@@ -60,13 +41,8 @@ class Meddler:
 
 
 def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(folder: Path) -> None:
-    specs = [
-        spec
-        for spec in patient_plan(folder / "services", Sizes(workers=2, shards=2))
-        if not spec.name.startswith(("optimization", "inference"))
-    ]
-    source = folder.parent / "awaited.py"
-    source.write_text(PROGRAM)
+    specs = patient_plan(folder / "services", Sizes(workers=2, shards=2))
+    program = awaited(folder.parent)
     with (
         Supervisor(specs, folder / "logs") as supervisor,
         headrace.connect(next(spec.address for spec in specs if spec.name == "scheduler")) as client,
@@ -78,9 +54,9 @@ def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(fo
                 client, file, wanted, lambda: os.kill(supervisor.pid("scheduler"), signal.SIGKILL)
             )
             job = client.train(
-                f"{source}:Awaited",
+                program,
                 name,
-                config={"file": str(file)},
+                config={"file": str(file), "last": LAST},
                 steps=STEPS,
                 batch_size=32,
                 workers=2,

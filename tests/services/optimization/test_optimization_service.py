@@ -114,7 +114,7 @@ def test_a_program_that_raises_fails_the_task_with_its_own_words_and_makes_no_ve
     service: Service,
 ) -> None:
     source = service.add_version("Raising")
-    service.start(source)
+    service.start(source, options=FP32_ONLY)
 
     task = service.final()
 
@@ -127,7 +127,7 @@ def test_a_program_that_raises_fails_the_task_with_its_own_words_and_makes_no_ve
 
 def test_a_child_that_is_killed_fails_the_task_and_leaves_nothing_behind(service: Service) -> None:
     source = service.add_version("Hanging")
-    service.start(source)
+    service.start(source, options=FP32_ONLY)
     next(task for task in verifying(service))
     child = child_of(service)
 
@@ -159,7 +159,7 @@ def verifying(service: Service) -> Iterator[Task]:
 
 
 def test_a_task_that_is_stopped_ends_though_its_program_never_does(service: Service) -> None:
-    service.start(service.add_version("Hanging"))
+    service.start(service.add_version("Hanging"), options=FP32_ONLY)
     next(verifying(service))
     service.stub.StopTask(StopTaskRequest(name="projects/default/tasks/t"), timeout=10)
     assert service.final().state == TaskState.TASK_STATE_STOPPED
