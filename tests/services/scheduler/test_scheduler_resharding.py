@@ -38,10 +38,10 @@ def test_a_job_that_waits_begins_with_the_shards_it_was_told_last(scheduler: Sch
 
 
 def test_a_number_that_no_such_job_can_have_is_refused(scheduler: Scheduler) -> None:
-    optimizer = stores_pb2.Optimizer(sgd=stores_pb2.Sgd(learning_rate=1), maximum_gradient_norm=1)
-    create(scheduler, durability=DISK, optimizer=optimizer)
+    optimizer = stores_pb2.Optimizer(lamb=stores_pb2.Lamb(learning_rate=1))
+    create(scheduler, consistency=stores_pb2.CONSISTENCY_ASYNC, optimizer=optimizer)
 
-    for shards, field in ((0, "shards"), (2000, "shards"), (2, "job.train.optimizer.maximum_gradient_norm")):
+    for shards, field in ((0, "shards"), (2000, "shards"), (2, "job.train.shards")):
         with pytest.raises(InvalidArgument) as refused:
             reshard(scheduler, shards)
         assert refused.value.field == field
