@@ -31,6 +31,7 @@ from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import journal_observers
+from headrace_parameters.node_report import report_of
 from headrace_parameters.parameters_servicer import ParametersServicer
 from headrace_parameters.peers import Peers
 from headrace_parameters.quotas import Quotas
@@ -139,7 +140,7 @@ def _join(
     agent = Agent(
         settings.scheduler_address,
         hello,
-        report=nodes_pb2.Report,  # a store is no task: the scheduler placed it and knows it
+        report=lambda: report_of(table.all()),
     )
 
     def leave() -> None:

@@ -34,7 +34,11 @@ def main() -> None:
         process.closing(database.dispose)
         migrate(database, "headrace_scheduler")
         engine = Engine(
-            database, lease_s=settings.lease_s, registry_address=settings.registry_address, now=time.time
+            database,
+            lease_s=settings.lease_s,
+            registry_address=settings.registry_address,
+            now=time.time,
+            replica_patience_s=settings.replica_patience_s,
         )
         metrics.register(process.metrics, engine)
         engine.start()

@@ -18,6 +18,7 @@ from headrace_scheduler.core.deployments import Deployment
 from headrace_scheduler.core.events import CommandDone, Event, JobCancelled, JobDeleted, JobSubmitted, Ticked
 from headrace_scheduler.core.jobs import Job, JobState
 from headrace_scheduler.core.machine import Machine, Outcome
+from headrace_scheduler.core.replicas import PATIENCE_S
 from headrace_scheduler.core.tables import Tables
 from headrace_scheduler.executor import Executor
 from headrace_scheduler.store import Store
@@ -48,15 +49,22 @@ class Engine:
 
     Args:
         now: Tells the time, seconds since the epoch.
+        replica_patience_s: For how long a replica may be silent to its primary.
     """
 
     def __init__(
-        self, database: Database, *, lease_s: float, registry_address: str, now: Callable[[], float]
+        self,
+        database: Database,
+        *,
+        lease_s: float,
+        registry_address: str,
+        now: Callable[[], float],
+        replica_patience_s: float = PATIENCE_S,
     ) -> None:
         self.now = now
         self._database = database
         self._store = Store(database)
-        self._machine = Machine(lease_s, now())
+        self._machine = Machine(lease_s, now(), replica_patience_s)
         self._store.restore(self._machine, now())
         self._executor = Executor(registry_address, self._command_done)
         self._changed = threading.Condition()  # its lock is the one that guards the machine

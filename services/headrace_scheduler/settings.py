@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.config import ServiceSettings
 from headrace.rpc.addresses import split_address
+from headrace_scheduler.core.replicas import PATIENCE_S
 
 OTHER_CALLS = 32  # left for callers who neither watch nor are nodes
 
@@ -39,6 +40,13 @@ class Settings(ServiceSettings):
     )
     lease_s: float = Field(
         5.0, ge=0.5, le=600, description="Seconds of silence after which a node counts as lost."
+    )
+    replica_patience_s: float = Field(
+        PATIENCE_S,
+        ge=2,
+        le=600,
+        description="Seconds a replica may confirm nothing to its primary before it is given up, though both are attached: "
+        "more than one record takes between them, and well below HEADRACE_TRAINING_STEP_TIMEOUT_S.",
     )
 
     @property

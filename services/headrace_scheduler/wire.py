@@ -211,6 +211,18 @@ def read_report(node: nodes.Node, report: nodes_pb2.Report) -> events.NodeReport
             for model in report.models
         ),
         leaving=report.leaving,
+        silent_replicas=tuple(
+            events.SilentReplica(
+                silent.store,
+                silent.epoch,
+                silent.shard_index,
+                silent.term,
+                silent.replica,
+                silent.silence.ToTimedelta().total_seconds(),
+                silent.why,
+            )
+            for silent in report.silent_replicas
+        ),
     )
 
 

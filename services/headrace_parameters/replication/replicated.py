@@ -9,13 +9,15 @@ The store's lock comes first, then the one in here.
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import structlog
 
 from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary, ReplicaUnreachable
-from headrace_parameters.core.outbox import Item, Outbox
+from headrace_parameters.core.outbox import Base, Item, Outbox
+from headrace_parameters.core.silence import Silence
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
 
@@ -41,9 +43,10 @@ class Replicated:
     Args:
         store: Its name, for messages.
         tenure: What the process is at first.
+        now: The time, in seconds; it never goes back.
     """
 
-    def __init__(self, store: str, tenure: Tenure) -> None:
+    def __init__(self, store: str, tenure: Tenure, now: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self.changed = threading.Condition()
         # All below is guarded by `changed`.
@@ -58,7 +61,9 @@ class Replicated:
             None  # the replica is told that it is synced once it has been sent this record
         )
         self._told_finished = False  # the replica knows that the run is over
-        self._why = "it has not answered yet"
+        self.why = "it has not answered yet"  # nothing more is heard of it
+        self._silence = Silence(now)
+        self._silence.moved(waits=bool(tenure.replica))
         # Of a replica: records whose payload it reads where the primary has it. Entries go with the arrays, in whichever thread drops these.
         self.in_use: dict[int, None] = {}
 
@@ -76,6 +81,16 @@ class Replicated:
     def lag_records(self) -> int:
         """Of a primary: records that the replica is not known to hold."""
         return len(self._outbox)
+
+    @property
+    def silence_s(self) -> float:
+        """Of a primary: for how long its replica has confirmed nothing of what waits for it, or could not be reached.
+
+        0 while it receives a base, which may take as long as it likes.
+        """
+        with self.changed:
+            receives = self._connected and isinstance(next(iter(self._outbox), None), Base)
+            return 0.0 if receives else self._silence.seconds
 
     def keep_by(self, keep: Keep) -> None:
         """Let every tenure, and the present one, survive the process before anything follows from it."""
@@ -112,6 +127,7 @@ class Replicated:
             self._outbox.drop()
             self._connected, self._marked, self._told_finished = False, None, False
             self._base_wanted = bool(tenure.replica)
+            self._silence.moved(waits=self._base_wanted)
             return True
 
     def _become(self, tenure: Tenure) -> None:
@@ -136,6 +152,7 @@ class Replicated:
                 self._base_wanted = True
             if tenure.replica and not self._base_wanted:
                 self._outbox.add(header, payload)
+                self._silence.waits()
                 self.changed.notify_all()
             else:
                 self._outbox.number += 1  # there is no replica, or the base it begins with will have it
@@ -145,6 +162,7 @@ class Replicated:
         with self.changed:
             if self._tenure.replica:
                 self._outbox.become(state)
+                self._silence.waits()
                 self._base_wanted = False
                 self.changed.notify_all()
             else:
@@ -159,6 +177,7 @@ class Replicated:
         """Give the replica the whole store as it is now, between two steps."""
         with self.changed:
             self._outbox.begin(state)
+            self._silence.waits()
             self._base_wanted = False
             self.changed.notify_all()
 
@@ -203,7 +222,7 @@ class Replicated:
     def _unreachable(self) -> ReplicaUnreachable:
         return ReplicaUnreachable(
             f"the replica of {self.store} at {self._tenure.replica} has not confirmed the change within "
-            f"{CONFIRM_S:g} s: {self._why}; repeat it, here or there",
+            f"{CONFIRM_S:g} s: {self.why}; repeat it, here or there",
             metadata={"term": self._tenure.term, "replica": self._tenure.replica},
         )
 
@@ -232,10 +251,12 @@ class Replicated:
         with self.changed:
             if not self._is_primary(term):
                 return False
-            self._connected, self._why, self._marked = True, "it is slow", None
+            self._connected, self.why, self._marked = True, "it is slow", None
             if held is None and self._tenure.synced:  # it has discarded what it had
                 self._become(self._tenure.diverged())
             self._base_wanted = self._base_wanted or not self._outbox.leads_on_from(held)
+            if not self._outbox:
+                self._silence.moved(waits=False)
             self.changed.notify_all()
             return True
 
@@ -243,7 +264,8 @@ class Replicated:
         """Take note that it does not."""
         with self.changed:
             if self._is_primary(term):
-                self._connected, self._why = False, why.message
+                self._connected, self.why = False, why.message
+                self._silence.waits()
                 self.changed.notify_all()
 
     def confirmed(
@@ -259,8 +281,11 @@ class Replicated:
         with self.changed:
             if not self._is_primary(term):
                 return
+            waiting = len(self._outbox)
             if held is not None:
                 self._outbox.confirm(held, in_use)
+            if len(self._outbox) < waiting:
+                self._silence.moved(waits=bool(self._outbox))
             self._told_finished = self._told_finished or finished
             if synced and self._marked is not None and not self._tenure.synced:
                 self._become(self._tenure.caught_up())

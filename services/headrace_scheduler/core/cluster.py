@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from headrace.errors import NotFound, StaleEpoch
-from headrace_scheduler.core import reasons, serving
-from headrace_scheduler.core.events import NodeDetached, NodeReported, TaskReport
+from headrace_scheduler.core import reasons, replicas, serving
+from headrace_scheduler.core.events import NodeDetached, NodeReported, SilentReplica, TaskReport
 from headrace_scheduler.core.jobs import Failure, Job, Member, MemberState, job_of_task
 from headrace_scheduler.core.lifecycle import leaving, member_lost, members_on
 from headrace_scheduler.core.lifecycle import reported as task_reported
@@ -131,9 +131,13 @@ def abandoned(tables: Tables) -> list[str]:
     ]
 
 
-def reported(tables: Tables, report: NodeReported, now: float, lease_s: float) -> list[str]:
+def reported(
+    tables: Tables, report: NodeReported, now: float, lease_s: float, replica_patience_s: float
+) -> list[str]:
     """Renew a lease and take over what the node says; return the final tasks it may forget.
 
+    Args:
+        replica_patience_s: For how long a replica may be silent to its primary.
     Raises:
         StaleEpoch: The node's lease was lost or taken over meanwhile; attach again.
     """
@@ -152,6 +156,9 @@ def reported(tables: Tables, report: NodeReported, now: float, lease_s: float) -
     if node.leaving:
         _excuse(tables, node)
     _take_tasks(tables, node, report.tasks, now, lease_s)
+    for silent in report.silent_replicas:
+        if silent.silence_s > replica_patience_s:
+            _take_silent(tables, node, silent, now)
     serving.reported(tables, node, now, lease_s)
     return [task.name for task in report.tasks if task.state.final and job_of_task(task.name)]
 
@@ -163,6 +170,12 @@ def _take_tasks(tables: Tables, node: Node, tasks: Iterable[TaskReport], now: fl
         if member.task:
             task = by_name.get(member.resource)
             tables.put_job(_take_task(tables.jobs[job.name], member, task, now, lease_s))
+
+
+def _take_silent(tables: Tables, node: Node, silent: SilentReplica, now: float) -> None:
+    for job, member in members_on(list(tables.jobs.values()), node.name, node.incarnation):
+        if member in job.stores:
+            tables.put_job(replicas.without_silent(tables.jobs[job.name], member, silent, now))
 
 
 def _take_task(job: Job, member: Member, task: TaskReport | None, now: float, lease_s: float) -> Job:

@@ -100,6 +100,19 @@ class TaskReport:
 
 
 @dataclass(frozen=True)
+class SilentReplica:
+    """A replica of which the process of its primary, which reports it, hears nothing."""
+
+    store: str
+    epoch: int
+    index: int
+    term: int
+    address: str
+    silence_s: float
+    why: str
+
+
+@dataclass(frozen=True)
 class NodeReported:
     """Everything one process has now."""
 
@@ -108,6 +121,7 @@ class NodeReported:
     tasks: tuple[TaskReport, ...] = ()
     models: tuple[ServedModel, ...] = ()
     leaving: bool = False
+    silent_replicas: tuple[SilentReplica, ...] = ()
 
 
 @dataclass(frozen=True)

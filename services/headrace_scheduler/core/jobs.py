@@ -202,7 +202,7 @@ class Job:
     next_shard: int = 0  # index of a shard that is added
     resharding: Resharding | None = None  # under way
     straggler: int = -1  # rank of the worker that was last told to be much slower than the others
-    avoided_nodes: tuple[str, ...] = ()  # on which a worker was too slow
+    avoided_nodes: tuple[str, ...] = ()  # on which a worker was too slow, or a replica silent
     version: str = ""  # of an optimize job: what its version was resolved to, by the first attempt
     checkpoint: Checkpoint | None = None  # the newest
     # Where this attempt began: fixed, so that a repeated StartTask says the same.

@@ -65,10 +65,11 @@ class Outcome:
 class Machine:
     """Handles events one at a time; the caller holds a lock and brings the time, in seconds since the epoch."""
 
-    def __init__(self, lease_s: float, now: float) -> None:
+    def __init__(self, lease_s: float, now: float, replica_patience_s: float = replicas.PATIENCE_S) -> None:
         self.tables = Tables()
         self.tables.pools.put(DEFAULT_POOL, Pool(DEFAULT_POOL, "Everything that names no other pool.", now))
         self.lease_s = lease_s
+        self._replica_patience_s = replica_patience_s
         self._ids = count(1)
         self._under_way: dict[Command, int] = {}
         self._paused: dict[Command, float] = {}
@@ -140,7 +141,7 @@ class Machine:
 
     def _apply(self, event: Event, now: float) -> list[str]:
         if isinstance(event, NodeReported):
-            return cluster.reported(self.tables, event, now, self.lease_s)
+            return cluster.reported(self.tables, event, now, self.lease_s, self._replica_patience_s)
         if isinstance(event, NodeAttached):
             cluster.attached(self.tables, event.node, now)
         elif isinstance(event, NodeDetached):

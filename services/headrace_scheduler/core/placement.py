@@ -216,14 +216,22 @@ def replicas_to_add(tables: Tables, now: float, lease_s: float) -> Iterator[tupl
     for name in [job.name for job in tables.jobs.values() if job.replicated]:
         for primary in replicas.wanting(tables.jobs[name], now):
             job = tables.jobs[name]
-            # No node of which something of this attempt must yet be deleted: the new one would be, too.
-            avoided = {member.node for member in (*job.members, *job.remnants) if not member.task}
-            demand = Demand(NodeKind.PARAMETERS, 1, distinct=True, most=1)
-            usage = Usage.of(tables)
-            nodes = _choose(tables, job, demand, usage, now, lease_s, avoided, [primary.machine])
+            nodes = _for_replica(tables, job, primary, now, lease_s)
             if nodes:
                 made = _member(job, job.attempt, False, primary.index, nodes[0], now)
                 yield job, replace(made, replica=True, term=primary.term + 1)
+
+
+def _for_replica(tables: Tables, job: Job, primary: Member, now: float, lease_s: float) -> list[Node] | None:
+    """Choose a node for a new replica: where one was silent rather than nowhere, for what was in between may have been mended."""
+    # No node of which something of this attempt must yet be deleted: the new one would be, too.
+    full = {member.node for member in (*job.members, *job.remnants) if not member.task}
+    demand, usage = Demand(NodeKind.PARAMETERS, 1, distinct=True, most=1), Usage.of(tables)
+    for avoided in (full.union(job.avoided_nodes), full):
+        nodes = _choose(tables, job, demand, usage, now, lease_s, avoided, [primary.machine])
+        if nodes:
+            return nodes
+    return None
 
 
 def joining_shards(tables: Tables, job: Job, now: float, lease_s: float) -> tuple[Member, ...] | None:

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from headrace.pauses import Pauses
 from headrace_scheduler.core import elastic, reasons
+from headrace_scheduler.core.events import SilentReplica
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState
 
 FIRST_TERM = 1
+PATIENCE_S = 10.0  # for which a replica may be silent to its primary, unless the operator says otherwise
 PAUSES = Pauses(first_s=0.5, longest_s=30.0)  # from the loss of a replica to the next one, in an attempt
 
 
@@ -25,6 +27,24 @@ def goes_on_without(job: Job, member: Member) -> bool:
     replica = job.replica_of(member)
     # Whether it has caught up only the replica itself knows: it refuses to serve if it has not.
     return member.replica or (replica is not None and replica.state is MemberState.HELD)
+
+
+def without_silent(job: Job, primary: Member, silent: SilentReplica, now: float) -> Job:
+    """Let a primary go on alone that hears nothing of its replica, although the scheduler hears both; do nothing if the report is an old one.
+
+    One of them cannot reach the other, or the replica takes no records, for want of room on its disk perhaps. Who is to blame cannot be
+    known: the primary has all that was acknowledged, and the replica maybe not.
+    """
+    replica = job.replica_of(primary)
+    known = (primary.resource, primary.epoch, primary.index, primary.term)
+    speaks_of = (silent.store, silent.epoch, silent.index, silent.term)
+    if replica is None or known != speaks_of or replica.address != silent.address:
+        return job
+    if not goes_on_without(job, replica) or job.result_is_safe:
+        return job  # before it runs it may still be in the making
+    why = f"{_id(replica)} has confirmed nothing to {_id(primary)} for {silent.silence_s:.0f} s: {silent.why}"
+    job = replace(job, avoided_nodes=tuple(dict.fromkeys((*job.avoided_nodes, replica.node))))
+    return without(job, replica, Failure(reasons.REPLICA_UNREACHABLE, why), now)
 
 
 def without(job: Job, member: Member, failure: Failure, now: float) -> Job:

@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from headrace.errors import FailedPrecondition, ReplicaUnreachable, StaleTerm, Unavailable
+from headrace.errors import FailedPrecondition, ReplicaUnreachable, StaleTerm, StorageFull, Unavailable
 from headrace_parameters.core.outbox import Item
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
@@ -145,6 +145,77 @@ def test_who_waits_too_long_for_a_replica_learns_which_one(monkeypatch: pytest.M
     with pytest.raises(ReplicaUnreachable, match=r"replica:1 has not confirmed .*: no route") as refused:
         primary.wait(primary.position)
     assert refused.value.metadata == {"term": "1", "replica": "replica:1"}
+
+
+class Clock:
+    """The time, as a test wants it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def served_by_two(clock: Clock) -> Replicated:
+    """Return a primary whose replica has everything."""
+    primary = Replicated("store", Tenure.first(Assignment(1, Role.PRIMARY, "replica:1")), clock)
+    primary.connected(1, None)
+    primary.become(STATE)
+    for _ in range(2):
+        primary.confirmed(1, primary.position, (), synced=True)
+    assert primary.tenure.synced
+    return primary
+
+
+def test_a_replica_is_silent_from_the_first_record_on_that_it_does_not_confirm() -> None:
+    primary = served_by_two(clock := Clock())
+    clock.now += 60
+    assert primary.silence_s == 0, "nothing waits for it"
+    primary.add(b"", EMPTY)
+    clock.now += 3
+    primary.add(b"", EMPTY)
+    clock.now += 4
+    assert primary.silence_s == 7
+    primary.confirmed(1, primary.position - 1, (), synced=True)
+    assert primary.silence_s == 0, "it is slow, but not silent"
+    clock.now += 1
+    assert primary.silence_s == 1
+    primary.confirmed(1, primary.position, (), synced=True)
+    clock.now += 60
+    assert primary.silence_s == 0
+
+
+def test_a_replica_that_cannot_be_reached_is_silent_though_nothing_waits_for_it() -> None:
+    primary = served_by_two(clock := Clock())
+    primary.disconnected(1, Unavailable("no route"))
+    clock.now += 5
+    assert (primary.silence_s, primary.why) == (5, "no route")
+    primary.connected(1, primary.position)
+    assert primary.silence_s == 0
+
+
+def test_a_replica_that_answers_and_takes_no_record_stays_silent() -> None:
+    """Its disk is full: each connection ends with the first record."""
+    primary = served_by_two(clock := Clock())
+    primary.add(b"", EMPTY)
+    for _ in range(10):
+        primary.connected(1, primary.position - 1)
+        primary.confirmed(1, primary.position - 1, (), synced=True)
+        clock.now += 1
+        primary.disconnected(1, StorageFull("no room"))
+    assert primary.silence_s == 10
+
+
+def test_a_replica_that_receives_the_whole_store_is_not_silent_however_long_that_takes() -> None:
+    clock = Clock()
+    primary = Replicated("store", Tenure.first(Assignment(1, Role.PRIMARY, "replica:1")), clock)
+    primary.connected(1, None)
+    primary.become(STATE)
+    clock.now += 600
+    assert primary.silence_s == 0
+    primary.disconnected(1, Unavailable("no route"))
+    assert primary.silence_s == 600
 
 
 def test_a_recovered_primary_or_synced_replica_may_serve_again_and_another_may_not() -> None:

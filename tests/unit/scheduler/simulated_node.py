@@ -37,6 +37,8 @@ class SimulatedNode:
     made_as: dict[str, commands.Assignment] = field(default_factory=dict)
     # What was pushed to it, of stores with replicas: stands for their values.
     pushed: dict[str, set[int]] = field(default_factory=dict)
+    # Of stores with replicas: since when, and in which term, it hears nothing of the replica.
+    unheard: dict[str, tuple[int, float]] = field(default_factory=dict)
     recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
     members: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class SimulatedNode:
             return Failure("STALE_EPOCH", "a newer attempt owns the store")
         del self.stores[command.store]
         self.tenures.pop(command.store, None)
+        self.unheard.pop(command.store, None)
         return None
 
     def _make_replicated(self, store: str, assignment: commands.Assignment, *, again: bool) -> None:

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from headrace.errors import FailedPrecondition, StaleTerm
 from headrace_parameters.core.tenure import Role
 from headrace_scheduler.core.jobs import JobState, Member
+from headrace_scheduler.core.replicas import PATIENCE_S
 from tests.unit.scheduler.simulated_node import SimulatedNode
 from tests.unit.scheduler.world import LEASE_S, PROJECT, cluster
 
@@ -21,6 +22,7 @@ class Shards:
         self.world = cluster(training=1, parameters=2 * SHARDS + spare)
         self.world.running("a", shards=SHARDS, replicated=True)
         self.cut_off: set[str] = set()  # processes that no other one reaches
+        self.cut: set[frozenset[str]] = set()  # pairs of processes that do not reach each other
         self.acknowledged: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
         self.acknowledging: dict[tuple[int, int], set[str]] = {}  # processes by shard and term
         self.pushes = 0
@@ -40,7 +42,7 @@ class Shards:
         tenure = node.tenures[STORE]
         other = next((other for other in self.nodes if other.address == tenure.replica), None)
         there = other is not None and other.stores.get(STORE) == node.stores[STORE]
-        if other is None or not there or {node.name, other.name} & self.cut_off:
+        if other is None or not there or not self.reach(node, other):
             return False
         try:
             other.tenures[STORE].check_follows(tenure.term, STORE)
@@ -53,6 +55,21 @@ class Shards:
         other.tenures[STORE] = other.tenures[STORE].caught_up()
         node.tenures[STORE] = tenure.caught_up()
         return True
+
+    def reach(self, one: SimulatedNode, other: SimulatedNode) -> bool:
+        names = frozenset({one.name, other.name})
+        return not names & self.cut_off and names not in self.cut
+
+    def pass_time(self, seconds: float) -> None:
+        """Let primaries notice whom they do not reach, and time pass."""
+        for node in self.nodes:
+            tenure = node.tenures.get(STORE)
+            others = [other for other in self.nodes if tenure and other.address == tenure.replica]
+            if not tenure or tenure.role is not Role.PRIMARY or all(self.reach(node, o) for o in others):
+                node.unheard.clear()
+            elif node.unheard.get(STORE, (0, 0.0))[0] != tenure.term:
+                node.unheard[STORE] = tenure.term, self.world.now
+        self.world.pass_time(seconds)
 
     def push(self, node: SimulatedNode) -> None:
         """Let a worker push to a process, and note it if that says that it is safe."""
@@ -70,10 +87,11 @@ class Shards:
     def settle(self) -> None:
         """Let everything be as the scheduler wants it, and every replica catch up."""
         self.cut_off.clear()
+        self.cut.clear()
         for node in self.nodes:
             node.frozen = False
         for _ in range(8):
-            self.world.pass_time(LEASE_S)
+            self.pass_time(LEASE_S)
             self.world.deliver()
         for node in self.nodes:
             self.push(node)
@@ -121,9 +139,14 @@ class Losses(RuleBasedStateMachine):
     def cut_off_or_mend(self, pick: int) -> None:
         self.shards.cut_off = set() if self.shards.cut_off else {self.node(pick).name}
 
+    @rule(pick=st.integers(0, 4), other=st.integers(0, 4))
+    def cut_two_from_each_other_or_mend(self, pick: int, other: int) -> None:
+        pair = frozenset({self.node(pick).name, self.node(other).name})
+        self.shards.cut = set() if self.shards.cut else {pair}
+
     @rule(seconds=st.floats(0.5, LEASE_S * 1.5))
     def pass_time(self, seconds: float) -> None:
-        self.world.pass_time(seconds)
+        self.shards.pass_time(seconds)
 
     @rule()
     def deliver(self) -> None:
@@ -164,7 +187,9 @@ TestLosses = Losses.TestCase
 @given(
     losses=st.lists(
         st.tuples(
-            st.integers(0, SHARDS - 1), st.booleans(), st.sampled_from(["killed", "recovered", "unheard"])
+            st.integers(0, SHARDS - 1),
+            st.booleans(),
+            st.sampled_from(["killed", "recovered", "unheard", "cut"]),
         ),
         max_size=5,
     ),
@@ -184,7 +209,14 @@ def test_any_losses_one_after_the_other_cost_neither_the_attempt_nor_a_push(
         assert node
         if how == "unheard":
             node.frozen = True
-            shards.world.pass_time(LEASE_S + 1)
+            shards.pass_time(LEASE_S + 1)
+        elif how == "cut":
+            pair = job.stores[shard], job.replica_of(job.stores[shard])
+            shards.cut = {frozenset(each.node.removeprefix("nodes/") for each in pair if each)}
+            shards.pass_time(PATIENCE_S + 1)
+            shards.world.deliver()
+            shards.push(shards.world.nodes[pair[0].node.removeprefix("nodes/")])
+            assert shards.pushes in shards.acknowledged[shard], "by the primary alone"
         else:
             shards.world.restart(node.name, recovers=how == "recovered")
         shards.world.deliver()

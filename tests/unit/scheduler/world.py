@@ -1,5 +1,6 @@
 """A small world around the scheduler's core: nodes that obey commands, a database, a clock. No threads, no wire."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from headrace_scheduler.core.events import (
     NodeAttached,
     NodeDetached,
     NodeReported,
+    SilentReplica,
     TaskState,
     Ticked,
 )
@@ -194,10 +196,16 @@ class World:
                 tuple(node.tasks.values()),
                 tuple(node.models.values()),
                 leaving,
+                tuple(self._silent_replicas(node)),
             )
         )
         for task in outcome.forget:
             node.tasks.pop(task, None)
+
+    def _silent_replicas(self, node: SimulatedNode) -> Iterator[SilentReplica]:
+        for store, (term, since) in node.unheard.items():
+            facts = store, node.stores[store], node.shards[store], term, node.tenures[store].replica
+            yield SilentReplica(*facts, self.now - since, "no route")
 
     def run(self, task: str, step: int = 1, **change: Any) -> None:
         """Let a task say that it runs."""

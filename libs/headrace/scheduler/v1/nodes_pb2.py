@@ -27,7 +27,7 @@ from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access
 from headrace.types.v1 import task_pb2 as headrace_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/scheduler/v1/nodes.proto\x12\x15headrace.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1cheadrace/types/v1/task.proto\"z\n\rAttachRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.headrace.scheduler.v1.HelloH\x00\x12/\n\x06report\x18\x02 \x01(\x0b\x32\x1d.headrace.scheduler.v1.ReportH\x00\x42\t\n\x07message\"\xa7\x02\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.headrace.scheduler.v1.NodeKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x38\n\x06labels\x18\x07 \x03(\x0b\x32(.headrace.scheduler.v1.Hello.LabelsEntry\x12\x35\n\x06stores\x18\x08 \x03(\x0b\x32%.headrace.scheduler.v1.RecoveredStore\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x0eRecoveredStore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\"u\n\x06Report\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.headrace.types.v1.Task\x12\x32\n\x06models\x18\x02 \x03(\x0b\x32\".headrace.scheduler.v1.ServedModel\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\"j\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07project\x18\x06 \x01(\t\"\x7f\n\x0e\x41ttachResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.headrace.scheduler.v1.WelcomeH\x00\x12/\n\x06notice\x18\x02 \x01(\x0b\x32\x1d.headrace.scheduler.v1.NoticeH\x00\x42\t\n\x07message\"3\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x18\n\x06Notice\x12\x0e\n\x06\x66orget\x18\x01 \x03(\t*\x8c\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NODE_KIND_PARAMETERS\x10\x01\x12\x16\n\x12NODE_KIND_TRAINING\x10\x02\x12\x1a\n\x16NODE_KIND_OPTIMIZATION\x10\x03\x12\x17\n\x13NODE_KIND_INFERENCE\x10\x04\x32j\n\x05Nodes\x12\x61\n\x06\x41ttach\x12$.headrace.scheduler.v1.AttachRequest\x1a%.headrace.scheduler.v1.AttachResponse\"\x06\xb2\xd2\x18\x02\x08\x04(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/scheduler/v1/nodes.proto\x12\x15headrace.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eheadrace/types/v1/access.proto\x1a\x1cheadrace/types/v1/task.proto\"z\n\rAttachRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.headrace.scheduler.v1.HelloH\x00\x12/\n\x06report\x18\x02 \x01(\x0b\x32\x1d.headrace.scheduler.v1.ReportH\x00\x42\t\n\x07message\"\xa7\x02\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.headrace.scheduler.v1.NodeKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x38\n\x06labels\x18\x07 \x03(\x0b\x32(.headrace.scheduler.v1.Hello.LabelsEntry\x12\x35\n\x06stores\x18\x08 \x03(\x0b\x32%.headrace.scheduler.v1.RecoveredStore\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x0eRecoveredStore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\"\xb4\x01\n\x06Report\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.headrace.types.v1.Task\x12\x32\n\x06models\x18\x02 \x03(\x0b\x32\".headrace.scheduler.v1.ServedModel\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\x12=\n\x0fsilent_replicas\x18\x41 \x03(\x0b\x32$.headrace.scheduler.v1.SilentReplica\"\x9a\x01\n\rSilentReplica\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0f\n\x07replica\x18\x05 \x01(\t\x12*\n\x07silence\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03why\x18\x07 \x01(\t\"j\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07project\x18\x06 \x01(\t\"\x7f\n\x0e\x41ttachResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.headrace.scheduler.v1.WelcomeH\x00\x12/\n\x06notice\x18\x02 \x01(\x0b\x32\x1d.headrace.scheduler.v1.NoticeH\x00\x42\t\n\x07message\"3\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x18\n\x06Notice\x12\x0e\n\x06\x66orget\x18\x01 \x03(\t*\x8c\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NODE_KIND_PARAMETERS\x10\x01\x12\x16\n\x12NODE_KIND_TRAINING\x10\x02\x12\x1a\n\x16NODE_KIND_OPTIMIZATION\x10\x03\x12\x17\n\x13NODE_KIND_INFERENCE\x10\x04\x32j\n\x05Nodes\x12\x61\n\x06\x41ttach\x12$.headrace.scheduler.v1.AttachRequest\x1a%.headrace.scheduler.v1.AttachResponse\"\x06\xb2\xd2\x18\x02\x08\x04(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_NODES'].methods_by_name['Attach']._loaded_options = None
   _globals['_NODES'].methods_by_name['Attach']._serialized_options = b'\262\322\030\002\010\004'
-  _globals['_NODEKIND']._serialized_start=1097
-  _globals['_NODEKIND']._serialized_end=1237
+  _globals['_NODEKIND']._serialized_start=1318
+  _globals['_NODEKIND']._serialized_end=1458
   _globals['_ATTACHREQUEST']._serialized_start=154
   _globals['_ATTACHREQUEST']._serialized_end=276
   _globals['_HELLO']._serialized_start=279
@@ -48,16 +48,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO_LABELSENTRY']._serialized_end=574
   _globals['_RECOVEREDSTORE']._serialized_start=576
   _globals['_RECOVEREDSTORE']._serialized_end=659
-  _globals['_REPORT']._serialized_start=661
-  _globals['_REPORT']._serialized_end=778
-  _globals['_SERVEDMODEL']._serialized_start=780
-  _globals['_SERVEDMODEL']._serialized_end=886
-  _globals['_ATTACHRESPONSE']._serialized_start=888
-  _globals['_ATTACHRESPONSE']._serialized_end=1015
-  _globals['_WELCOME']._serialized_start=1017
-  _globals['_WELCOME']._serialized_end=1068
-  _globals['_NOTICE']._serialized_start=1070
-  _globals['_NOTICE']._serialized_end=1094
-  _globals['_NODES']._serialized_start=1239
-  _globals['_NODES']._serialized_end=1345
+  _globals['_REPORT']._serialized_start=662
+  _globals['_REPORT']._serialized_end=842
+  _globals['_SILENTREPLICA']._serialized_start=845
+  _globals['_SILENTREPLICA']._serialized_end=999
+  _globals['_SERVEDMODEL']._serialized_start=1001
+  _globals['_SERVEDMODEL']._serialized_end=1107
+  _globals['_ATTACHRESPONSE']._serialized_start=1109
+  _globals['_ATTACHRESPONSE']._serialized_end=1236
+  _globals['_WELCOME']._serialized_start=1238
+  _globals['_WELCOME']._serialized_end=1289
+  _globals['_NOTICE']._serialized_start=1291
+  _globals['_NOTICE']._serialized_end=1315
+  _globals['_NODES']._serialized_start=1460
+  _globals['_NODES']._serialized_end=1566
 # @@protoc_insertion_point(module_scope)

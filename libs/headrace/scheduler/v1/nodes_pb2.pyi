@@ -204,6 +204,7 @@ class Report(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    SILENT_REPLICAS_FIELD_NUMBER: _builtins.int
     leaving: _builtins.bool
     """The process is shutting down: give it nothing new."""
     @_builtins.property
@@ -214,20 +215,73 @@ class Report(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
         """All models it has, whatever their state."""
 
+    @_builtins.property
+    def silent_replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___SilentReplica]:
+        """Of a parameter node: replicas that have not confirmed for 2 s or more what waits for them, or could not be reached, shard by shard."""
+
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[_task_pb2.Task] | None = ...,
         models: _abc.Iterable[Global___ServedModel] | None = ...,
         leaving: _builtins.bool = ...,
+        silent_replicas: _abc.Iterable[Global___SilentReplica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving", "models", b"models", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving", "models", b"models", "silent_replicas", b"silent_replicas", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class SilentReplica(_message.Message):
+    """A replica of which its primary hears nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SHARD_INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`: the store that the reporting node is the primary of."""
+    epoch: _builtins.int
+    """The attempt that owns it."""
+    shard_index: _builtins.int
+    """Which shard of the store it is."""
+    term: _builtins.int
+    """The term in which the reporting node serves it."""
+    replica: _builtins.str
+    """host:port of the replica."""
+    why: _builtins.str
+    """What the primary knows of the reason, for people."""
+    @_builtins.property
+    def silence(self) -> _duration_pb2.Duration:
+        """How long it has been so."""
+
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        shard_index: _builtins.int = ...,
+        term: _builtins.int = ...,
+        replica: _builtins.str = ...,
+        silence: _duration_pb2.Duration | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "replica", b"replica", "shard_index", b"shard_index", "silence", b"silence", "store", b"store", "term", b"term", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SilentReplica: _TypeAlias = SilentReplica  # noqa: Y015
 
 @_typing.final
 class ServedModel(_message.Message):
