@@ -49,7 +49,6 @@ class Engine:
 
     Args:
         now: Tells the time, seconds since the epoch.
-        replica_patience_s: For how long a replica may be silent to its primary.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from headrace_scheduler.core.commands import (
     StopTask,
     UnloadModel,
 )
-from headrace_scheduler.core.events import TaskReport, TaskState
+from headrace_scheduler.core.events import SilentReplica, TaskReport, TaskState
 from headrace_scheduler.core.jobs import Failure
 from headrace_scheduler.core.nodes import NodeKind, RecoveredStore, ServedModel
 
@@ -57,6 +57,20 @@ class SimulatedNode:
     @property
     def active(self) -> int:
         return sum(not task.state.final for task in self.tasks.values())
+
+    def silent_replicas(self, now: float) -> tuple[SilentReplica, ...]:
+        return tuple(
+            SilentReplica(
+                store,
+                self.stores[store],
+                self.shards[store],
+                term,
+                self.tenures[store].replica,
+                now - since,
+                "no route",
+            )
+            for store, (term, since) in self.unheard.items()
+        )
 
     def perform(self, command: Command) -> Failure | None:
         match command:

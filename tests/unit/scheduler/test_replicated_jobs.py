@@ -2,66 +2,22 @@
 
 from headrace_parameters.core.tenure import Role, Tenure
 from headrace_scheduler.core import explain
-from headrace_scheduler.core.commands import Assign, Assignment, Command, CreateStore, DeleteStore, StartTask
+from headrace_scheduler.core.commands import Assignment, CreateStore, DeleteStore, StartTask
 from headrace_scheduler.core.events import JobCancelled
-from headrace_scheduler.core.jobs import Job, JobState, Member
+from headrace_scheduler.core.jobs import JobState
 from headrace_scheduler.core.nodes import NodeKind
-from headrace_scheduler.core.replicas import PATIENCE_S
-from tests.unit.scheduler.simulated_node import SimulatedNode
+from tests.unit.scheduler.replicated_job import (
+    JOB,
+    STORE,
+    assignments,
+    catch_up,
+    goes_on,
+    lose,
+    primary,
+    replica,
+    replicated,
+)
 from tests.unit.scheduler.world import LEASE_S, PROJECT, World, cluster
-
-JOB = f"{PROJECT}/jobs/a"
-STORE = f"{PROJECT}/stores/a"
-
-
-def replicated(shards: int = 1, spare: int = 1) -> World:
-    """Start a job with one worker, and so many more parameter nodes than it needs."""
-    world = cluster(training=1, parameters=2 * shards + spare)
-    world.running("a", shards=shards, replicated=True)
-    catch_up(world)
-    return world
-
-
-def node_of(world: World, member: Member | None) -> SimulatedNode:
-    assert member
-    return world.nodes[member.node.removeprefix("nodes/")]
-
-
-def primary(world: World, shard: int = 0) -> SimulatedNode:
-    return node_of(world, world.job("a").stores[shard])
-
-
-def replica(world: World, shard: int = 0) -> SimulatedNode:
-    job = world.job("a")
-    return node_of(world, job.replica_of(job.stores[shard]))
-
-
-def catch_up(world: World) -> None:
-    """Let every replica that its primary knows of have all that that has."""
-    for shard, store in enumerate(world.job("a").stores):
-        if world.job("a").replica_of(store):
-            for node in (primary(world, shard), replica(world, shard)):
-                node.tenures[STORE] = node.tenures[STORE].caught_up()
-
-
-def lose(world: World, node: SimulatedNode) -> None:
-    """Let nothing be heard of a process until its lease has ended."""
-    node.frozen = True
-    world.pass_time(LEASE_S + 1)
-
-
-def goes_on(world: World) -> Job:
-    job = world.job("a")
-    assert (job.state, job.attempt) == (JobState.RUNNING, 1), job.message
-    return job
-
-
-def assignments(commands: list[Command]) -> list[tuple[str, Assignment]]:
-    return [
-        (command.target.address, command.assignment)
-        for command in commands
-        if isinstance(command, Assign | CreateStore) and command.assignment
-    ]
 
 
 def test_each_shard_is_made_in_two_processes_and_the_worker_is_told_of_both() -> None:
@@ -154,68 +110,6 @@ def test_a_primary_whose_replica_is_lost_serves_alone_before_there_is_another() 
     world.pass_time(1)
     assert [assignment.term for _, assignment in assignments(world.deliver())] == [3, 3]
     assert primary(world) is first
-
-
-def hear_nothing(world: World, shard: int = 0) -> None:
-    """Cut a primary and its replica from each other; the scheduler reaches both."""
-    node = primary(world, shard)
-    node.unheard[STORE] = node.tenures[STORE].term, world.now
-
-
-def test_a_replica_that_is_silent_to_its_primary_for_long_is_given_up_though_both_are_attached() -> None:
-    world = replicated()
-    first, second = primary(world), replica(world)
-    hear_nothing(world)
-    world.pass_time(PATIENCE_S)
-    assert replica(world) is second
-
-    world.pass_time(1)
-
-    what = f"{second.name} has confirmed nothing to {first.name} for 11 s: no route"
-    assert goes_on(world).message.endswith(f"is served by one process until it has another: {what}")
-    assert assignments(world.deliver()) == [(first.address, Assignment(2, True))]
-    assert STORE not in second.stores
-    world.pass_time(1)
-    world.deliver()
-    assert primary(world) is first
-    assert replica(world) not in (first, second), "there is a node that it may reach"
-
-
-def test_what_a_primary_says_of_a_former_replica_is_not_held_against_the_next_one() -> None:
-    world = replicated()
-    hear_nothing(world)
-    world.pass_time(PATIENCE_S + 1)
-    world.deliver()
-    world.pass_time(1)
-    world.deliver()
-    third = replica(world)
-
-    world.pass_time(PATIENCE_S + 1)  # it goes on to speak of term 1
-
-    assert replica(world) is third
-
-
-def test_a_node_with_a_silent_replica_gets_another_if_there_is_no_other_node() -> None:
-    world = replicated(spare=0)
-    second = replica(world)
-    hear_nothing(world)
-    world.pass_time(PATIENCE_S + 1)
-    primary(world).unheard.clear()
-    world.deliver()
-    world.pass_time(1)
-    world.deliver()
-    assert replica(world) is second
-    assert second.tenures[STORE] == Tenure(3, Role.REPLICA)
-
-
-def test_a_replica_that_is_silent_before_the_job_runs_may_still_be_in_the_making() -> None:
-    world = cluster(training=1, parameters=3)
-    world.submit("a", replicated=True)
-    world.deliver()
-    hear_nothing(world)
-    world.pass_time(PATIENCE_S + 1)
-    assert (world.job("a").state, world.job("a").attempt) == (JobState.STARTING, 1)
-    assert len(world.job("a").replicas) == 1
 
 
 def test_without_a_node_for_a_replica_the_shard_is_in_one_process_until_there_is_one() -> None:

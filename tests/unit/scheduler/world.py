@@ -1,6 +1,5 @@
 """A small world around the scheduler's core: nodes that obey commands, a database, a clock. No threads, no wire."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from headrace_scheduler.core.events import (
     NodeAttached,
     NodeDetached,
     NodeReported,
-    SilentReplica,
     TaskState,
     Ticked,
 )
@@ -189,23 +187,11 @@ class World:
 
     def report(self, name: str, *, leaving: bool = False) -> None:
         node = self.nodes[name]
-        outcome = self.handle(
-            NodeReported(
-                f"nodes/{name}",
-                node.incarnation,
-                tuple(node.tasks.values()),
-                tuple(node.models.values()),
-                leaving,
-                tuple(self._silent_replicas(node)),
-            )
-        )
+        tasks, models = tuple(node.tasks.values()), tuple(node.models.values())
+        silent = node.silent_replicas(self.now)
+        outcome = self.handle(NodeReported(f"nodes/{name}", node.incarnation, tasks, models, leaving, silent))
         for task in outcome.forget:
             node.tasks.pop(task, None)
-
-    def _silent_replicas(self, node: SimulatedNode) -> Iterator[SilentReplica]:
-        for store, (term, since) in node.unheard.items():
-            facts = store, node.stores[store], node.shards[store], term, node.tenures[store].replica
-            yield SilentReplica(*facts, self.now - since, "no route")
 
     def run(self, task: str, step: int = 1, **change: Any) -> None:
         """Let a task say that it runs."""
