@@ -33,6 +33,7 @@ from headrace_scheduler.core.commands import (
     Reshard,
     ResolveVersion,
     SetMembers,
+    SetRanks,
     StartTask,
     StopTask,
     UnloadModel,
@@ -58,6 +59,9 @@ def perform(command: Command, channel: grpc.Channel) -> str:
             _change_store(command, channel)
         case StartTask():
             _start(command, channel)
+        case SetRanks():
+            stub = workers_pb2_grpc.WorkersStub(channel)
+            stub.SetMembers(set_members_request(command), timeout=SHORT_S)
         case StopTask():
             _tasks(command.kind, channel).StopTask(StopTaskRequest(name=command.task), timeout=SHORT_S)
         case ResolveVersion():
@@ -182,9 +186,20 @@ def start_training_request(command: StartTask) -> workers_pb2.StartTaskRequest:
         strategy=train.strategy,
         optimizer=train.optimizer if storeless else None,
         snapshot=command.snapshot,
-        lead=lead if storeless else None,
+        lead=lead if command.lead_task else None,
         elastic=train.min_workers > 0,
         best=best_message(command.best) if command.best else None,
+    )
+
+
+def set_members_request(command: SetRanks) -> workers_pb2.SetMembersRequest:
+    """Say who the members are."""
+    return workers_pb2.SetMembersRequest(
+        name=command.task,
+        epoch=command.epoch,
+        generation=command.generation,
+        members=command.ranks,
+        lead=workers_pb2.Lead(address=command.lead.address, task=command.lead_task),
     )
 
 

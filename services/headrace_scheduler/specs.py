@@ -166,8 +166,8 @@ def _check_elastic(train: jobs_pb2.TrainSpec) -> None:
         raise _bad("job.train.straggler_factor", factor, f"0, or with min_workers 2 to {MAX_FACTOR:g}")
     if least > train.workers:
         raise _bad(field, least, f"at most the {train.workers} workers, or 0: all of them are needed")
-    if least and train.strategy != Strategy.STRATEGY_PARAMETER_SERVER:
-        rule = "only with STRATEGY_PARAMETER_SERVER can a run go on without a worker; leave it out"
+    if least and train.options.fully_sharded:
+        rule = "a part of a fully sharded model is gone with its worker; leave it out"
         raise _bad(field, least, rule)
     if least and train.backup_workers >= least:
         raise _bad("job.train.backup_workers", train.backup_workers, f"fewer than the min_workers, {least}")

@@ -34,6 +34,11 @@ class Interruptible:
         with contextlib.suppress(InvalidStateError):
             self._stopped.set_result(why or Cancelled("the rank was asked to stop"))
 
+    def raise_if_stopped(self) -> None:
+        """Raise why, if `stop` was called."""
+        if self._stopped.done():
+            raise self._stopped.result()
+
     def pause(self, seconds: float) -> None:
         """Wait, but not longer than until `stop` is called."""
         self._wait(self._stopped, seconds)

@@ -12,10 +12,10 @@ from time import monotonic
 from headrace.errors import DeadlineExceeded, NotFound, StaleEpoch, Unavailable, error_class
 from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.channel import open_channel
-from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2 import Lead, StartTaskRequest
 from headrace.training.v1.workers_pb2_grpc import WorkersStub
 from headrace.types.v1.task_pb2 import Task, TaskState, WatchTaskRequest
-from headrace_training.core.all_reduce import Group
+from headrace_training.core.group import Group
 from headrace_training.gloo import Alone, GlooGroup, Store, c10d
 from headrace_training.interruption import Interruptible
 
@@ -58,11 +58,13 @@ def meet(
     if request.world_size == 1:
         return c10d.HashStore()
     if request.rank == 0:
-        store, address = _open(host, timeout_s)
+        store, address = open_store(host, timeout_s)
         tell(Task(rendezvous=address))
     else:
-        address = waiting.run(lambda: _find(request, timeout_s, waiting), timeout_s, "search for rank 0")
-        store = _connect(address, timeout_s)
+        address = waiting.run(
+            lambda: find(request.lead, request.epoch, timeout_s, waiting), timeout_s, "search for rank 0"
+        )
+        store = connect(address, timeout_s)
     return c10d.PrefixStore(f"{_run(request)}/{request.epoch}", store)
 
 
@@ -70,7 +72,7 @@ def _run(request: StartTaskRequest) -> str:
     return request.name if request.rank == 0 else request.lead.task
 
 
-def _open(host: str, timeout_s: float) -> tuple[Store, str]:
+def open_store(host: str, timeout_s: float) -> tuple[Store, str]:
     """Open the store of a run; it lives as long as this process."""
     family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     with socket.create_server(address[:2], family=family) as listener:
@@ -86,7 +88,8 @@ def _open(host: str, timeout_s: float) -> tuple[Store, str]:
     return store, join_address(host, port)
 
 
-def _connect(address: str, timeout_s: float) -> Store:
+def connect(address: str, timeout_s: float) -> Store:
+    """Connect to a store that another rank keeps."""
     host, port = split_address(address)
     try:
         return c10d.TCPStore(
@@ -96,42 +99,39 @@ def _connect(address: str, timeout_s: float) -> Store:
         raise Unavailable(f"rank 0 does not answer at {address}: {error}") from error
 
 
-def _find(request: StartTaskRequest, timeout_s: float, waiting: Interruptible) -> str:
-    """Ask rank 0's node where to meet until it knows."""
+def find(lead: Lead, epoch: int, timeout_s: float, waiting: Interruptible) -> str:
+    """Ask the node of the rank that leads where to meet, until it knows; errors as of `join`."""
     deadline = monotonic() + timeout_s
-    channel = open_channel(request.lead.address)
+    channel = open_channel(lead.address)
     try:
         while not waiting.stopped and monotonic() < deadline:
-            task = _follow(WorkersStub(channel), request, deadline - monotonic())
+            task = _follow(WorkersStub(channel), lead.task, epoch, deadline - monotonic())
             if task is not None:
-                return _meeting_place(task, request)
+                return _meeting_place(task, epoch)
             waiting.pause(_RETRY_S)
     finally:
         channel.close()
-    raise DeadlineExceeded(
-        f"rank 0, {request.lead.task} on {request.lead.address}, did not say where to meet"
-    )
+    raise DeadlineExceeded(f"rank 0, {lead.task} on {lead.address}, did not say where to meet")
 
 
-def _follow(workers: WorkersStub, request: StartTaskRequest, timeout_s: float) -> Task | None:
+def _follow(workers: WorkersStub, name: str, epoch: int, timeout_s: float) -> Task | None:
     """Return rank 0's task once it says where to meet, or has ended; None if its node cannot be asked just now."""
-    watched = WatchTaskRequest(name=request.lead.task)
     try:
-        for response in workers.WatchTask(watched, timeout=timeout_s):
+        for response in workers.WatchTask(WatchTaskRequest(name=name), timeout=timeout_s):
             task = response.task
-            if task.epoch > request.epoch:
+            if task.epoch > epoch:
                 return task
-            if task.epoch == request.epoch and (task.rendezvous or task.state in _ENDED):
+            if task.epoch == epoch and (task.rendezvous or task.state in _ENDED):
                 return task
     except (NotFound, Unavailable):  # it is told a moment later than ours, or restarts
         return None
     return None
 
 
-def _meeting_place(task: Task, request: StartTaskRequest) -> str:
-    if task.epoch > request.epoch:
+def _meeting_place(task: Task, epoch: int) -> str:
+    if task.epoch > epoch:
         raise StaleEpoch(
-            f"{task.name} belongs to epoch {task.epoch} now; epoch {request.epoch} has been replaced and must stop"
+            f"{task.name} belongs to epoch {task.epoch} now; epoch {epoch} has been replaced and must stop"
         )
     if task.state in _ENDED:
         # The same reason: whoever hears of both ranks first decides alike.

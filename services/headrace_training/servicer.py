@@ -8,10 +8,10 @@ from headrace.errors import FailedPrecondition
 from headrace.program.loading import check_allowed
 from headrace.tasks.service import TaskService
 from headrace.tasks.servicer import TaskServicer
-from headrace.training.v1.workers_pb2 import StartTaskRequest
+from headrace.training.v1.workers_pb2 import SetMembersRequest, StartTaskRequest
 from headrace.training.v1.workers_pb2_grpc import WorkersServicer as GeneratedServicer
 from headrace.types.v1.task_pb2 import Task
-from headrace_training.wire import check_request, uses_store
+from headrace_training.wire import check_members, check_request, uses_store
 
 
 class WorkersServicer(TaskServicer, GeneratedServicer):
@@ -50,6 +50,11 @@ class WorkersServicer(TaskServicer, GeneratedServicer):
                 "out, or start it with HEADRACE_TRAINING_REGISTRY_ADDRESS"
             )
         return self._tasks.start(request.name, request.epoch, request)
+
+    def SetMembers(self, request: SetMembersRequest, context: grpc.ServicerContext) -> Task:
+        """Tell a rank who the members of its run are."""
+        check_members(request)
+        return self._tasks.tell(request.name, request.epoch, request.SerializeToString())
 
 
 def _needs_registry(request: StartTaskRequest) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 
 from headrace.errors import Cancelled, HeadraceError, Unavailable
-from headrace_training.core.all_reduce import WITHDRAW_S, error_of, note_of
 from headrace_training.core.fully_sharded import FullySharded
+from headrace_training.core.group import WITHDRAW_S, error_of, note_of
 from headrace_training.gloo import Store, c10d, gloo_group
 from headrace_training.interruption import Interruptible
 

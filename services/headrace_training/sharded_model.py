@@ -38,6 +38,7 @@ class ShardedModel:
         """
         self.module, self.layout = module, layout_of(trainable(module))
         self.tables = tables_of(module)
+        self.buffers = tuple(module.buffers())
         self.values: Floats = np.empty(0, np.float32)
         self.gradient: Floats = np.empty(0, np.float32)
         self._blocks, self._bf16 = blocks_of(module), bf16

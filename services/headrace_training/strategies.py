@@ -1,5 +1,7 @@
 """From a request to the `Synchronizer` of its strategy."""
 
+from collections.abc import Callable
+
 import torch
 
 from headrace.names import TaskName
@@ -12,12 +14,15 @@ from headrace.training.v1.workers_pb2 import StartTaskRequest, Strategy
 from headrace_optimizers.loading import Load, loader
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
+from headrace_training.core.agreement import Member
 from headrace_training.core.all_reduce import AllReduce
 from headrace_training.core.fully_sharded import Sharded
+from headrace_training.core.group import Group
 from headrace_training.core.local_sgd import LocalSgd
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.interruption import Interruptible
+from headrace_training.meetings import Meetings
 from headrace_training.rendezvous import join, meet
 from headrace_training.shard_finder import ShardFinder
 from headrace_training.sharded_group import ShardedGroup, Watch, WatchedTeam
@@ -80,19 +85,33 @@ def _all_reduce(
     registry: RegistryClient | None,
     reporter: Reporter,
 ) -> AllReduce:
-    waiting = Interruptible()
-    reporter.on_stop(waiting.stop)
     parts = (
-        lambda: join(request, host, timeout_s, reporter.send, waiting),
+        _joining(request, host, timeout_s, reporter),
         optimizer_from_proto(request.optimizer, load),
         RegistryCheckpoints(registry, TaskName.parse(request.name).project),
         request.snapshot,
         request.start_step,
         schedule_from_proto(request.optimizer.schedule),
     )
+    founder = request.rank < request.world_size
+    member = Member(request.rank, founder) if request.elastic else None
     if request.strategy == Strategy.STRATEGY_LOCAL_SGD:
-        return LocalSgd(request.options.average_every_steps, request.options.steps, *parts)
-    return AllReduce(*parts, request.optimizer.maximum_gradient_norm)
+        return LocalSgd(request.options.average_every_steps, request.options.steps, *parts, member)
+    return AllReduce(*parts, request.optimizer.maximum_gradient_norm, member)
+
+
+def _joining(
+    request: StartTaskRequest, host: str, timeout_s: float, reporter: Reporter
+) -> Callable[[], Group]:
+    """Return how a rank finds the others: once, or whenever they have changed."""
+    if request.elastic:
+        meetings = Meetings(request, host, timeout_s, reporter.send)
+        reporter.on_stop(meetings.stop)
+        reporter.on_told(meetings.hear)
+        return meetings.join
+    waiting = Interruptible()
+    reporter.on_stop(waiting.stop)
+    return lambda: join(request, host, timeout_s, reporter.send, waiting)
 
 
 def _fully_sharded(

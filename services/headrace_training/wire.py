@@ -6,7 +6,13 @@ from headrace.errors import InvalidArgument
 from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, TaskName
 from headrace.rpc.addresses import split_address
 from headrace.training.options import check_options
-from headrace.training.v1.workers_pb2 import Direction, Precision, StartTaskRequest, Strategy
+from headrace.training.v1.workers_pb2 import (
+    Direction,
+    Precision,
+    SetMembersRequest,
+    StartTaskRequest,
+    Strategy,
+)
 from headrace.training.v1.workers_pb2 import Selection as SelectionMessage
 from headrace_optimizers.bounds import check
 from headrace_optimizers.loading import checker
@@ -39,10 +45,10 @@ def check_request(request: StartTaskRequest, allowed_updates: Sequence[str] = ()
     _check_least(1, epoch=request.epoch, world_size=request.world_size)
     if request.world_size > MAX_WORLD_SIZE:
         raise InvalidArgument(f"world_size {request.world_size} exceeds {MAX_WORLD_SIZE}", field="world_size")
-    if request.elastic and not uses_store(request.strategy):
-        strategy = Strategy.Name(request.strategy)
+    if request.elastic and request.options.fully_sharded:
         raise InvalidArgument(
-            f"elastic is for STRATEGY_PARAMETER_SERVER; leave it out with {strategy}", field="elastic"
+            "elastic is not for fully sharded runs: with a rank a part of the model is gone; leave it out",
+            field="elastic",
         )
     if request.rank >= request.world_size and not request.elastic:
         raise InvalidArgument(
@@ -53,6 +59,25 @@ def check_request(request: StartTaskRequest, allowed_updates: Sequence[str] = ()
     else:
         _check_storeless(request, allowed_updates)
     _check_start(request)
+
+
+def check_members(request: SetMembersRequest) -> None:
+    """Check who the members of a run shall be.
+
+    Raises:
+        InvalidArgument: A field is wrong; the error names it.
+    """
+    task = TaskName.parse(request.name)
+    lead = TaskName.parse(request.lead.task, field="lead.task")
+    _check_project(task.project, {"lead.task": lead})
+    _check_address(request.lead.address, "lead.address")
+    _check_least(1, epoch=request.epoch, generation=request.generation)
+    members = list(request.members)
+    if not members or members != sorted(set(members)) or len(members) > MAX_WORLD_SIZE:
+        raise InvalidArgument(
+            f"members is {members[:20]}; give 1 to {MAX_WORLD_SIZE} ranks, ascending, each once",
+            field="members",
+        )
 
 
 def read_run(request: StartTaskRequest) -> Run:
@@ -149,7 +174,7 @@ def _check_storeless(request: StartTaskRequest, allowed_updates: Sequence[str]) 
             f"start_step is {request.start_step} and snapshot {request.snapshot!r}; give both or neither",
             field="snapshot",
         )
-    if request.world_size > 1:
+    if request.world_size > 1 and not request.elastic:
         if not request.lead.task:
             raise InvalidArgument("lead.task is empty; name the task of rank 0", field="lead.task")
         _check_address(request.lead.address, "lead.address")

@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from headrace.errors import Cancelled, FailedPrecondition, HeadraceError, ProgramFailed
 from headrace.tasks.bounds import MAX_MESSAGE, bounded
 from headrace.tasks.descendants import MARK, end_marked
-from headrace.tasks.frames import PROFILE, STOP, BrokenFrameError, read_frame, write_frame
+from headrace.tasks.frames import PROFILE, STOP, TELL, BrokenFrameError, read_frame, write_frame
 from headrace.tasks.limits import memory_limit
 from headrace.tasks.profiles import Order, refuse
 from headrace.tasks.records import RECORD
@@ -47,6 +47,8 @@ class Reporter:
         self._stop = threading.Event()
         self._on_stop: list[Callable[[], None]] = []
         self._take_profile: Callable[[Order], None] = _without_steps
+        self._hear: Callable[[bytes], None] | None = None
+        self._unheard: list[bytes] = []
         self._waiting: Task | None = None
         self._sent_at = float("-inf")
 
@@ -82,6 +84,22 @@ class Reporter:
             self._take_profile(order)
         except FailedPrecondition as error:
             refuse(folder, order, error.message)
+
+    def on_told(self, hear: Callable[[bytes], None]) -> None:
+        """Call `hear`, from another thread, with what the service tells this task: what it has told until now first."""
+        with self._lock:
+            self._hear = hear
+            unheard, self._unheard = self._unheard, []
+            for word in unheard:
+                hear(word)
+
+    def told(self, word: bytes) -> None:
+        """Let the work know what its service says."""
+        with self._lock:
+            if self._hear is None:
+                self._unheard.append(word)
+            else:
+                self._hear(word)
 
     def request_stop(self) -> None:
         """Let the work know that it should end."""
@@ -162,7 +180,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _obey(control: BinaryIO, reporter: Reporter, folder: Path) -> None:
-    """Pass STOP and PROFILE on; when the pipe ends the service is gone, and nobody waits for this task or could stop it: end it all."""
+    """Pass STOP, PROFILE and TELL on; when the pipe ends the service is gone, and nobody waits for this task or could stop it: end it all."""
     mark = os.environ.get(MARK, "")  # before the program can change it
     with contextlib.suppress(BrokenFrameError):
         while (frame := read_frame(control)) is not None:
@@ -170,6 +188,8 @@ def _obey(control: BinaryIO, reporter: Reporter, folder: Path) -> None:
                 reporter.request_stop()
             elif frame.startswith(PROFILE):
                 reporter.request_profile(Order.decode(frame.removeprefix(PROFILE)), folder)
+            elif frame.startswith(TELL):
+                reporter.told(frame.removeprefix(TELL))
     end_marked(mark)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

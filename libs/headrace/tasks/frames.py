@@ -1,6 +1,6 @@
 """How a service and the subprocess of a task talk: frames of a 4-byte big-endian length and as many bytes, over a pipe.
 
-control pipe (the subprocess's stdin)   request, context (JSON), then STOP or PROFILE; its end means that the service is gone
+control pipe (the subprocess's stdin)   request, context (JSON), then STOP, PROFILE or TELL; its end means that the service is gone
 event pipe                              `headrace.types.v1.Task` with only the fields that changed
 """
 
@@ -9,6 +9,7 @@ from typing import IO
 
 STOP = b"stop"
 PROFILE = b"profile "  # followed by an order, see `profiles`
+TELL = b"tell "  # followed by what tasks of this service understand
 MAX_FRAME_BYTES = 64 << 20  # as the largest gRPC message a service takes by default
 _LENGTH = struct.Struct(">I")
 

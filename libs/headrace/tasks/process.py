@@ -181,10 +181,12 @@ class TaskProcess:
         """End every process of the task now."""
         self._signal(signal.SIGKILL)
 
-    def order(self, frame: bytes) -> None:
-        """Send the task a frame beyond its request."""
-        if self._told.wait(self._graces[0]):
+    def order(self, frame: bytes) -> bool:
+        """Send the task a frame beyond its request; False if it has not been sent that one yet, and so got neither."""
+        told = self._told.wait(self._graces[0])
+        if told:
             self._tell(frame)
+        return told
 
     def _run(self, frames: tuple[bytes, ...]) -> None:
         with self._log as log:

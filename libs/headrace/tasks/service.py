@@ -8,8 +8,9 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from headrace.errors import FailedPrecondition, ResourceExhausted, ServerDraining
+from headrace.errors import FailedPrecondition, ResourceExhausted, ServerDraining, StaleEpoch, Unavailable
 from headrace.names import TaskName
+from headrace.tasks.frames import TELL
 from headrace.tasks.table import FINAL, TaskTable
 from headrace.types.v1.task_pb2 import Failure, Task, TaskState
 
@@ -27,8 +28,8 @@ class RunningTask(Protocol):
     def kill(self) -> None:
         """End it now."""
 
-    def order(self, frame: bytes) -> None:
-        """Tell it something."""
+    def order(self, frame: bytes) -> bool:
+        """Tell it something, and return whether that was possible."""
 
     @property
     def pid(self) -> int:
@@ -130,6 +131,25 @@ class TaskService:
                 running.stop()
             self._notify()
             return task
+
+    def tell(self, name: str, epoch: int, word: bytes) -> Task:
+        """Tell a task of an attempt something; one that has ended stays as it is.
+
+        Raises:
+            NotFound: There is no such task.
+            StaleEpoch: It is of another attempt.
+            Unavailable: Its process cannot hear yet.
+        """
+        task = self.get(name)
+        if task.epoch != epoch:
+            raise StaleEpoch(
+                f"{name} belongs to epoch {task.epoch}; what epoch {epoch} is told is not for it"
+            )
+        with self._changed:
+            running = self._running.get(name)
+        if running and task.state not in FINAL and not running.order(TELL + word):
+            raise Unavailable(f"the process of {name} is still being started; try again")
+        return task
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop final tasks that somebody has recorded."""

@@ -65,6 +65,20 @@ class SetMembers:
 
 
 @dataclass(frozen=True)
+class SetRanks:
+    """Workers.SetMembers: who the members are, told to one of them, which holds the values itself."""
+
+    target: Target
+    job: str
+    task: str
+    epoch: int
+    generation: int
+    ranks: tuple[int, ...]
+    lead: Target  # where the first of them runs
+    lead_task: str
+
+
+@dataclass(frozen=True)
 class Reshard:
     """Resharding.Reshard, asked of a shard that stays.
 
@@ -112,7 +126,7 @@ class StartTask:
     start_step: int
     snapshot: str  # to go on from, where no store does
     best: Best | None  # to be surpassed
-    lead: Target  # where rank 0 runs
+    lead: Target  # where rank 0 runs, if ranks meet there once and for all
     lead_task: str
     version: str
     spec: bytes
@@ -161,6 +175,7 @@ Command = (
     CreateStore
     | Assign
     | SetMembers
+    | SetRanks
     | Reshard
     | DeleteStore
     | StartTask

@@ -1,7 +1,7 @@
 """Workers that come and go within an attempt: an elastic job goes on with those it has, and grows when there is room.
 
 A worker's rank is never given to another one in the same attempt, and each change of the members has a generation: so the shards refuse
-what a worker still sends that is believed dead and is not.
+what a worker still sends that is believed dead and is not. Without shards it is the workers who are told, and who meet again without it.
 """
 
 from dataclasses import replace
@@ -10,6 +10,11 @@ from headrace.pauses import Pauses
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState
 
 PAUSES = Pauses(first_s=0.5, longest_s=30.0)  # from the loss of a worker to its replacement, in an attempt
+
+
+def ranks_meet(job: Job) -> bool:
+    """Tell whether the job's workers hold the values themselves, and must be told who they are."""
+    return bool(job.min_workers and not job.shards)
 
 
 def goes_on_without(job: Job, member: Member) -> bool:
@@ -62,9 +67,9 @@ def grown(job: Job, member: Member) -> Job:
     return replace(job, members=(*job.members, member), next_rank=member.index + 1)
 
 
-def store_knows(job: Job, store: Member, generation: int) -> Job:
-    """Take note that a shard knows the members of a generation."""
-    return job.with_member(replace(store, generation=max(store.generation, generation)))
+def knows(job: Job, told: Member, generation: int) -> Job:
+    """Take note that a shard, or a worker, knows the members of a generation."""
+    return job.with_member(replace(told, generation=max(told.generation, generation)))
 
 
 def _told(job: Job, why: str) -> Job:

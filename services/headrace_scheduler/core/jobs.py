@@ -81,7 +81,7 @@ class Member:
     leaving: bool = False  # its process ends in good order: what that does to the attempt is nobody's failure
     # A task is a member of the run, a store has its part of the values: one that is added is and has not before it is ready.
     joined: bool = True
-    generation: int = 0  # a store: of the members that it has been told
+    generation: int = 0  # of the members that it has been told: a store, or a task without stores
     replica: bool = False  # a store: it follows the primary of its shard
     # A store of a job with replicas: the term that it serves in, or was made a replica in; the last that it is known to serve in.
     term: int = 0

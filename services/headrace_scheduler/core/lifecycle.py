@@ -56,7 +56,7 @@ def placed(job: Job, members: tuple[Member, ...], now: float) -> Job:
         members=members,
         first_workers=sum(member.task for member in members),
         next_rank=sum(member.task for member in members),
-        generation=0,
+        generation=int(elastic.ranks_meet(job)),
         lost_workers=0,
         lost_replicas=0,
         replicas_from=0.0,

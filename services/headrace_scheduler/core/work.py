@@ -13,6 +13,7 @@ from headrace_scheduler.core.commands import (
     Reshard,
     ResolveVersion,
     SetMembers,
+    SetRanks,
     StartTask,
     StopTask,
     Target,
@@ -76,11 +77,26 @@ def _change(job: Job) -> Iterator[Command]:
         if serves and store.generation < job.generation:
             target, name = _target(store), store.resource
             yield SetMembers(target, job.name, name, store.epoch, store.index, job.generation, ranks)
+    if elastic.ranks_meet(job):
+        yield from _tell_ranks(job)
     if job.state is JobState.RUNNING:
         move = resharding.request(job)
         if move:
             yield move
         yield from (_start_task(job, task) for task in job.tasks if task.state is MemberState.PLACED)
+
+
+def _tell_ranks(job: Job) -> Iterator[SetRanks]:
+    """Tell each worker that is a member, and that its node knows of, who all are."""
+    members = job.joined_tasks
+    ranks, lead = tuple(task.index for task in members), members[0]
+    for task in members:
+        known = task.state in (MemberState.HELD, MemberState.RUNNING)
+        if known and task.generation < job.generation:
+            target, generation = _target(task), job.generation
+            yield SetRanks(
+                target, job.name, task.resource, task.epoch, generation, ranks, _target(lead), lead.resource
+            )
 
 
 def _create_store(job: Job, store: Member) -> CreateStore:
@@ -105,6 +121,8 @@ def _assignment(job: Job, store: Member) -> Assignment:
 
 
 def _start_task(job: Job, task: Member) -> StartTask:
+    # Of those that meet by themselves, once; the others' lead may change.
+    lead = None if job.stores or elastic.ranks_meet(job) else job.tasks[0]
     return StartTask(
         target=_target(task),
         job=job.name,
@@ -119,9 +137,8 @@ def _start_task(job: Job, task: Member) -> StartTask:
         start_step=job.resume.step if job.resume else 0,
         snapshot=job.resume.snapshots[0] if job.resume and not job.stores else "",
         best=job.resume_best,
-        # Those that meet by themselves; the others' lead may change.
-        lead=Target() if job.stores else _target(job.tasks[0]),
-        lead_task="" if job.stores else job.tasks[0].resource,
+        lead=_target(lead) if lead else Target(),
+        lead_task=lead.resource if lead else "",
         version=job.version,
         spec=job.spec,
     )
@@ -159,8 +176,8 @@ def answered(job: Job, command: Command, failure: Failure | None, version: str, 
     member = _member_of(job, command)
     if member is None:
         return job  # the attempt is over and what the command was about is settled
-    if isinstance(command, SetMembers):
-        return elastic.store_knows(job, member, command.generation) if failure is None else job
+    if isinstance(command, SetMembers | SetRanks):
+        return elastic.knows(job, member, command.generation) if failure is None else job
     if isinstance(command, Assign):
         return _assigned(job, member, command.assignment.term, failure, now)
     if isinstance(command, CreateStore | StartTask):
@@ -226,7 +243,7 @@ def _member_of(job: Job, command: Command) -> Member | None:
         if isinstance(command, CreateStore | Assign | SetMembers | DeleteStore):
             found = member.key == (command.store, command.index, command.epoch, command.target.node)
         else:
-            found = isinstance(command, StartTask | StopTask) and member.resource == command.task
+            found = isinstance(command, StartTask | SetRanks | StopTask) and member.resource == command.task
         if found:
             return member
     return None

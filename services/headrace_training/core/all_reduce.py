@@ -6,11 +6,9 @@ fails, or rank 0 that has enough, tells the others in the very sum that they wai
 """
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,73 +17,44 @@ from headrace.errors import (
     Cancelled,
     HeadraceError,
     InvalidArgument,
-    ProgramFailed,
+    MembersChanged,
     RunFinished,
-    ShapeMismatch,
-    Unavailable,
-    error_class,
 )
 from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.clipping import clip_factor, squared_norm
 from headrace_optimizers.config import Optimizer
 from headrace_optimizers.embedding import EmbeddingTable
-from headrace_optimizers.fused import kind_of
+from headrace_optimizers.fused import kind_of, state_names
 from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import CONSTANT, Schedule
-from headrace_training.core.state import TrainingState
+from headrace_training.core.agreement import NOTHING, Member, Standing, agree
+from headrace_training.core.group import (
+    OWN_FAILURES,
+    WITHDRAW_S,
+    Group,
+    Sharing,
+    compare_models,
+    heard,
+    note_of,
+    until_all_heard,
+)
+from headrace_training.core.state import Checkpoints, TrainingState
+from headrace_training.core.synchronizer import refuse_tables
 
-WITHDRAW_S = 10.0  # how long a rank that fails waits for the others to hear of it
-_SAMPLES, _FAILED, _FINISHED = -3, -2, -1  # places in the vector
-
-
-class Group(Protocol):
-    """The ranks of a run, as one of them reaches the others."""
-
-    @property
-    def rank(self) -> int:
-        """This rank's number."""
-
-    @property
-    def size(self) -> int:
-        """How many ranks there are."""
-
-    def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:
-        """Replace `vector` by the sum of all ranks' vectors; waits until all have called.
-
-        Args:
-            timeout_s: At most so long; None: as long as a step may take.
-        Raises:
-            Unavailable, DeadlineExceeded: A rank is gone, or does not come.
-            Cancelled: The rank was asked to stop.
-        """
-
-    def tell(self, note: str) -> None:
-        """Leave a note for the other ranks, unless there is one."""
-
-    def note(self) -> str:
-        """Return the note, or nothing."""
-
-
-class Checkpoints(Protocol):
-    """Where states are kept."""
-
-    def save(self, state: TrainingState) -> str:
-        """Store a state and return its artifact."""
-
-    def load(self, artifact: str) -> TrainingState:
-        """Return what was saved."""
+SAMPLES, FAILED, FINISHED = -3, -2, -1  # places in the vector
 
 
 class AllReduce:
     """A `Synchronizer` over a group of ranks.
 
     Args:
-        join: Finds the other ranks; called when this one is ready to begin.
+        join: Finds the other ranks; called when this one is ready to begin and, if it is a `member`, whenever they have changed.
         snapshot: The checkpoint to go on from; empty: begin anew.
         start_step: Steps already applied.
         schedule: Of the optimizer's learning rate.
         maximum_gradient_norm: The mean gradient of a step is scaled down to this norm; 0: it is not.
+        member: None: the ranks are always the same, and the run ends with the first that is lost.
     """
 
     def __init__(
@@ -97,11 +66,17 @@ class AllReduce:
         start_step: int = 0,
         schedule: Schedule = CONSTANT,
         maximum_gradient_norm: float = 0.0,
+        member: Member | None = None,
     ) -> None:
         self._join, self._config, self._checkpoints = join, optimizer, checkpoints
         self._snapshot, self._step = snapshot, start_step
         self._schedule, self._maximum_gradient_norm = schedule, maximum_gradient_norm
         self._group: Group | None = None  # None: there is nobody to tell
+        self._member = member
+        # How far this rank is, beside its steps: whether it has values of the run, and has agreed on them with others; and
+        # whether what ends a step is done, too.
+        self._has_values, self._agreed = member is None or member.founder, False
+        self._complete = True
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +84,9 @@ class AllReduce:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, Cancelled):
+        if error is None:
+            self._release()
+        elif isinstance(error, Exception) and not isinstance(error, Cancelled):
             self._withdraw(error)
 
     def gradient_memory(self, size: int) -> Floats:
@@ -117,32 +94,39 @@ class AllReduce:
         return np.zeros(size, np.float32)
 
     def begin(
-        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+        self,
+        layout: FlatLayout,
+        values: Floats,
+        tables: Sequence[EmbeddingTable] = (),
+        buffers: Sequence[torch.Tensor] = (),
     ) -> Place | None:
-        """Take rank 0's values, or the checkpoint's, on every rank.
+        """Take rank 0's values, or the checkpoint's, on every rank; one that joins later takes those of a rank that has some.
 
         Raises:
             InvalidArgument: The model has tables, or the checkpoint is of another model, optimizer or step.
             ShapeMismatch: The ranks have different models.
         """
         refuse_tables(tables)
-        self._layout, self._values = layout, torch.from_numpy(values)
+        self._layout, self._values, self._buffers = layout, torch.from_numpy(values), buffers
         self._optimizer = optimizer_for(self._config, layout, [range(layout.size)])
-        self._vector = torch.zeros(layout.size + 3)
-        if self._snapshot:
+        if self._snapshot and self._has_values:
             self._restore(self._checkpoints.load(self._snapshot))
-        group = self._join()
-        compare_models(group, layout)
-        self._group = group
-        if group.rank == 0:
-            self._vector[: layout.size] = self._values
-        self._sum()
-        self._values.copy_(self._vector[: layout.size])
-        return None
+        place = self.rejoin()
+        return place if self._member else None
 
     def rejoin(self) -> Place:
-        """Do not: a collective ends with the first rank that is lost, and the next attempt goes on from the checkpoint."""
-        raise AssertionError("the ranks of a collective are always the same")
+        """Meet the members there are now, and have the state of the one that is furthest.
+
+        Raises:
+            StaleEpoch: This rank is none of them.
+            Unavailable: Nobody has the values any more.
+        """
+        while True:
+            with contextlib.suppress(MembersChanged):  # they have changed again
+                group = self._join()
+                self._agree(group)
+                self._catch_up()
+                return Place(group.rank, group.size, step=self._step)
 
     def begin_step(self, step: int, gradient: Floats, samples: int) -> None:
         """Take gradients whole: they are summed as one vector."""
@@ -165,20 +149,84 @@ class AllReduce:
     def finish_run(self) -> None:
         """Take part in the sum that the others wait for, or will soon, to say that it is the last."""
         self._vector.zero_()
-        self._vector[_FINISHED] = 1
+        self._vector[FINISHED] = 1
         with contextlib.suppress(RunFinished):
             self._sum()
 
     def final(self) -> None:
         """Do nothing: the values are the newest."""
 
+    def stay(self) -> None:
+        """Take part in one sum more, which the rank that leads comes to when the result is safe.
+
+        Raises:
+            MembersChanged: It may be lost: meet again.
+        """
+        if self._member:
+            self._vector.zero_()
+            with contextlib.suppress(RunFinished):
+                self._sum()
+            self._group = None
+
+    def _agree(self, group: Group) -> None:
+        """Have the state that all members go on with."""
+        compare_models(group, self._layout)
+        # A new one: where a collective was let go of, its thread may still write to the old one.
+        self._vector = torch.zeros(self._layout.size + 3)
+        numbers = torch.zeros(group.size, dtype=torch.float64)
+        mine = Standing(self._step, self._complete, self._agreed).number if self._has_values else NOTHING
+        numbers[group.rank] = mine
+        group.sum(numbers)
+        agreement = agree([int(number) for number in numbers.tolist()])
+        takes = agreement.takes(group.rank, mine)
+        sharing = Sharing(group, agreement.source, self._vector)
+        # Whoever takes over keeps what it has until it has all of it: the source may be lost on the way.
+        values = torch.empty_like(self._values) if takes else self._values
+        if agreement.values:
+            sharing.share(values, takes=takes)
+        if agreement.everything:
+            state = self._share_optimizer(sharing, takes=takes)
+            for buffer in self._buffers:
+                sharing.share(buffer, takes=mine == NOTHING)
+            if takes:
+                self._optimizer.load(state)
+        if takes:
+            self._values.copy_(values)
+            self._took_over()
+        self._step, self._complete = agreement.standing.step, agreement.standing.complete
+        self._has_values = self._agreed = True
+        self._group = group
+
+    def _took_over(self) -> None:
+        """Take note that what this rank has is another one's."""
+
+    def _catch_up(self) -> None:
+        """Do what is left of the step."""
+
+    def _share_optimizer(self, sharing: Sharing, *, takes: bool) -> dict[str, torch.Tensor]:
+        """Send the state of the source's optimizer, which has none before its first step, and return it to who takes it."""
+        mine = self._optimizer.views()
+        count = torch.tensor([float(len(mine))])
+        sharing.share(count, takes=True)
+        vectors = state_names(self._config)[: int(count)]
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(vectors, (self._layout.size,))
+        if int(count) > len(vectors):
+            shapes["step"] = ()
+        state = {
+            name: torch.empty(shape) if takes or name not in mine else mine[name]
+            for name, shape in shapes.items()
+        }
+        for tensor in state.values():
+            sharing.share(tensor, takes=takes)
+        return state
+
     def _mean(self, mine: torch.Tensor, samples: int) -> torch.Tensor:
         """Return the mean of all ranks' vectors, shape (N,), weighted by their samples; it is valid until the next call."""
         size, vector = self._layout.size, self._vector
         torch.mul(mine, samples, out=vector[:size])
-        vector[_SAMPLES], vector[_FAILED], vector[_FINISHED] = samples, 0, 0
+        vector[SAMPLES], vector[FAILED], vector[FINISHED] = samples, 0, 0
         self._sum()
-        return vector[:size].div_(vector[_SAMPLES])
+        return vector[:size].div_(vector[SAMPLES])
 
     def _apply(self, step: int, gradient: torch.Tensor, weight: float = 1.0) -> None:
         """Do one step with the gradient, shape (N,), times a weight."""
@@ -204,86 +252,30 @@ class AllReduce:
         except HeadraceError:
             self._group = None
             raise
-        if self._vector[_FAILED] > 0:
+        if self._vector[FAILED] > 0:
             self._group = None
-            raise _heard(group)
-        if self._vector[_FINISHED] > 0:
-            self._group = None
+            raise heard(group)
+        if self._vector[FINISHED] > 0:
+            self._group = group if self._member else None  # who stays may have to go on
             raise RunFinished("rank 0 has ended the run")
+
+    def _release(self) -> None:
+        """Let those that stay know that the result is safe."""
+        group, self._group = self._group, None
+        if group and self._member:
+            self._vector.zero_()
+            self._vector[FINISHED] = 1
+            with contextlib.suppress(HeadraceError):  # who does not hear it is stopped
+                group.sum(self._vector, WITHDRAW_S)
 
     def _withdraw(self, error: Exception) -> None:
         """Take part in the sum that the others wait for, to say that this rank has failed."""
         group, self._group = self._group, None
-        if group is None:
+        if group is None or (self._member and isinstance(error, OWN_FAILURES)):
             return
         with contextlib.suppress(HeadraceError):  # they are gone too, and need not know
-            group.tell(note_of(group.rank, error))
+            group.tell(note_of(self._member.number if self._member else group.rank, error))
             self._vector.zero_()
-            self._vector[_FAILED] = 1
+            self._vector[FAILED] = 1
             group.sum(self._vector, WITHDRAW_S)
-            _until_all_heard(group)
-
-
-def refuse_tables(tables: Sequence[EmbeddingTable]) -> None:
-    """Refuse a model with tables.
-
-    Raises:
-        InvalidArgument: It has one.
-    """
-    if tables:
-        raise InvalidArgument(
-            f"the model has a table, {tables[0].config.name!r}, and rows live in a parameter server alone; use --strategy parameter-server"
-        )
-
-
-class Summing(Protocol):
-    """Ranks that sum."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:
-        """Replace `vector` by the sum of all ranks' vectors."""
-
-
-def compare_models(group: Summing, layout: FlatLayout) -> None:
-    """Fail unless all ranks have a model of the same tensors; at least one rank notices, and leaves.
-
-    Raises:
-        ShapeMismatch: They have not.
-    """
-    digest = hashlib.sha256(repr(layout.tensors).encode()).digest()
-    mine = float(int.from_bytes(digest[:5], "big"))  # 40 bits: a sum over 1024 ranks is exact
-    total = torch.tensor([mine], dtype=torch.float64)
-    group.sum(total)
-    if total.item() != mine * group.size:
-        raise ShapeMismatch(
-            "the ranks have models of different tensors; model() must return the same one each time"
-        )
-
-
-def note_of(rank: int, error: Exception) -> str:
-    """Write down why a rank fails, for the others."""
-    ours = error if isinstance(error, HeadraceError) else ProgramFailed(f"{type(error).__name__}: {error}")
-    return json.dumps([rank, ours.reason, int(ours.code), ours.message])
-
-
-def error_of(note: str) -> HeadraceError:
-    """Return the error that `note_of` wrote down."""
-    rank, reason, code, message = json.loads(note)
-    return error_class(reason, code)(f"rank {rank}: {message}")
-
-
-def _heard(group: Group) -> HeadraceError:
-    """Read why another rank has failed, as an error of the same reason: whoever hears of both first decides alike."""
-    with contextlib.suppress(HeadraceError):
-        note = group.note()
-        _until_all_heard(group)
-        if note:
-            return error_of(note)
-    return Unavailable("another rank has failed; its own task says why")
-
-
-def _until_all_heard(group: Group) -> None:
-    group.sum(torch.zeros(1), WITHDRAW_S)
+            until_all_heard(group)

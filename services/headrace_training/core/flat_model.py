@@ -34,6 +34,7 @@ class FlatModel:
         parameters = trainable(module)
         self.module = module
         self.tables = tables_of(module)
+        self.buffers = tuple(module.buffers())
         check_tables(tuple(table.config for table in self.tables))
         self.layout = layout_of(parameters)
         self.values: Floats = np.empty(self.layout.size, np.float32)

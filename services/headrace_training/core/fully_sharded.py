@@ -18,9 +18,10 @@ from headrace_optimizers.config import Optimizer
 from headrace_optimizers.embedding import EmbeddingTable
 from headrace_optimizers.fused import FusedOptimizer, kind_of
 from headrace_optimizers.schedule import CONSTANT, Schedule
-from headrace_training.core.all_reduce import Checkpoints, compare_models, refuse_tables
+from headrace_training.core.group import compare_models
 from headrace_training.core.model import Model
-from headrace_training.core.state import TrainingState
+from headrace_training.core.state import Checkpoints, TrainingState
+from headrace_training.core.synchronizer import refuse_tables
 
 
 class Sharded(Model, Protocol):
@@ -174,6 +175,7 @@ class FullySharded:
         layout: FlatLayout,
         values: Floats,  # noqa: ARG002 - the model has them
         tables: Sequence[EmbeddingTable] = (),
+        buffers: Sequence[torch.Tensor] = (),  # noqa: ARG002 - nobody joins later
     ) -> Place | None:
         """Take rank 0's values, or the checkpoint's, and keep this rank's part.
 
@@ -230,3 +232,6 @@ class FullySharded:
 
     def final(self) -> None:
         """Do nothing: the values are the newest."""
+
+    def stay(self) -> None:
+        """Do nothing: with a rank a part of the model is gone, and nobody could take over."""

@@ -7,7 +7,10 @@ import torch
 from headrace.parameters.layout import Floats
 from headrace_optimizers.config import Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
-from headrace_training.core.all_reduce import AllReduce, Checkpoints, Group
+from headrace_training.core.agreement import Member
+from headrace_training.core.all_reduce import SAMPLES, AllReduce
+from headrace_training.core.group import Group
+from headrace_training.core.state import Checkpoints
 
 
 class LocalSgd(AllReduce):
@@ -15,10 +18,13 @@ class LocalSgd(AllReduce):
 
     Momentum and moments stay each rank's own; a checkpoint has rank 0's, which all ranks go on with.
 
+    Members change where a mean is due: those that are left go on with their own values, and one that joins takes part in the mean with
+    another one's, which count for nothing.
+
     Args:
         average_every: Steps from one mean to the next, >= 1.
         last_step: The mean is taken after so many steps in any case.
-        join, optimizer, checkpoints, snapshot, start_step, schedule: As for `AllReduce`.
+        join, optimizer, checkpoints, snapshot, start_step, schedule, member: As for `AllReduce`.
     """
 
     def __init__(
@@ -31,8 +37,9 @@ class LocalSgd(AllReduce):
         snapshot: str = "",
         start_step: int = 0,
         schedule: Schedule = CONSTANT,
+        member: Member | None = None,
     ) -> None:
-        super().__init__(join, optimizer, checkpoints, snapshot, start_step, schedule)
+        super().__init__(join, optimizer, checkpoints, snapshot, start_step, schedule, member=member)
         self._average_every, self._last_step = average_every, last_step
         self._samples = 0  # since the last mean
 
@@ -42,7 +49,18 @@ class LocalSgd(AllReduce):
             self._apply(step, torch.from_numpy(gradient))
         self._samples += samples
         self._step = step + 1
-        if self._step % self._average_every == 0 or self._step == self._last_step:
-            self._values.copy_(self._mean(self._values, self._samples))
-            self._samples = 0
+        self._complete = self._step % self._average_every != 0 and self._step != self._last_step
+        self._catch_up()
         return self._step
+
+    def _catch_up(self) -> None:
+        """Take the mean if it is due, of the ranks there are now."""
+        if self._complete:
+            return
+        mean = self._mean(self._values, self._samples)
+        if self._vector[SAMPLES] > 0:  # else whoever is left had nothing to do, and keeps what it has
+            self._values.copy_(mean)
+        self._samples, self._complete = 0, True
+
+    def _took_over(self) -> None:
+        self._samples = 0

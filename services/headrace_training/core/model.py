@@ -17,6 +17,7 @@ class Model(Protocol):
     values: Floats  # where the synchronizer writes what the ranks agree on
     gradient: Floats  # where backward writes
     tables: tuple[EmbeddingTable, ...]
+    buffers: tuple[torch.Tensor, ...]  # of the module
 
     def begin(self, step: int) -> None:
         """Compute `step` from now on, with a gradient that is 0."""

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 
 from headrace.errors import NonFiniteValues
 from headrace.parameters.answers import Place
@@ -98,7 +99,11 @@ class ParameterServer:
         return self._store.gradient_memory(size)
 
     def begin(
-        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+        self,
+        layout: FlatLayout,
+        values: Floats,
+        tables: Sequence[EmbeddingTable] = (),
+        buffers: Sequence[torch.Tensor] = (),  # noqa: ARG002 - the store has none
     ) -> Place | None:
         """Take the store's values; the rank that comes first gives it its own, and declares the tables."""
         self._values, self._layers = values, tables
@@ -150,6 +155,9 @@ class ParameterServer:
         """Pull what other ranks may have pushed last, all rows included."""
         self._store.pull(out=self._values, exact=True)
         self._keep_rows()
+
+    def stay(self) -> None:
+        """Do not: whoever joins finds the values in the store."""
 
     def _keep_rows(self) -> None:
         for layer in self._layers:

@@ -92,13 +92,32 @@ class Rank:
             ProgramFailed: `loss()` returned no scalar.
             Cancelled: The observer asked to stop.
         """
-        model, run = self.model, self._run
-        model.module.train()
+        self.model.module.train()
+        try:
+            began = self._begin()
+        except RunFinished:
+            return
+        self._train_on(began)
+        while not self.leads and self._takes_over():
+            self._train_on(began)
+
+    def _begin(self) -> int:
+        """Agree with the others on the values to begin with, and return how many steps are done."""
+        model = self.model
+        place = self._synchronizer.begin(model.layout, model.values, model.tables, model.buffers)
+        self._take(place or self._place)
+        self.step = max(self.step, self._place.step)
+        model.use_tables_for(self.step)
+        return self.step
+
+    def _train_on(self, began: int) -> None:
+        """Do the steps that are left, or those until rank 0 finds no better values.
+
+        Args:
+            began: Steps that were done when this rank began.
+        """
         with suppress(RunFinished):
-            self._take(self._synchronizer.begin(model.layout, model.values, model.tables) or self._place)
-            began = self.step = max(self.step, self._place.step)
-            model.use_tables_for(began)
-            while self.step < run.steps:
+            while self.step < self._run.steps:
                 self._observer.raise_if_stopped()
                 self._measure_for_who_led()
                 self._finish_run_if_best_is_past()  # first: an attempt may begin where the one before gave up
@@ -106,6 +125,15 @@ class Rank:
                 if self.step > before:
                     self._finish_steps(before)
             self._finish(began)
+
+    def _takes_over(self) -> bool:
+        """Wait until the one that leads is done; tell whether this rank has been given a place anew instead."""
+        try:
+            self._synchronizer.stay()
+        except MembersChanged:
+            self._rejoin()
+            return True
+        return False
 
     def _hold(self, module: torch.nn.Module) -> Model:
         return FlatModel(module, self._synchronizer.gradient_memory)
@@ -128,6 +156,11 @@ class Rank:
             self._evaluation = Evaluation(self._program, run, self._observer, self._open_dataset)
             self._took_lead = True
 
+    def _rejoin(self) -> None:
+        """Take a place anew, and go on with the step that the others are in."""
+        self._take(self._synchronizer.rejoin())
+        self.step = max(self.step, self._place.step)
+
     def _measure_for_who_led(self) -> None:
         """Measure the present values, if this rank has just taken the lead and the one that led may not have come to it."""
         took, self._took_lead = self._took_lead, False
@@ -139,8 +172,8 @@ class Rank:
         try:
             following = max(step + 1, self._step(step))
         except MembersChanged:
-            self._take(self._synchronizer.rejoin())
-            following = max(step, self._place.step)
+            self._rejoin()
+            following = self.step
         return min(following, self._run.steps)
 
     def _step(self, step: int) -> int:
@@ -240,8 +273,7 @@ class Rank:
             except (
                 MembersChanged
             ):  # somebody has just joined, or is gone: say it again as one of the members there are now
-                self._take(self._synchronizer.rejoin())
-                self.step = max(self.step, self._place.step)
+                self._rejoin()
             else:
                 raise RunFinished(f"no better values came up to step {self.step}")
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -72,3 +73,13 @@ class TrainingState:
                 field="snapshot",
             )
         return state
+
+
+class Checkpoints(Protocol):
+    """Where states are kept."""
+
+    def save(self, state: TrainingState) -> str:
+        """Store a state and return its artifact."""
+
+    def load(self, artifact: str) -> TrainingState:
+        """Return what was saved."""

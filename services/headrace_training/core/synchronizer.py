@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+import torch
+
+from headrace.errors import InvalidArgument
 from headrace.parameters.answers import Place
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace_optimizers.embedding import EmbeddingTable
@@ -28,13 +31,18 @@ class Synchronizer(Protocol):
         """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
 
     def begin(
-        self, layout: FlatLayout, values: Floats, tables: Sequence[EmbeddingTable] = ()
+        self,
+        layout: FlatLayout,
+        values: Floats,
+        tables: Sequence[EmbeddingTable] = (),
+        buffers: Sequence[torch.Tensor] = (),
     ) -> Place | None:
         """Agree on the values to begin with.
 
         Args:
             values: The model's own memory, shape (N,): what the ranks agree on is written to it, now and in each step.
             tables: The model's. Their gradients are applied with the other ones of a step.
+            buffers: The model's, as BatchNorm has: each rank's own, but one that joins without a store begins with another one's.
         Returns:
             The rank's place among those that take part, and the step they are in; None: as the run says.
         """
@@ -74,3 +82,22 @@ class Synchronizer(Protocol):
 
     def final(self) -> None:
         """Bring the newest values, those of other ranks' last steps included."""
+
+    def stay(self) -> None:
+        """Wait, after the last step, for as long as the one that leads may need another rank to take over.
+
+        Raises:
+            MembersChanged: It may be this one's turn: `rejoin`.
+        """
+
+
+def refuse_tables(tables: Sequence[EmbeddingTable]) -> None:
+    """Refuse a model with tables.
+
+    Raises:
+        InvalidArgument: It has one.
+    """
+    if tables:
+        raise InvalidArgument(
+            f"the model has a table, {tables[0].config.name!r}, and rows live in a parameter server alone; use --strategy parameter-server"
+        )

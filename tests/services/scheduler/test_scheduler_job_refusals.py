@@ -53,7 +53,13 @@ STORELESS = {
         ("job.train.straggler_factor", {"workers": 2, "min_workers": 1, "straggler_factor": float("nan")}),
         (
             "job.train.min_workers",
-            {"strategy": workers_pb2.STRATEGY_ALL_REDUCE, "shards": 0, "workers": 2, "min_workers": 1},
+            {
+                "strategy": workers_pb2.STRATEGY_ALL_REDUCE,
+                "shards": 0,
+                "workers": 2,
+                "min_workers": 1,
+                "options": workers_pb2.TrainingOptions(steps=9, batch_size=1, fully_sharded=True),
+            },
         ),
         ("job.train.backup_workers", {"workers": 3, "min_workers": 1, "backup_workers": 1}),
         ("job.train.model", {"model": "digits"}),

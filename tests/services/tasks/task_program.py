@@ -52,6 +52,22 @@ def _die(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
     raise AssertionError
 
 
+def _hear(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
+    """Wait for two words; the first may come before anybody listens."""
+    words: list[str] = []
+    both = threading.Event()
+
+    def hear(word: bytes) -> None:
+        words.append(word.decode())
+        if len(words) == 2:
+            both.set()
+
+    reporter.progress(1, 2, "deaf", {})
+    reporter.on_told(hear)
+    both.wait()
+    return TaskResult(version=" ".join(words))
+
+
 def _listen(request: Struct, context: Context, reporter: Reporter) -> TaskResult:
     """Report the process id and that of a child of its own, then wait for a stop."""
     child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
@@ -162,6 +178,7 @@ DEEDS: dict[str, Callable[[Struct, Context, Reporter], TaskResult]] = {
     "raise_known": _raise_known,
     "exit": _exit,
     "die": _die,
+    "hear": _hear,
     "listen": _listen,
     "leave_a_daemon": _leave_a_daemon,
     "ignore": _ignore,

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
-from headrace.errors import ResourceExhausted, ServerDraining
+from headrace.errors import NotFound, ResourceExhausted, ServerDraining, StaleEpoch
 from headrace.tasks.descendants import MARK
 from headrace.tasks.frozen import FROZEN
 from headrace.tasks.process import Launcher
@@ -266,3 +266,17 @@ def test_a_killed_service_leaves_no_process_behind(do: str, tmp_path: Path) -> N
     wait_until_gone(*pids)
     Launcher("task_program", tmp_path)
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_task_hears_all_that_it_is_told_in_that_order(tasks: TaskService, start: Start) -> None:
+    name = start("hear")
+    until_progress(tasks, name)
+    for word in (b"one", b"two"):
+        assert tasks.tell(name, 1, word).name == name
+    ended = final(tasks, name)
+    assert ended.result.version == "one two"
+    assert tasks.tell(name, 1, b"three") == ended
+    with pytest.raises(StaleEpoch, match="belongs to epoch 1"):
+        tasks.tell(name, 2, b"four")
+    with pytest.raises(NotFound):
+        tasks.tell("projects/default/tasks/nobody", 1, b"five")

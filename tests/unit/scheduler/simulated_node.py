@@ -13,6 +13,7 @@ from headrace_scheduler.core.commands import (
     LoadModel,
     Reshard,
     SetMembers,
+    SetRanks,
     StartTask,
     StopTask,
     UnloadModel,
@@ -42,6 +43,7 @@ class SimulatedNode:
     recovered: tuple[RecoveredStore, ...] = ()
     models: dict[str, ServedModel] = field(default_factory=dict)
     members: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    ranks: dict[str, SetRanks] = field(default_factory=dict)  # who the members are, by the task that was told
     maps: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = field(
         default_factory=dict
     )  # of the stores it led
@@ -80,6 +82,8 @@ class SimulatedNode:
                 return self._assign(command)
             case SetMembers():
                 return self._set_members(command)
+            case SetRanks():
+                return self._set_ranks(command)
             case Reshard():
                 return self._reshard(command)
             case StartTask() | StopTask():
@@ -138,6 +142,15 @@ class SimulatedNode:
         new = command.generation, command.ranks
         assert new == told or command.generation > told[0], "an older generation, or other members in one"
         self.members[command.store, command.epoch] = command.generation, command.ranks
+        return None
+
+    def _set_ranks(self, command: SetRanks) -> Failure | None:
+        if command.task not in self.tasks:
+            return Failure("NOT_FOUND", "it is not known")
+        told = self.ranks.get(command.task)
+        newer = told is None or command.generation > told.generation
+        assert newer or command == told, "an older generation, or other members in one"
+        self.ranks[command.task] = command
         return None
 
     def _reshard(self, command: Reshard) -> Failure | None:

@@ -1,6 +1,6 @@
 """Jobs whose workers come and go: what they do without one, and how they get another."""
 
-from headrace_scheduler.core.commands import Command, CreateStore, SetMembers, StartTask, StopTask
+from headrace_scheduler.core.commands import Command, CreateStore, SetMembers, SetRanks, StartTask, StopTask
 from headrace_scheduler.core.jobs import JobState
 from tests.unit.scheduler.world import LEASE_S, PROJECT, World, cluster
 
@@ -218,3 +218,70 @@ def test_a_newcomer_that_is_not_ready_when_the_run_ends_is_stopped() -> None:
     world.deliver()
     assert world.job("a").state is JobState.SUCCEEDED
     assert world.job("a").settled
+
+
+def heard(world: World, job_id: str = "a") -> dict[int, Members]:
+    """What each task that is there knows of the members."""
+    return {
+        task.index: (told.generation, told.ranks)
+        for task in world.job(job_id).tasks
+        for node in world.nodes.values()
+        if (told := node.ranks.get(task.resource))
+    }
+
+
+def test_without_shards_the_workers_are_told_who_they_are_and_who_leads() -> None:
+    world = cluster(training=3, parameters=0)
+    world.submit("a", workers=3, shards=0, min_workers=1)
+    commands = world.deliver()
+    assert {start.lead_task for start in started(commands)} == {""}, "its lead may change"
+    assert heard(world) == dict.fromkeys((0, 1, 2), (1, (0, 1, 2)))
+    for rank in range(3):
+        world.run(f"a-1-train-{rank}")
+    world.fail("a-1-train-0", "TASK_CRASHED")
+    orders = [command for command in world.deliver() if isinstance(command, SetRanks)]
+    assert heard(world) == dict.fromkeys((1, 2), (2, (1, 2)))
+    assert {(order.lead.node, order.lead_task) for order in orders} == {
+        (f"nodes/{node_of(world, 1)}", f"{PROJECT}/tasks/a-1-train-1")
+    }
+    assert world.job("a").attempt == 1
+    assert "with 2 of 3 workers: worker 0 is gone" in world.job("a").message
+
+
+def test_without_shards_too_a_new_worker_joins_when_it_is_ready() -> None:
+    world = cluster(training=2, parameters=0)
+    world.running("a", workers=2, shards=0, min_workers=1)
+    world.fail("a-1-train-1", "TASK_CRASHED")
+    world.pass_time(1)
+    (start,) = started(world.deliver())
+    assert (start.rank, start.workers, start.lead_task) == (2, 2, ""), "it is none of those that began"
+    world.run("a-1-train-2")
+    world.deliver()
+    assert heard(world) == {0: (2, (0,))}
+
+    world.be_ready("a-1-train-2")
+    world.deliver()
+
+    assert heard(world) == dict.fromkeys((0, 2), (3, (0, 2)))
+
+
+def test_a_worker_that_is_lost_before_it_has_begun_is_not_waited_for() -> None:
+    world = cluster(training=3, parameters=0)
+    world.submit("a", workers=3, shards=0, min_workers=2)
+    world.deliver()
+    freeze(world, node_of(world, rank=2))
+    world.deliver()
+    assert heard(world) == dict.fromkeys((0, 1), (2, (0, 1)))
+
+
+def test_whoever_is_told_later_is_told_the_same() -> None:
+    world = cluster(training=3, parameters=0)
+    world.running("a", workers=3, shards=0, min_workers=1)
+    slow = world.nodes[node_of(world, 1)]
+    slow.frozen = True  # for less than its lease
+    world.fail("a-1-train-2", "TASK_CRASHED")
+    world.deliver()
+    assert heard(world) == {0: (2, (0, 1)), 1: (1, (0, 1, 2))}
+    slow.frozen = False
+    world.deliver()
+    assert heard(world) == dict.fromkeys((0, 1), (2, (0, 1)))

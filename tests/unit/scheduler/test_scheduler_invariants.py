@@ -33,7 +33,7 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(
         target=jobs,
         workers=st.integers(1, 4),
-        shards=st.integers(1, 2),
+        shards=st.integers(0, 2),
         least=st.integers(0, 2),
         replicated=st.booleans(),
     )
@@ -41,7 +41,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.submitted += 1
         job_id = f"job{self.submitted}"
         least = min(least, workers)
-        self.world.submit(job_id, workers, shards, attempts=3, min_workers=least, replicated=replicated)
+        twice = replicated and shards > 0
+        self.world.submit(job_id, workers, shards, attempts=3, min_workers=least, replicated=twice)
         return job_id
 
     @rule(job_id=consumes(jobs))
@@ -53,7 +54,7 @@ class SchedulerHistory(RuleBasedStateMachine):
     def reshard(self, job_id: str, shards: int) -> None:
         job = self.world.job(job_id)
         changes = job.state.placed and not job.replicated  # else the rpc refuses it
-        if changes or job.state is JobState.QUEUED:
+        if job.shards and (changes or job.state is JobState.QUEUED):
             self.world.handle(JobResharded(f"{PROJECT}/jobs/{job_id}", shards))
 
     @rule()
@@ -135,7 +136,7 @@ class SchedulerHistory(RuleBasedStateMachine):
                 assert ranks == sorted(set(ranks))
                 assert not ranks or ranks[-1] < job.next_rank
                 stores = (*job.stores, *job.joining_stores, *job.replicas)
-                assert job.stores
+                assert bool(job.stores) == bool(job.shards)
                 assert len({store.node for store in stores}) == len(stores)
                 assert len({(store.index, store.replica) for store in stores}) == len(stores)
             if job.state is JobState.QUEUED:

@@ -13,7 +13,8 @@ from headrace.errors import Cancelled
 from headrace.parameters.layout import Floats
 from headrace.testing import FakeClock
 from headrace_optimizers.config import AdamW, Sgd
-from headrace_training.core.all_reduce import AllReduce, Group
+from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.group import Group
 from headrace_training.core.order import DataOrder
 from headrace_training.core.parameter_server import ParameterServer
 from headrace_training.core.rank import Rank

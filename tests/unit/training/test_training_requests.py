@@ -3,10 +3,17 @@ import math
 import pytest
 
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import Lead, Selection, StartTaskRequest, Strategy, TrainingOptions
+from headrace.training.v1.workers_pb2 import (
+    Lead,
+    Selection,
+    SetMembersRequest,
+    StartTaskRequest,
+    Strategy,
+    TrainingOptions,
+)
 from headrace.types.v1.program_pb2 import Archive, Program
 from headrace_training.registration import run_key
-from headrace_training.wire import check_request, read_run
+from headrace_training.wire import check_members, check_request, read_run
 
 
 def request(**changes: object) -> StartTaskRequest:
@@ -206,3 +213,47 @@ def test_only_all_reduce_with_an_optimizer_of_single_values_is_fully_sharded() -
     elsewhere.options.fully_sharded = True
     with pytest.raises(InvalidArgument, match="fully_sharded is for STRATEGY_ALL_REDUCE"):
         check_request(elsewhere)
+
+
+def test_an_elastic_request_names_no_lead_and_any_rank_unless_the_model_is_in_parts() -> None:
+    asked = all_reduce(elastic=True, rank=7)
+    asked.ClearField("lead")
+    check_request(asked)
+    asked.options.fully_sharded = True
+    with pytest.raises(InvalidArgument, match="a part of the model is gone"):
+        check_request(asked)
+
+
+def members(**changes: object) -> SetMembersRequest:
+    lead = Lead(address="127.0.0.1:8474", task="projects/default/tasks/t0")
+    asked = SetMembersRequest(
+        name="projects/default/tasks/t1", epoch=1, generation=2, members=[0, 3], lead=lead
+    )
+    for field, value in changes.items():
+        if isinstance(value, list):
+            del asked.members[:]
+            asked.members.extend(value)
+        else:
+            setattr(asked.lead if field in ("task", "address") else asked, field, value)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "path"),
+    [
+        ("name", "t1", "name"),
+        ("epoch", 0, "epoch"),
+        ("generation", 0, "generation"),
+        ("members", [], "members"),
+        ("members", [3, 0], "members"),
+        ("members", [3, 3], "members"),
+        ("task", "", "lead.task"),
+        ("task", "projects/other/tasks/t0", "lead.task"),
+        ("address", "localhost", "lead.address"),
+    ],
+)
+def test_members_that_could_not_meet_are_refused_by_name(field: str, value: object, path: str) -> None:
+    check_members(members())
+    with pytest.raises(InvalidArgument) as refused:
+        check_members(members(**{field: value}))
+    assert refused.value.field == path

@@ -240,7 +240,7 @@ class TrainSpec(_message.Message):
     the other serves, and gets a new replica. Other strategies than PARAMETER_SERVER take no other.
     """
     min_workers: _builtins.int
-    """PARAMETER_SERVER alone, at most `workers`: the run begins with so many workers, goes on with them when others are lost, and takes
+    """At most `workers`, and not with `fully_sharded`: the run begins with so many workers, goes on with them when others are lost, and takes
     more, up to `workers`, when slots are free. A worker that is lost costs no attempt as long as so many are left; the attempt
     goes on. 0: all are needed, and one that is lost ends the attempt. Above `backup_workers`.
     """

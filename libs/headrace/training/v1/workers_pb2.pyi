@@ -151,9 +151,10 @@ class StartTaskRequest(_message.Message):
     snapshot: _builtins.str
     """Without a parameter server: artifact name of the checkpoint to go on from, which every rank reads. Empty at step 0."""
     elastic: _builtins.bool
-    """With a parameter server: ranks may join and leave while the run goes on, as Stores.SetMembers says. `rank` is then this worker's
-    number, unique in the attempt and any; its place among the members decides what it computes, and who is first leads. The rank
-    waits until it is a member. `world_size` says how many there were at first.
+    """Ranks may join and leave while the run goes on, as Stores.SetMembers says, or without a parameter server Workers.SetMembers. `rank` is
+    then this worker's number, unique in the attempt and any; its place among the members decides what it computes, and who is
+    first leads. The rank waits until it is a member. `world_size` says how many there were at first; without a parameter server ranks from
+    `world_size` on join a run that has begun, and get values and optimizer state from a member. Not for `fully_sharded`.
     """
     @_builtins.property
     def program(self) -> _program_pb2.Program:
@@ -179,7 +180,9 @@ class StartTaskRequest(_message.Message):
 
     @_builtins.property
     def lead(self) -> Global___Lead:
-        """Without a parameter server: where the other ranks learn from rank 0 where to meet. Required unless `world_size` is 1."""
+        """Without a parameter server: where the other ranks learn from rank 0 where to meet. Required unless `world_size` is 1 or the run is
+        `elastic`, whose ranks hear it by SetMembers.
+        """
 
     @_builtins.property
     def best(self) -> _task_pb2.Best:
@@ -217,7 +220,7 @@ Global___StartTaskRequest: _TypeAlias = StartTaskRequest  # noqa: Y015
 
 @_typing.final
 class Lead(_message.Message):
-    """The task that runs rank 0."""
+    """The task of the first member, which leads: rank 0, or whoever is next in line."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,6 +243,48 @@ class Lead(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lead: _TypeAlias = Lead  # noqa: Y015
+
+@_typing.final
+class SetMembersRequest(_message.Message):
+    """Who the members of a run are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    LEAD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/tasks/{task}` of the rank that is told."""
+    epoch: _builtins.int
+    """The attempt of the job."""
+    generation: _builtins.int
+    """Which members these are, >= 1: grows whenever a rank is lost or joins. All ranks that are told one generation are told the same."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`rank` of each member, ascending; the first leads. At least one."""
+
+    @_builtins.property
+    def lead(self) -> Global___Lead:
+        """The task of the first member."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        members: _abc.Iterable[_builtins.int] | None = ...,
+        lead: Global___Lead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generation", b"generation", "lead", b"lead", "members", b"members", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMembersRequest: _TypeAlias = SetMembersRequest  # noqa: Y015
 
 @_typing.final
 class TrainingOptions(_message.Message):

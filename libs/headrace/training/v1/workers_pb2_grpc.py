@@ -56,6 +56,11 @@ class WorkersStub:
                 request_serializer=headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskRequest.SerializeToString,
                 response_deserializer=headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskResponse.FromString,
                 _registered_method=True)
+        self.SetMembers = channel.unary_unary(
+                '/headrace.training.v1.Workers/SetMembers',
+                request_serializer=headrace_dot_training_dot_v1_dot_workers__pb2.SetMembersRequest.SerializeToString,
+                response_deserializer=headrace_dot_types_dot_v1_dot_task__pb2.Task.FromString,
+                _registered_method=True)
         self.StopTask = channel.unary_unary(
                 '/headrace.training.v1.Workers/StopTask',
                 request_serializer=headrace_dot_types_dot_v1_dot_task__pb2.StopTaskRequest.SerializeToString,
@@ -97,6 +102,16 @@ class WorkersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMembers(self, request, context):
+        """Tells a rank of an elastic run without a parameter server who the members of the run are from now on. It lets go of the step it is in,
+        meets the others, and goes on from the state of the one that is furthest. An older generation than the newest it was told
+        changes nothing, and neither does a task that has ended. NOT_FOUND if this node does not know the task, STALE_EPOCH if it is of another
+        attempt, UNAVAILABLE while its process cannot be told yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopTask(self, request, context):
         """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is.
         """
@@ -126,6 +141,11 @@ def add_WorkersServicer_to_server(servicer, server):
                     servicer.WatchTask,
                     request_deserializer=headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskRequest.FromString,
                     response_serializer=headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskResponse.SerializeToString,
+            ),
+            'SetMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMembers,
+                    request_deserializer=headrace_dot_training_dot_v1_dot_workers__pb2.SetMembersRequest.FromString,
+                    response_serializer=headrace_dot_types_dot_v1_dot_task__pb2.Task.SerializeToString,
             ),
             'StopTask': grpc.unary_unary_rpc_method_handler(
                     servicer.StopTask,
@@ -242,6 +262,33 @@ class Workers:
             '/headrace.training.v1.Workers/WatchTask',
             headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskRequest.SerializeToString,
             headrace_dot_types_dot_v1_dot_task__pb2.WatchTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.training.v1.Workers/SetMembers',
+            headrace_dot_training_dot_v1_dot_workers__pb2.SetMembersRequest.SerializeToString,
+            headrace_dot_types_dot_v1_dot_task__pb2.Task.FromString,
             options,
             channel_credentials,
             insecure,

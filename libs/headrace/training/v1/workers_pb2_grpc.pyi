@@ -45,6 +45,12 @@ class WorkersStub:
     """Lists the tasks this node knows: running ones and recently ended ones."""
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]
     """Streams a task's changes until it is final."""
+    SetMembers: _grpc.UnaryUnaryMultiCallable[_workers_pb2.SetMembersRequest, _task_pb2.Task]
+    """Tells a rank of an elastic run without a parameter server who the members of the run are from now on. It lets go of the step it is in,
+    meets the others, and goes on from the state of the one that is furthest. An older generation than the newest it was told
+    changes nothing, and neither does a task that has ended. NOT_FOUND if this node does not know the task, STALE_EPOCH if it is of another
+    attempt, UNAVAILABLE while its process cannot be told yet.
+    """
     StopTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]
     """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is."""
 
@@ -64,6 +70,12 @@ class WorkersAsyncStub(WorkersStub):
     """Lists the tasks this node knows: running ones and recently ended ones."""
     WatchTask: _aio.UnaryStreamMultiCallable[_task_pb2.WatchTaskRequest, _task_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """Streams a task's changes until it is final."""
+    SetMembers: _aio.UnaryUnaryMultiCallable[_workers_pb2.SetMembersRequest, _task_pb2.Task]  # type: ignore[assignment]
+    """Tells a rank of an elastic run without a parameter server who the members of the run are from now on. It lets go of the step it is in,
+    meets the others, and goes on from the state of the one that is furthest. An older generation than the newest it was told
+    changes nothing, and neither does a task that has ended. NOT_FOUND if this node does not know the task, STALE_EPOCH if it is of another
+    attempt, UNAVAILABLE while its process cannot be told yet.
+    """
     StopTask: _aio.UnaryUnaryMultiCallable[_task_pb2.StopTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Ends a task: the program is asked first and killed after a grace period. Returns at once, state STOPPING; a final task stays as it is."""
 
@@ -104,6 +116,18 @@ class WorkersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_task_pb2.WatchTaskResponse], _abc.AsyncIterator[_task_pb2.WatchTaskResponse]]:
         """Streams a task's changes until it is final."""
+
+    @_abc_1.abstractmethod
+    def SetMembers(
+        self,
+        request: _workers_pb2.SetMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
+        """Tells a rank of an elastic run without a parameter server who the members of the run are from now on. It lets go of the step it is in,
+        meets the others, and goes on from the state of the one that is furthest. An older generation than the newest it was told
+        changes nothing, and neither does a task that has ended. NOT_FOUND if this node does not know the task, STALE_EPOCH if it is of another
+        attempt, UNAVAILABLE while its process cannot be told yet.
+        """
 
     @_abc_1.abstractmethod
     def StopTask(
