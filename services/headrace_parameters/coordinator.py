@@ -17,8 +17,8 @@ from headrace.parameters.cut import latest
 from headrace.parameters.v1 import resharding_pb2
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
 from headrace_parameters.core.standing import Standing, complete_gradients
-from headrace_parameters.moving_wire import plan_to_proto, standing_from_proto
-from headrace_parameters.participant import FetchParts, Participant
+from headrace_parameters.moving_wire import plan_to_proto, stage_to_proto, standing_from_proto
+from headrace_parameters.participant import Participant, Sources
 from headrace_parameters.peers import Peers, Steps
 
 log = structlog.get_logger(__name__)
@@ -29,14 +29,14 @@ class Coordinator:
     """Leads the participants of one plan, of which `own` is its own shard.
 
     Args:
-        fetch: Brings this process parts of other shards.
+        sources: Give this process parts of other shards.
         timeout_s: For everything up to the decision.
     """
 
-    def __init__(self, own: Participant, peers: Peers, fetch: FetchParts, timeout_s: float) -> None:
+    def __init__(self, own: Participant, peers: Peers, sources: Sources, timeout_s: float) -> None:
         self._own = own
         self._peers = peers
-        self._fetch = fetch
+        self._sources = sources
         self._timeout_s = timeout_s
 
     def lead(self) -> float:
@@ -79,11 +79,8 @@ class Coordinator:
             ParticipateRequest(settle=resharding_pb2.Settle(next_steps=cut)),
             lambda: own.settle(cut, self._timeout_s, lambda: False),
         )
-        workers = sorted(complete_gradients(settled))
-        company.do(
-            ParticipateRequest(stage=resharding_pb2.Stage(workers=workers)),
-            lambda: own.stage(workers, self._fetch),
-        )
+        kept = complete_gradients(settled)
+        company.do(ParticipateRequest(stage=stage_to_proto(kept)), lambda: own.stage(kept, self._sources))
 
     def _spread(self, others: Mapping[int, Steps], threads: ThreadPoolExecutor) -> None:
         """Tell the others what has been decided; who cannot be told will ask."""

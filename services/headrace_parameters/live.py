@@ -62,7 +62,7 @@ class LiveStore(ShardView):
         self.journal = journal
         self.memory = memory or PublishedMemory()
         super().__init__(config, shard or Shard(config, self.memory))
-        self.tables = LiveTables(config, reserve_rows)
+        self.tables = LiveTables(self._shard.config, reserve_rows)
         self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
         self.received = Recycled(PrivateMemory)
         self.changing = threading.Lock()  # held by whoever changes the shard

@@ -1,18 +1,19 @@
 """One shard of a table that many calls use at once."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.parameters.cut import Cut
-from headrace.parameters.keys import Keys
+from headrace.parameters.keys import Arcs, Keys
 from headrace.parameters.layout import Floats
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.rows.part import TablePart
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.shard import RowShard
 from headrace_parameters.core.rows.state import TableState
@@ -165,6 +166,23 @@ class LiveTable:
             self._check_alive()
             return self._shard.state()
 
+    @property
+    def pending(self) -> frozenset[int]:
+        """Workers whose pushes wait for others of their step."""
+        return frozenset(self._shard.turns.pending)
+
+    def part(self, arcs: Arcs, workers: Collection[int]) -> TablePart:
+        """Return what can move, as `RowShard.part` does."""
+        with self._using:
+            self._check_alive()
+            return self._shard.part(arcs, workers)
+
+    def taken_over(self, part: TablePart) -> RowShard:
+        """Return what the table shall `become` to go on from `part`; it raises what `RowShard.take_over` does."""
+        following = RowShard(self.store, self.config, self._reserve, self._shard.turns.members)
+        following.take_over(part)
+        return following
+
     def scan(self, slot: int, count: int) -> tuple[Keys, Floats, int]:
         """Return some of the rows, as `RowTable.scan` does."""
         with self._using:
@@ -175,6 +193,11 @@ class LiveTable:
         """Say where the table is: which step each worker pushes next."""
         turns = self._shard.turns
         return {worker: turns.next_step(worker) for worker in turns.members.workers}
+
+    def standing(self) -> Cut:
+        """Say where the table goes by what it has taken: a complete step that waits to be clipped counts."""
+        waits = self._shard.held is not None
+        return {worker: step + waits for worker, step in self.cut().items()}
 
     def restored(self, state: TableState | None, members: Members) -> RowShard:
         """Return what the table shall `become` to go on from `state`, with pushes of these members; None: without rows.

@@ -12,6 +12,7 @@ from headrace_parameters.core.members import Members, first_members
 from headrace_parameters.core.rows.state import TableState
 
 if TYPE_CHECKING:
+    from headrace_parameters.core.rows.part import TablePart
     from headrace_parameters.core.rows.shard import RowShard
     from headrace_parameters.live_table import LiveTable
 
@@ -79,6 +80,22 @@ class LiveTables(Mapping[str, "LiveTable"]):
     def cuts(self) -> list[Cut]:
         """Say where each table is."""
         return [table.cut() for table in self._tables.values()]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the memory that each table takes, bytes."""
+        return {name: table.facts().size_bytes for name, table in self._tables.items()}
+
+    def standings(self) -> list[Cut]:
+        """Say where each table is, as `LiveTable.standing` does."""
+        return [table.standing() for table in self._tables.values()]
+
+    def pending(self) -> dict[str, frozenset[int]]:
+        """Return the workers whose pushes wait, by table."""
+        return {name: table.pending for name, table in self._tables.items()}
+
+    def take_over(self, parts: "Mapping[str, TablePart]") -> None:
+        """Become what these parts of all tables say, before anyone else has the store; it raises what `RowShard.take_over` does."""
+        self.become({name: self._tables[name].taken_over(part) for name, part in parts.items()})
 
     def states(self) -> dict[str, TableState]:
         """Return a copy of all rows."""

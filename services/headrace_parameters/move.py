@@ -1,14 +1,21 @@
 """What a store does while some of its values move to other shards: it is held, brought to a common point, and replaced."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from headrace.errors import Aborted, HeadraceError
-from headrace.parameters.cut import Cut
+from headrace.parameters.cut import Cut, latest
+from headrace.parameters.keys import Arcs
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.part import Part
 from headrace_parameters.core.standing import Standing
 from headrace_parameters.gate import NOTHING
 from headrace_parameters.live import LiveStore
+from headrace_parameters.position import behind_all
+
+if TYPE_CHECKING:
+    from headrace_parameters.core.rows.part import TablePart
 
 
 class Move:
@@ -36,7 +43,7 @@ class Move:
         """
         store = self._store
         with store.alone():
-            arrived = store.gate.reach(cut, store.shard.cut, timeout_s, over)
+            arrived = store.gate.reach(cut, lambda: behind_all(store), timeout_s, over)
             store.check_serves()
             made = store.made()
         store.tell(made)
@@ -55,12 +62,15 @@ class Move:
 
     def standing(self) -> Standing:
         """Say where the shard is in the run."""
-        with self._store.alone():
-            self._store.shard.keep_gradients()  # a worker may take its own back before they have moved
-            return self._store.shard.standing()
+        store = self._store
+        with store.alone():
+            store.shard.keep_gradients()  # a worker may take its own back before they have moved
+            dense = store.shard.standing()
+            cut = latest([dense.cut, *store.tables.standings()])
+            return Standing(cut, replace(dense.pending, rows=store.tables.pending()))
 
     def part(self, workers: Collection[int]) -> Part:
-        """Return what of the shard can move."""
+        """Return what of the dense values can move."""
         with self._store.alone():
             return self._store.shard.part(workers)
 
@@ -73,4 +83,15 @@ class Move:
         with self._store.alone():
             swap()
             self._store.news.end(why)
+            self._store.tables.end(why)
             self._store.gate.open()
+
+
+def parts_of(
+    store: LiveStore, arcs: Arcs, workers: Mapping[str, Collection[int]]
+) -> "Iterator[tuple[str, TablePart]]":
+    """Yield what of each table of a held store can move, with the gradients of these workers; one after the other: they are copied."""
+    for name, table in store.tables.items():
+        with store.alone():
+            part = table.part(arcs, workers.get(name, ()))
+        yield name, part

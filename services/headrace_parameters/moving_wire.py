@@ -1,11 +1,13 @@
 """Messages of the Resharding service to the core's terms and back."""
 
+from collections.abc import Collection, Iterable, Mapping
+
 from headrace.errors import InvalidArgument
 from headrace.parameters.v1 import resharding_pb2
 from headrace.parameters.wire import layout_from_proto, layout_to_proto, map_from_proto, map_to_proto
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.part import Facts
-from headrace_parameters.core.standing import Standing
+from headrace_parameters.core.standing import Pending, Standing
 from headrace_parameters.participant import Plan
 
 
@@ -34,12 +36,37 @@ def plan_from_proto(hold: resharding_pb2.Hold) -> Plan:
 
 def standing_to_proto(standing: Standing) -> resharding_pb2.Standing:
     """Write where a shard is."""
-    return resharding_pb2.Standing(next_steps=standing.cut, pending=sorted(standing.pending))
+    pending = standing.pending
+    rows = rows_to_proto(pending.rows)
+    return resharding_pb2.Standing(next_steps=standing.cut, pending=sorted(pending.dense), pending_rows=rows)
 
 
 def standing_from_proto(standing: resharding_pb2.Standing) -> Standing:
     """Read where a shard is."""
-    return Standing(dict(standing.next_steps), frozenset(standing.pending))
+    pending = Pending(frozenset(standing.pending), rows_from_proto(standing.pending_rows))
+    return Standing(dict(standing.next_steps), pending)
+
+
+def stage_to_proto(kept: Pending) -> resharding_pb2.Stage:
+    """Write whose gradients are kept."""
+    return resharding_pb2.Stage(workers=sorted(kept.dense), rows=rows_to_proto(kept.rows))
+
+
+def stage_from_proto(stage: resharding_pb2.Stage) -> Pending:
+    """Read whose gradients are kept."""
+    return Pending(frozenset(stage.workers), rows_from_proto(stage.rows))
+
+
+def rows_to_proto(rows: Mapping[str, Collection[int]]) -> list[resharding_pb2.TableWorkers]:
+    """Write workers by table."""
+    return [
+        resharding_pb2.TableWorkers(table=table, workers=sorted(workers)) for table, workers in rows.items()
+    ]
+
+
+def rows_from_proto(rows: Iterable[resharding_pb2.TableWorkers]) -> dict[str, frozenset[int]]:
+    """Read workers by table."""
+    return {each.table: frozenset(each.workers) for each in rows}
 
 
 def facts_to_proto(facts: Facts) -> resharding_pb2.PartFacts:

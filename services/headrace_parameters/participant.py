@@ -3,23 +3,27 @@
 Until `commit` the old shard is as it was, and `give_up` lets it go on. Source of the phases: two-phase commit (Gray 1978).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from headrace.errors import DeadlineExceeded, FailedPrecondition
 from headrace.parameters.cut import Cut
+from headrace.parameters.keys import Arcs
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import shared
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of, state_bytes
 from headrace_parameters.assembly import Assembly
 from headrace_parameters.core.config import Durability
+from headrace_parameters.core.rows.part import TablePart, whole
 from headrace_parameters.core.shard import Shard
-from headrace_parameters.core.standing import Standing
+from headrace_parameters.core.standing import Pending, Standing
 from headrace_parameters.live import LiveStore
-from headrace_parameters.move import Move
+from headrace_parameters.move import Move, parts_of
 from headrace_parameters.published_memory import PublishedMemory
+from headrace_parameters.row_bytes import RoomBeside
 from headrace_parameters.table import StoreTable
 
 # What one shard has, the others get at once, or as soon as their worker repeats it; else the worker is gone, and nobody shall wait for it.
@@ -41,13 +45,18 @@ class Plan:
     layout: FlatLayout
 
 
-class FetchParts(Protocol):
-    """Brings parts of other shards."""
+class Sources(Protocol):
+    """Gives parts of other shards."""
 
-    def __call__(
+    def values(
         self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
     ) -> None:
         """Write the ranges that the shard at `source` holds to their places in `assembly`."""
+
+    def rows(
+        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
+    ) -> Mapping[str, TablePart]:
+        """Return what the shard at `source` has of these arcs, with the gradients of these workers, of all tables."""
 
 
 class Participant:
@@ -64,6 +73,7 @@ class Participant:
         self._table = table
         self._shard = store.config.shard_index
         self._staged: LiveStore | None = None
+        self._room = RoomBeside(partial(table.reserve_rows, store.config.name), store.tables.sizes())
         self._check()
         self.move = Move(store, plan.next)
 
@@ -72,10 +82,6 @@ class Participant:
         if store.config.durability is not Durability.MEMORY:
             raise FailedPrecondition(
                 f"{store.config.name} is durable, and its shards cannot change; save it and create it anew with other shards"
-            )
-        if store.tables:
-            raise FailedPrecondition(
-                f"{store.config.name} has tables, whose rows do not move; keep its shards, or create it anew with others"
             )
         if self._shard in plan.now.shards:
             fits = (
@@ -108,11 +114,11 @@ class Participant:
             )
         return self.move.standing()
 
-    def stage(self, workers: Collection[int], fetch: FetchParts) -> None:
+    def stage(self, kept: Pending, sources: Sources) -> None:
         """Put the new shard together.
 
         Args:
-            workers: Whose gradients for the step that is not complete go on.
+            kept: Whose gradients for the step that is not complete go on.
         Raises:
             HeadraceError: It cannot be; most likely the memory does not suffice, or a source is gone.
         """
@@ -124,12 +130,36 @@ class Participant:
             size = plan.next.length(self._shard)
             needed = 4 * size + state_bytes(config.optimizer, size)
             self._table.reserve_bytes(store, max(store.size_bytes, needed))
-            shard.take_over(*self._assembled(workers, fetch).finished(kind_of(config.optimizer)))
+            shard.take_over(*self._assembled(kept.dense, sources).finished(kind_of(config.optimizer)))
         else:
             shard.layout, shard.map = plan.layout, plan.next  # it has left, and can tell where everything is
-        self._staged = LiveStore(store.config, store.create_time, shard, memory=memory)
+        self._staged = LiveStore(
+            store.config, store.create_time, shard, memory=memory, reserve_rows=self._room
+        )
+        if self._shard in plan.next.shards:
+            self._stage_rows(self._staged, kept.rows, sources)
 
-    def _assembled(self, workers: Collection[int], fetch: FetchParts) -> Assembly:
+    def _stage_rows(self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources) -> None:
+        """Put the tables together.
+
+        Args:
+            kept: Whose gradients of rows go on, of all tables there are; a shard that joins may not know of them yet.
+        """
+        plan, mine = self.plan, self.plan.next.arc_owners == self._shard
+        now = plan.now.arc_owners
+        found: list[Mapping[str, TablePart]] = []
+        for source in plan.now.shards if kept else ():
+            arcs = mine & (now == source)
+            if source == self._shard:
+                found.append(dict(parts_of(self.store, arcs, kept)))
+            elif arcs.any():
+                found.append(sources.rows(plan.now.addresses[source], arcs, kept))
+        parts = {name: whole([part[name] for part in found]) for name in found[0]} if found else {}
+        states = {name: part.state for name, part in parts.items()}
+        staged.add_tables(staged.tables.declared_in(states, staged.members))
+        staged.tables.take_over(parts)
+
+    def _assembled(self, workers: Collection[int], sources: Sources) -> Assembly:
         plan = self.plan
         assembly = Assembly(plan.layout, plan.next, self._shard)
         if self.has_values:
@@ -137,15 +167,16 @@ class Participant:
         for source in plan.now.shards:
             ranges = [place.values for place in shared(plan.now.held(source), plan.next.held(self._shard))]
             if ranges and source != self._shard:
-                fetch(plan.now.addresses[source], ranges, workers, assembly)
+                sources.values(plan.now.addresses[source], ranges, workers, assembly)
         return assembly
 
     def commit(self) -> None:
         """Change to the next map."""
         assert self._staged is not None, "a shard that has not staged cannot commit"
+        self._room.alone()
         self._table.replace(self.store, self._staged, self.move)
 
     def give_up(self) -> None:
         """Go on as before."""
-        self._table.reserve_bytes(self.store, self.store.size_bytes)
+        self._table.keep(self.store)
         self.move.give_up()

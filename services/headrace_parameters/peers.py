@@ -1,8 +1,9 @@
 """Other processes of the parameter service, as one of them talks to them."""
 
 import queue
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -10,13 +11,16 @@ import grpc
 
 from headrace.errors import Internal
 from headrace.names import StoreName
+from headrace.parameters.keys import Arcs, spans_of
 from headrace.parameters.recoding import resharding_stub
 from headrace.parameters.v1 import resharding_pb2, stores_pb2, stores_pb2_grpc
-from headrace.parameters.v1.shard_map_pb2 import ValueRange
+from headrace.parameters.v1.shard_map_pb2 import ArcRange, ValueRange
 from headrace.parameters.wire import receive
 from headrace.rpc.channel import open_channel
 from headrace_parameters.assembly import Assembly
-from headrace_parameters.moving_wire import facts_from_proto
+from headrace_parameters.core.rows.part import TablePart
+from headrace_parameters.moving_rows import received
+from headrace_parameters.moving_wire import facts_from_proto, rows_to_proto
 
 _ASK_S = 5.0  # a question that is answered at once
 
@@ -81,6 +85,13 @@ class Peers:
             finally:
                 steps.end()
 
+    def fetch_rows(
+        self, source: str, request: resharding_pb2.FetchRowsRequest, timeout_s: float
+    ) -> dict[str, TablePart]:
+        """Return parts of the tables of another shard."""
+        with self._open(source) as channel:
+            return received(resharding_stub(channel).FetchRows(request, timeout=timeout_s))
+
     def fetch(
         self,
         source: str,
@@ -107,3 +118,40 @@ class Peers:
                 raise Internal(f"{source} sent nothing of {store}; its log may say why")
             places = assembly.places(facts_from_proto(first.facts), ranges)
             receive(chain([first], responses), places)
+
+
+@dataclass(frozen=True)
+class PeerSources:
+    """The shards of a store that others take values and rows over from, in one resharding.
+
+    Args:
+        map_epoch: Of the next map.
+        timeout_s: For each conversation.
+    """
+
+    peers: Peers
+    store: StoreName
+    epoch: int
+    map_epoch: int
+    timeout_s: float
+
+    def values(
+        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
+    ) -> None:
+        """Write ranges to their places in `assembly`."""
+        name, epochs = self.store, (self.epoch, self.map_epoch)
+        self.peers.fetch(source, name, *epochs, ranges, workers, assembly, self.timeout_s)
+
+    def rows(
+        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
+    ) -> Mapping[str, TablePart]:
+        """Return what of all tables belongs to some arcs."""
+        spans = [(start, stop) for start, stop, meant in spans_of(arcs.tolist()) if meant]
+        request = resharding_pb2.FetchRowsRequest(
+            store=str(self.store),
+            epoch=self.epoch,
+            map_epoch=self.map_epoch,
+            arcs=[ArcRange(start=start, stop=stop) for start, stop in spans],
+            pending=rows_to_proto(workers),
+        )
+        return self.peers.fetch_rows(source, request, self.timeout_s)

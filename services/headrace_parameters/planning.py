@@ -88,7 +88,7 @@ def joining_request(store: stores_pb2.Store, shard: int, count: int) -> stores_p
     for field, value in store.ListFields():
         if field.name in request.DESCRIPTOR.fields_by_name:
             if field.message_type:
-                getattr(request, field.name).CopyFrom(value)
+                getattr(request, field.name).MergeFrom(value)  # of one message, or of all tables
             else:
                 setattr(request, field.name, value)
     request.shard_index, request.shard_count, request.joins = shard, count, True

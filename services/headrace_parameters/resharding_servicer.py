@@ -1,28 +1,35 @@
 """The Resharding service on the wire."""
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 
+import numpy as np
 import structlog
 from grpc import ServicerContext
 
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
 from headrace.names import StoreName
+from headrace.parameters.keys import ARCS
+from headrace.parameters.layout import FlatLayout
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import resharding_pb2, resharding_pb2_grpc
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
 from headrace.parameters.wire import carry, map_from_proto, map_to_proto
 from headrace.pauses import Pauses
-from headrace_parameters.assembly import Assembly, selected
+from headrace_parameters.assembly import selected
 from headrace_parameters.coordinator import Coordinator
 from headrace_parameters.live import LiveStore
+from headrace_parameters.move import parts_of
+from headrace_parameters.moving_rows import messages
 from headrace_parameters.moving_wire import (
     facts_to_proto,
     plan_from_proto,
+    rows_from_proto,
+    stage_from_proto,
     standing_to_proto,
 )
-from headrace_parameters.participant import FetchParts, Participant
-from headrace_parameters.peers import Peers
+from headrace_parameters.participant import Participant, Sources
+from headrace_parameters.peers import Peers, PeerSources
 from headrace_parameters.planning import plan_change
 from headrace_parameters.table import StoreTable
 
@@ -53,7 +60,7 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         bound_s = min(_LONGEST_S, context.time_remaining()) * _SHARE
         plan = plan_change(store, self._peers, request.shards, request.add, request.remove)
         own = Participant(self._table, store, plan)
-        paused_s = Coordinator(own, self._peers, self._fetch_for(own, bound_s), bound_s).lead()
+        paused_s = Coordinator(own, self._peers, self._sources_for(own, bound_s), bound_s).lead()
         log.info(
             "resharded",
             store=request.store,
@@ -80,8 +87,8 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
             context.add_callback(part.move.look_again)
             standing = part.settle(cut, bound_s, lambda: not context.is_active())
             yield ParticipateResponse(standing=standing_to_proto(standing))
-            workers = _next(request_iterator, "stage").stage.workers
-            part.stage(workers, self._fetch_for(part, bound_s))
+            kept = stage_from_proto(_next(request_iterator, "stage").stage)
+            part.stage(kept, self._sources_for(part, bound_s))
             staged = True
             yield ParticipateResponse(staged=resharding_pb2.Staged())
             _next(request_iterator, "commit")
@@ -95,24 +102,38 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         self, request: resharding_pb2.FetchRequest, context: ServicerContext
     ) -> Iterator[resharding_pb2.FetchResponse]:
         """Give another shard what it takes over."""
+        store, layout = self._held(request)
+        ranges = [range(part.start, part.stop) for part in request.ranges]
+        with store.alone():
+            part = store.shard.part(request.workers)
+        first = resharding_pb2.FetchResponse(facts=facts_to_proto(part.facts))
+        yield from carry(first, list(selected(part, store.held(layout), ranges)))
+
+    def FetchRows(
+        self, request: resharding_pb2.FetchRowsRequest, context: ServicerContext
+    ) -> Iterator[resharding_pb2.FetchRowsResponse]:
+        """Give another shard the rows that it takes over."""
+        store, _ = self._held(request)
+        arcs = np.zeros(ARCS, np.bool_)
+        for part in request.arcs:
+            arcs[part.start : part.stop] = True
+        for table, rows in parts_of(store, arcs, rows_from_proto(request.pending)):
+            yield from messages(table, rows)
+
+    def _held(
+        self, request: resharding_pb2.FetchRequest | resharding_pb2.FetchRowsRequest
+    ) -> tuple[LiveStore, FlatLayout]:
+        """Return a store that is held for the next map, and its layout."""
         store = self._fenced(request.store, request.epoch)
         if store.next_map is None or store.next_map.epoch != request.map_epoch or store.layout is None:
             raise FailedPrecondition(
                 f"{request.store} is not held for shard map {request.map_epoch}; begin the resharding again"
             )
-        ranges = [range(part.start, part.stop) for part in request.ranges]
-        with store.alone():
-            part = store.shard.part(request.workers)
-        first = resharding_pb2.FetchResponse(facts=facts_to_proto(part.facts))
-        yield from carry(first, list(selected(part, store.held(store.layout), ranges)))
+        return store, store.layout
 
-    def _fetch_for(self, part: Participant, timeout_s: float) -> FetchParts:
-        config, epoch = part.store.config, part.plan.next.epoch
-
-        def fetch(source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly) -> None:
-            self._peers.fetch(source, config.name, config.epoch, epoch, ranges, workers, assembly, timeout_s)
-
-        return fetch
+    def _sources_for(self, part: Participant, timeout_s: float) -> Sources:
+        config = part.store.config
+        return PeerSources(self._peers, config.name, config.epoch, part.plan.next.epoch, timeout_s)
 
     def _resolve(self, part: Participant) -> None:
         """Find out what the coordinator has decided, however long that takes, and do it."""

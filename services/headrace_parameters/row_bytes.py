@@ -1,5 +1,7 @@
 """The memory that the tables of all stores of a process have reserved."""
 
+from collections.abc import Callable, Mapping
+
 from headrace.errors import QuotaExceeded
 from headrace.names import StoreName
 
@@ -34,7 +36,33 @@ class RowBytes:
         """Remember what a table has."""
         self._sizes[store, table] = size_bytes
 
+    def replace(self, store: StoreName, sizes: Mapping[str, int]) -> None:
+        """Remember what the tables of a store have, by name, and no others of it."""
+        self.forget(store)
+        for table, size_bytes in sizes.items():
+            self.keep(store, table, size_bytes)
+
     def forget(self, store: StoreName) -> None:
         """Free what the tables of a store had."""
         for table in [table for table in self._sizes if table[0] == store]:
             del self._sizes[table]
+
+
+class RoomBeside:
+    """Reserves memory for tables that are put together beside those whose place they take: as much as the larger of the two has.
+
+    Args:
+        reserve: Told a table's name and the memory it needs in all; raises if there is none.
+        beside: What the tables have whose place they take.
+    """
+
+    def __init__(self, reserve: Callable[[str, int], None], beside: Mapping[str, int]) -> None:
+        self._reserve, self._beside = reserve, beside
+
+    def __call__(self, table: str, needed: int) -> None:
+        """Keep room for all rows of a table."""
+        self._reserve(table, max(needed, self._beside.get(table, 0)))
+
+    def alone(self) -> None:
+        """Reserve what the new tables need from now on: they have taken the place of the others."""
+        self._beside = {}

@@ -37,14 +37,14 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.PushRowsRequest, context: ServicerContext
     ) -> rows_pb2.PushRowsResponse:
         """Take a gradient."""
-        store, table = self.find(request.store, request.table, request.header.epoch)
+        store, table = self.find(request.store, request.table, request.header.epoch, request.header.map_epoch)
         return self.push(store, table, request.header, lambda: _copied(table, request))
 
     def PullRows(
         self, request: rows_pb2.PullRowsRequest, context: ServicerContext
     ) -> rows_pb2.PullRowsResponse:
         """Send rows."""
-        store, table = self.find(request.store, request.table, request.epoch)
+        store, table = self.find(request.store, request.table, request.epoch, request.map_epoch)
         keys = _keys(request, "keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
         step, generation = step_of(request), generation_of(request)
@@ -56,7 +56,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.PushPullRowsRequest, context: ServicerContext
     ) -> rows_pb2.PushPullRowsResponse:
         """Take a gradient, then send rows that hold it."""
-        store, table = self.find(request.store, request.table, request.header.epoch)
+        store, table = self.find(request.store, request.table, request.header.epoch, request.header.map_epoch)
         pushed = self.push(store, table, request.header, lambda: _copied(table, request))
         keys = _keys(request, "pull_keys")
         values = np.empty((keys.size, table.config.dim), np.float32)
@@ -69,24 +69,27 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
         self, request: rows_pb2.ScanRowsRequest, context: ServicerContext
     ) -> rows_pb2.ScanRowsResponse:
         """Send rows, whatever their keys."""
-        _, table = self.find(request.store, request.table, request.epoch)
+        _, table = self.find(request.store, request.table, request.epoch, request.map_epoch)
         most = max(1, _SCANNED_BYTES // (4 * table.config.dim + 8))
         count = min(request.limit or most, most)
         keys, values, cursor = table.scan(request.cursor, count)
         self._meter.sent(table.store, 0, values.nbytes)
         return packed(rows_pb2.ScanRowsResponse(next_cursor=cursor), keys=keys, values=values)
 
-    def find(self, store: str, table: str, epoch: int) -> "tuple[LiveStore, LiveTable]":
-        """Return a store and its table, if a call of this epoch may use it now; 0: a reader outside the run.
+    def find(self, store: str, table: str, epoch: int, map_epoch: int) -> "tuple[LiveStore, LiveTable]":
+        """Return a store and its table, if a call of this epoch, by this shard map, may use it now; epoch 0: a reader outside the run.
 
         Raises:
             QuotaExceeded: The project has used up its rate.
             NotFound: There is no such store or table here.
             StaleEpoch, FailedPrecondition: As `StoreConfig.fence`.
+            ShardMapChanged: As `ShardView.check_arcs`.
         """
         held = self._stores.get(StoreName.parse(store, field="store"))
         if epoch:
             held.config.fence(epoch)
+        held.check_serves()
+        held.check_arcs(map_epoch)
         found = held.tables.get(table)
         if found is None:
             raise NotFound(_no_table(held, table))

@@ -12,6 +12,7 @@ from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.gate import HOLD_S
 from headrace_parameters.live import LiveStore
+from headrace_parameters.position import behind_all, cuts
 
 
 def hold(store: LiveStore) -> Cut:
@@ -20,7 +21,7 @@ def hold(store: LiveStore) -> Cut:
         store.check_stays()
         if store.shard.published is None:
             raise FailedPrecondition(f"{store.config.name} has no values to save yet; call Initialize first")
-        return store.gate.hold(latest(_cuts(store)), HOLD_S)
+        return store.gate.hold(latest(cuts(store)), HOLD_S)
 
 
 def saved(store: LiveStore, cut: Cut | None = None) -> ShardState:
@@ -65,17 +66,6 @@ def _become(store: LiveStore, state: ShardState) -> None:
 
 def _come_to(store: LiveStore, cut: Cut) -> None:
     store.check_stays()
-    store.gate.meet(cut, lambda: _behind_all(store))
-    if latest(_cuts(store)) != dict(cut):
+    store.gate.meet(cut, lambda: behind_all(store))
+    if latest(cuts(store)) != dict(cut):
         raise Aborted("a table has gone on; repeat the snapshot")
-
-
-def _cuts(store: LiveStore) -> list[Cut]:
-    """Say where the dense values are, and each table: workers push rows first, so a table may be ahead of them."""
-    return [store.shard.cut(), *store.tables.cuts()]
-
-
-def _behind_all(store: LiveStore) -> Cut:
-    """Say how far everything is."""
-    cuts = _cuts(store)
-    return {worker: min(cut[worker] for cut in cuts) for worker in cuts[0]}

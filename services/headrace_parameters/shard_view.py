@@ -101,6 +101,19 @@ class ShardView:
                 metadata={"map_epoch": 0},
             )
 
+    def check_arcs(self, epoch: int) -> None:
+        """Let only callers pass who know where rows are; 0: by the arcs of a first map.
+
+        Raises:
+            ShardMapChanged: They are elsewhere.
+        """
+        self.check_map(epoch)
+        if not epoch and self.map and self.map.arcs:
+            raise ShardMapChanged(
+                f"rows of {self.config.name} are not spread as by a first map; get the store, then repeat the call with its shard map",
+                metadata={"map_epoch": self.map.epoch},
+            )
+
     def check_layout(self, layout: FlatLayout) -> None:
         """Raise ShapeMismatch if there are values of another model, and whatever else keeps first values out."""
         self._shard.check_layout(layout)

@@ -41,7 +41,9 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self, request: shared_rows_pb2.PushRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PushRowsSharedResponse:
         """Take a gradient."""
-        store, table = self._rows.find(request.store, request.table, request.header.epoch)
+        store, table = self._rows.find(
+            request.store, request.table, request.header.epoch, request.header.map_epoch
+        )
         pushed = self._push(store, table, request)
         return shared_rows_pb2.PushRowsSharedResponse(response=pushed)
 
@@ -49,7 +51,7 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self, request: shared_rows_pb2.PullRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PullRowsSharedResponse:
         """Say where rows lie."""
-        store, table = self._rows.find(request.store, request.table, request.epoch)
+        store, table = self._rows.find(request.store, request.table, request.epoch, request.map_epoch)
         table.store.fence(request.epoch)
         keys = self._segments.keys(store, request.worker, request.keys)
         step, generation = step_of(request), generation_of(request)
@@ -63,7 +65,9 @@ class SharedRowsServicer(shared_rows_pb2_grpc.SharedRowsServicer):
         self, request: shared_rows_pb2.PushPullRowsSharedRequest, context: ServicerContext
     ) -> shared_rows_pb2.PushPullRowsSharedResponse:
         """Take a gradient, then say where rows lie that hold it."""
-        store, table = self._rows.find(request.store, request.table, request.header.epoch)
+        store, table = self._rows.find(
+            request.store, request.table, request.header.epoch, request.header.map_epoch
+        )
         worker = request.header.worker
         keys = self._segments.keys(store, worker, request.pull_keys)
         pushed = self._push(store, table, request)

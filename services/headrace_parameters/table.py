@@ -1,3 +1,4 @@
+# length: all stores and the room they take, under one lock
 """The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
 
 import threading
@@ -129,7 +130,7 @@ class StoreTable:
         if held:
             return held
         kind = ReplicatedStore if config.durability.replicated else LiveStore
-        store = kind(config, self._now(), reserve_rows=partial(self._reserve_rows, config.name))
+        store = kind(config, self._now(), reserve_rows=partial(self.reserve_rows, config.name))
         prepare(store)
         with ExitStack() as unless_placed:
             if config.durability.logged:
@@ -192,9 +193,7 @@ class StoreTable:
             self._shelf.place(store.config, store.journal)
         self._unclaimed.discard(name)
         self._stores[name], self._reserved[name] = store, store.size_bytes
-        self._rows.forget(name)
-        for table in store.tables.values():
-            self._rows.keep(name, table.config.name, table.facts().size_bytes)
+        self._rows.replace(name, store.tables.sizes())
         return old
 
     def replace(self, old: LiveStore, new: LiveStore, move: Move) -> None:
@@ -203,7 +202,7 @@ class StoreTable:
         Raises:
             NotFound, HeadraceError: The old one is not held any more, or has ended; nothing has changed.
         """
-        name, shard_map = old.config.name, new.map
+        name, shard_map, rows = old.config.name, new.map, new.tables.sizes()
         assert shard_map is not None
 
         def swap() -> None:
@@ -211,6 +210,7 @@ class StoreTable:
                 if self._stores.get(name) is not old:
                     raise NotFound(f"{name} was deleted or replaced while its values moved")
                 self._stores[name], self._reserved[name] = new, new.size_bytes
+                self._rows.replace(name, rows)
 
         move.hand_over(
             swap,
@@ -235,6 +235,14 @@ class StoreTable:
             if self._stores.get(store.config.name) is store:
                 self._reserved[store.config.name] = needed
 
+    def keep(self, store: LiveStore) -> None:
+        """Keep room for what a store has, rows included, and no more."""
+        name, rows = store.config.name, store.tables.sizes()
+        with self._lock:
+            if self._stores.get(name) is store:
+                self._reserved[name] = store.size_bytes
+                self._rows.replace(name, rows)
+
     def _check_room(self, name: StoreName, needed: int) -> None:
         taken = sum(size for other, size in self._reserved.items() if other != name) + self._rows.total()
         check_process(name, needed, taken, self._max_bytes)
@@ -250,7 +258,7 @@ class StoreTable:
         )
         return allowed - dense - self._rows.total(other_than=table, project=project)
 
-    def _reserve_rows(self, name: StoreName, table: str, needed: int) -> None:
+    def reserve_rows(self, name: StoreName, table: str, needed: int) -> None:
         """Keep room for all rows of a table; QuotaExceeded if there is none."""
         with self._lock:
             taken = sum(self._reserved.values()) + self._rows.total(other_than=(name, table))

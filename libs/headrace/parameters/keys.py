@@ -1,7 +1,7 @@
 """Keys of rows, and the shard that each row lives on.
 
     keys = np.array([7, 7, 1 << 63], np.uint64)
-    shard_of(keys, 3)                          # array([2, 2, 0])
+    arc_owners(3)[arc_of(keys)]                # array([2, 2, 0])
 
 The 2**64 values that `mix` gives are the ring of consistent hashing, cut into `ARCS` arcs of equal length (DeCandia et al. 2007, Dynamo,
 section 6.2, strategy 3). A key belongs to the arc that its mixed value lies in, and never changes it; which shard has an arc is a table
@@ -19,6 +19,7 @@ from headrace.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
 
 Keys = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
+Arcs = npt.NDArray[np.bool_]  # whether each arc is meant, shape (`ARCS`,)
 
 _ARC_BITS = 12
 ARCS = 1 << _ARC_BITS  # with 64 shards they still differ by less than 2 % in size
@@ -96,11 +97,6 @@ def _let_in(owners: Indices, new: int) -> None:
     owned = owners[order]
     rank = np.arange(ARCS) - np.searchsorted(owned, owned)
     owners[order[rank >= kept[owned]]] = new
-
-
-def shard_of(keys: Keys, shard_count: int) -> Indices:
-    """Return the shard that holds the row of each key."""
-    return arc_owners(shard_count)[arc_of(keys)]
 
 
 def spans_of(owners: Sequence[int]) -> Iterator[tuple[int, int, int]]:

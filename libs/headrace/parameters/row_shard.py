@@ -58,7 +58,7 @@ class RowShardClient:
         self._shared: LaneStub[shared_rows_pb2_grpc.SharedRowsStub] | None = None
         self.turn_to(channel)
         self.term = 0  # the greatest that a primary has answered in
-        self.map_epoch = 1  # of the shard map that the caller goes by
+        self.map_epoch = 0  # of the shard map that the caller goes by; 0: it knows none, and spreads rows as a first map does
         self.generation = 0  # of the members, as of the last place that the worker took
 
     def turn_to(self, channel: grpc.Channel) -> None:
@@ -129,6 +129,7 @@ class RowShardClient:
                 min_version=min_version,
                 step=step,
                 generation=self._generation_for(step),
+                map_epoch=self.map_epoch,
                 keys=asked.lent_keys,
             )
             received = self._by_memory(
@@ -147,6 +148,7 @@ class RowShardClient:
                 min_version=min_version,
                 step=step,
                 generation=self._generation_for(step),
+                map_epoch=self.map_epoch,
             ),
             keys=asked.keys,
         )
@@ -200,7 +202,7 @@ class RowShardClient:
         cursor = 0
         while True:
             request = rows_pb2.ScanRowsRequest(
-                store=self._store, table=table, epoch=self._epoch, cursor=cursor
+                store=self._store, table=table, epoch=self._epoch, cursor=cursor, map_epoch=self.map_epoch
             )
             call = self._rows.ScanRows.future(request, timeout=operation.remaining_s)
             response = operation.track(call).result()
@@ -272,7 +274,12 @@ class RowShardClient:
 
     def _header(self, step: int, samples: float) -> parameters_pb2.PushHeader:
         return parameters_pb2.PushHeader(
-            worker=self._worker, epoch=self._epoch, step=step, samples=samples, generation=self.generation
+            worker=self._worker,
+            epoch=self._epoch,
+            step=step,
+            samples=samples,
+            generation=self.generation,
+            map_epoch=self.map_epoch,
         )
 
     def _pulled(self, response: rows_pb2.PullRowsResponse) -> Received:

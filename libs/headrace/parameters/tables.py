@@ -16,25 +16,21 @@ import numpy.typing as npt
 
 from headrace.errors import DtypeMismatch, NotFound, ShapeMismatch
 from headrace.parameters.answers import Place, Pulled, summed_up
-from headrace.parameters.keys import Indices, Keys, as_keys, shard_of
+from headrace.parameters.keys import Keys, as_keys
 from headrace.parameters.known_shards import KnownShards
 from headrace.parameters.layout import Floats
-from headrace.parameters.operation import Operation
 from headrace.parameters.route import Replicas
 from headrace.parameters.row_lending import KEY_VALUES, RowLender, RowLoan
 from headrace.parameters.row_parts import AskedRows, RowGradient
 from headrace.parameters.row_shard import RowShardClient
-from headrace.parameters.v1 import stores_pb2
-
-Positions = slice | Indices
-_ALL = slice(None)
+from headrace.parameters.spread import Positions, Spread, Spreads
 
 
 class ShardedTables:
     """All shards of the tables of one store, as one worker uses them; beside its `ShardedStore`, for dense tensors.
 
     Every method talks to all shards at once and repeats what a lost connection interrupted until `timeout_s` has passed, at the replica of a
-    shard if that has taken over; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread;
+    shard if that has taken over, and at other shards once these have joined or left; each raises what `headrace.errors` has for what the service answers. Methods may be called from any thread;
     those that share memory take turns.
 
     Args:
@@ -61,6 +57,7 @@ class ShardedTables:
         shares = shared_memory and epoch > 0  # a reader has no segment of its own at the shards
         connect = partial(RowShardClient, store=store, epoch=epoch, worker=worker, shared_memory=shares)
         self._known = KnownShards(shards, connect, timeout_s, replicas)
+        self._spreads = Spreads(self._known)
         self._store = store
         self._lender = RowLender(enabled=shares)
         self._closing = threading.Lock()
@@ -99,18 +96,12 @@ class ShardedTables:
     def dims(self) -> dict[str, int]:
         """Values of a row, by table; asked for once."""
         if self._dims is None:
-
-            def ask(operation: Operation, index: int) -> stores_pb2.Store | None:
-                return None if index else self._shards[0].get(operation)
-
-            store = self._known.first(ask)[0]
-            assert store is not None
-            self._dims = {table.name: table.dim for table in store.tables}
+            self._dims = {table.name: table.dim for store in self._spreads.stores for table in store.tables}
         return self._dims
 
     def follow(self, place: Place) -> None:
         """Push as a member of this generation: call it with each place that `ShardedStore.take_place` returns."""
-        for shard in self._shards:
+        for shard in self._known.all:
             shard.generation = place.generation
 
     def pull_rows(
@@ -134,15 +125,18 @@ class ShardedTables:
         """
         asked = as_keys(keys)
         values = _output((asked.size, self._dim(table)), out)
-        positions = self._positions(asked)
-        with self._lender.lending(self._values_of(asked)) as loan:
-            parts = [_asked(asked, each, loan, values) for each in positions]
-            received = self._known.first(
-                lambda operation, index: self._shards[index].pull(
-                    operation, table, min_version, step, parts[index]
+
+        def work(spread: Spread) -> Pulled:
+            with self._lender.lending(_values_of(spread, asked)) as loan:
+                parts = [_asked(asked, each, loan, values) for each in spread.positions(asked)]
+                received = spread.do(
+                    lambda operation, index: spread.clients[index].pull(
+                        operation, table, min_version, step, parts[index]
+                    )
                 )
-            )
-        return summed_up(received, values)
+            return summed_up(received, values)
+
+        return self._spreads.by_map(work)
 
     def push_rows(
         self, table: str, step: int, keys: npt.ArrayLike, gradients: Floats, samples: float
@@ -161,15 +155,18 @@ class ShardedTables:
         """
         pushed = as_keys(keys)
         rows = self._checked(table, pushed, gradients)
-        positions = self._positions(pushed)
-        with self._lender.lending(self._values_of(pushed, rows)) as loan:
-            parts = [_gradient(pushed, rows, each, loan) for each in positions]
-            received = self._known.first(
-                lambda operation, index: self._shards[index].push(
-                    operation, table, step, samples, parts[index]
+
+        def work(spread: Spread) -> Pulled:
+            with self._lender.lending(_values_of(spread, pushed, rows)) as loan:
+                parts = [_gradient(pushed, rows, each, loan) for each in spread.positions(pushed)]
+                received = spread.do(
+                    lambda operation, index: spread.clients[index].push(
+                        operation, table, step, samples, parts[index]
+                    )
                 )
-            )
-        return summed_up(received, rows[:0])
+            return summed_up(received, rows[:0])
+
+        return self._spreads.by_map(work)
 
     def push_pull_rows(
         self,
@@ -185,16 +182,19 @@ class ShardedTables:
         pushed, asked = as_keys(keys), as_keys(pull_keys)
         rows = self._checked(table, pushed, gradients)
         values = _output((asked.size, self._dim(table)), out)
-        pushed_to, asked_of = self._positions(pushed), self._positions(asked)
-        with self._lender.lending(self._values_of(pushed, rows) + self._values_of(asked)) as loan:
-            sent = [_gradient(pushed, rows, each, loan) for each in pushed_to]
-            wanted = [_asked(asked, each, loan, values) for each in asked_of]
-            received = self._known.first(
-                lambda operation, index: self._shards[index].push_pull(
-                    operation, table, step, samples, sent[index], wanted[index]
+
+        def work(spread: Spread) -> Pulled:
+            with self._lender.lending(_values_of(spread, pushed, rows) + _values_of(spread, asked)) as loan:
+                sent = [_gradient(pushed, rows, each, loan) for each in spread.positions(pushed)]
+                wanted = [_asked(asked, each, loan, values) for each in spread.positions(asked)]
+                received = spread.do(
+                    lambda operation, index: spread.clients[index].push_pull(
+                        operation, table, step, samples, sent[index], wanted[index]
+                    )
                 )
-            )
-        return summed_up(received, values)
+            return summed_up(received, values)
+
+        return self._spreads.by_map(work)
 
     def scan_rows(self, table: str) -> tuple[Keys, Floats]:
         """Receive all rows that somebody has pushed to: keys, shape (n,), ascending, and values, shape (n, dim).
@@ -205,7 +205,11 @@ class ShardedTables:
             NotFound: There is no such table.
         """
         dim = self._dim(table)
-        parts = self._known.first(lambda operation, index: list(self._shards[index].scan(operation, table)))
+        parts = self._spreads.by_map(
+            lambda spread: spread.do(
+                lambda operation, index: list(spread.clients[index].scan(operation, table))
+            )
+        )
         keys = np.concatenate([keys for shard in parts for keys, _ in shard])
         values = np.concatenate([rows for shard in parts for _, rows in shard]).reshape(keys.size, dim)
         order = np.argsort(keys)
@@ -229,18 +233,11 @@ class ShardedTables:
             )
         return np.ascontiguousarray(gradients)
 
-    def _positions(self, keys: Keys) -> list[Positions]:
-        """Return where in `keys` those of each shard are."""
-        count = len(self._shards)
-        if count == 1:
-            return [_ALL]
-        shards = shard_of(keys, count)
-        return [np.flatnonzero(shards == index) for index in range(count)]
 
-    def _values_of(self, keys: Keys, rows: Floats | None = None) -> int:
-        """Return how many values a loan needs at most."""
-        padding = KEY_VALUES * len(self._shards)
-        return KEY_VALUES * keys.size + (rows.size if rows is not None else 0) + padding
+def _values_of(spread: Spread, keys: Keys, rows: Floats | None = None) -> int:
+    """Return how many values a loan needs at most."""
+    padding = KEY_VALUES * len(spread.clients)
+    return KEY_VALUES * keys.size + (rows.size if rows is not None else 0) + padding
 
 
 def _asked(keys: Keys, positions: Positions, loan: RowLoan | None, out: Floats) -> AskedRows:

@@ -34,7 +34,7 @@ from headrace_parameters.core.members import Members, MembersChange, first_membe
 from headrace_parameters.core.memory import PrivateValues, Readers, Successive, ValueMemory
 from headrace_parameters.core.need import Need
 from headrace_parameters.core.part import Part
-from headrace_parameters.core.standing import Standing
+from headrace_parameters.core.standing import Pending, Standing
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.step import weighted
 from headrace_parameters.core.update import Update, partial, whole
@@ -408,7 +408,7 @@ class Shard:
         """Say where the shard is in the run."""
         waits = self._joint.held is not None
         cut = {worker: step + waits for worker, step in self.cut().items()}
-        return Standing(cut, frozenset(self._waiting))
+        return Standing(cut, Pending(frozenset(self._waiting)))
 
     def part(self, workers: Collection[int]) -> Part:
         """Return all of it that can move, with the gradients of these workers; values are not copied."""

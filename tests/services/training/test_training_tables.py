@@ -126,6 +126,29 @@ def test_when_a_rank_is_killed_the_others_go_on_and_no_row_is_another_one(
         assert_same(weights(running, final(stubs[0], requests[0].name)), alone)
 
 
+def test_a_run_whose_shards_change_meanwhile_ends_where_an_undisturbed_one_does(running: World) -> None:
+    found = []
+    for changes in (False, True):
+        store, first, second = running.create_store(ADAMW), *running.shards
+        requests = [
+            running.request("training_programs:SlowUnbounded", store, steps=STEPS, rank=rank, world_size=2)
+            for rank in range(2)
+        ]
+        stubs = [running.workers_stub(rank) for rank in range(2)]
+        for workers, request in zip(stubs, requests, strict=True):
+            request.model = MODEL
+            workers.StartTask(request)
+        if changes:
+            until_step(stubs[0], requests[0].name, 3)
+            with StoresClient(first, timeout_s=30) as stores:
+                stores.reshard(store, epoch=1, map_epoch=1, shards=[first, second], add=[], remove=[second])
+                stores.reshard(store, epoch=1, map_epoch=2, shards=[first], add=[second], remove=[])
+        tasks = [final(workers, request.name) for workers, request in zip(stubs, requests, strict=True)]
+        found.append(weights(running, tasks[0]))
+
+    assert_same(found[1], found[0])
+
+
 @pytest.mark.parametrize(
     ("consistency", "bound", "backups"),
     [

@@ -110,10 +110,12 @@ class Keyed(Small):
 class Bag(torch.nn.Module):
     """The mean of some rows, and a row that all share."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int = 90) -> None:
         super().__init__()
         optimizer, initializer = RowAdagrad(0.1, epsilon=1e-3), Normal(0, 0.5, seed=2)
-        self.words = EmbeddingTable("words", 3, optimizer=optimizer, initializer=initializer, max_rows=90)
+        self.words = EmbeddingTable(
+            "words", 3, optimizer=optimizer, initializer=initializer, max_rows=max_rows
+        )
         self.shared = EmbeddingTable("shared", 2, optimizer=RowSgd(0.05))
         self.output = torch.nn.Linear(3, 2)
 
@@ -124,6 +126,13 @@ class Bag(torch.nn.Module):
 
 class SlowKeyed(Keyed, Slow):
     """Is both."""
+
+
+class SlowUnbounded(SlowKeyed):
+    """Forgets no row: which ones are forgotten depends on the shards there are."""
+
+    def model(self) -> torch.nn.Module:
+        return Bag(max_rows=0)
 
 
 class LayeredPeaking(Layered, Peaking):

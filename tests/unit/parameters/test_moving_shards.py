@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from headrace.parameters.cut import behind, latest
 from headrace.parameters.v1 import stores_pb2
-from headrace_parameters.core.standing import Standing, complete_gradients
+from headrace_parameters.core.standing import Pending, Standing, complete_gradients
 from headrace_parameters.planning import joining_request
 
 CUTS = st.lists(
@@ -25,9 +25,9 @@ def test_shards_meet_at_the_first_cut_that_none_is_beyond(cuts: list[dict[int, i
 
 
 def test_a_gradient_is_kept_if_every_shard_has_it() -> None:
-    standings = [Standing({}, frozenset(pending)) for pending in ({0, 1}, {1, 2}, {0, 1, 2})]
+    standings = [Standing({}, Pending(frozenset(pending))) for pending in ({0, 1}, {1, 2}, {0, 1, 2})]
 
-    assert complete_gradients(standings) == {1}
+    assert complete_gradients(standings).dense == {1}
 
 
 def test_a_shard_that_joins_gets_every_setting() -> None:

@@ -28,7 +28,7 @@ from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/resharding.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"n\n\x0eReshardRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x03(\t\x12\x0b\n\x03\x61\x64\x64\x18\x05 \x03(\t\x12\x0e\n\x06remove\x18\x06 \x03(\t\"X\n\x0fReshardResponse\x12\x33\n\tshard_map\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x10\n\x08paused_s\x18\x02 \x01(\x01\"\xfc\x01\n\x12ParticipateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12,\n\x04hold\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.HoldH\x00\x12\x30\n\x06settle\x18\x04 \x01(\x0b\x32\x1e.headrace.parameters.v1.SettleH\x00\x12.\n\x05stage\x18\x05 \x01(\x0b\x32\x1d.headrace.parameters.v1.StageH\x00\x12\x30\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x1e.headrace.parameters.v1.CommitH\x00\x42\x06\n\x04step\"\xaf\x01\n\x04Hold\x12-\n\x03now\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12.\n\x04next\x18\x02 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x13\n\x0b\x63oordinator\x18\x03 \x01(\r\x12\x33\n\x07tensors\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\"}\n\x06Settle\x12\x41\n\nnext_steps\x18\x01 \x03(\x0b\x32-.headrace.parameters.v1.Settle.NextStepsEntry\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x18\n\x05Stage\x12\x0f\n\x07workers\x18\x01 \x03(\r\"\x08\n\x06\x43ommit\"\xbd\x01\n\x13ParticipateResponse\x12\x34\n\x08standing\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.StandingH\x00\x12\x30\n\x06staged\x18\x02 \x01(\x0b\x32\x1e.headrace.parameters.v1.StagedH\x00\x12\x36\n\tcommitted\x18\x03 \x01(\x0b\x32!.headrace.parameters.v1.CommittedH\x00\x42\x06\n\x04step\"\x92\x01\n\x08Standing\x12\x43\n\nnext_steps\x18\x01 \x03(\x0b\x32/.headrace.parameters.v1.Standing.NextStepsEntry\x12\x0f\n\x07pending\x18\x02 \x03(\r\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x08\n\x06Staged\"\x0b\n\tCommitted\"\x84\x01\n\x0c\x46\x65tchRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x32\n\x06ranges\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07workers\x18\x05 \x03(\r\"o\n\rFetchResponse\x12\x30\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32!.headrace.parameters.v1.PartFacts\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xd7\x03\n\tPartFacts\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x44\n\nlast_steps\x18\x02 \x03(\x0b\x32\x30.headrace.parameters.v1.PartFacts.LastStepsEntry\x12\x0f\n\x07vectors\x18\x03 \x03(\t\x12?\n\x07scalars\x18\x04 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.ScalarsEntry\x12?\n\x07samples\x18\x05 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.SamplesEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x0f\n\x07workers\x18\x07 \x03(\r\x12\x15\n\rsince_version\x18\x08 \x01(\x04\x12\x12\n\nsince_step\x18\t \x01(\x04\x1a\x30\n\x0eLastStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cSamplesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xdf\x02\n\nResharding\x12l\n\x07Reshard\x12&.headrace.parameters.v1.ReshardRequest\x1a\'.headrace.parameters.v1.ReshardResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12y\n\x0bParticipate\x12*.headrace.parameters.v1.ParticipateRequest\x1a+.headrace.parameters.v1.ParticipateResponse\"\r\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12h\n\x05\x46\x65tch\x12$.headrace.parameters.v1.FetchRequest\x1a%.headrace.parameters.v1.FetchResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x02\x12\x05store0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/parameters/v1/resharding.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a&headrace/parameters/v1/shard_map.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"n\n\x0eReshardRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x03(\t\x12\x0b\n\x03\x61\x64\x64\x18\x05 \x03(\t\x12\x0e\n\x06remove\x18\x06 \x03(\t\"X\n\x0fReshardResponse\x12\x33\n\tshard_map\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x10\n\x08paused_s\x18\x02 \x01(\x01\"\xfc\x01\n\x12ParticipateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12,\n\x04hold\x18\x03 \x01(\x0b\x32\x1c.headrace.parameters.v1.HoldH\x00\x12\x30\n\x06settle\x18\x04 \x01(\x0b\x32\x1e.headrace.parameters.v1.SettleH\x00\x12.\n\x05stage\x18\x05 \x01(\x0b\x32\x1d.headrace.parameters.v1.StageH\x00\x12\x30\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x1e.headrace.parameters.v1.CommitH\x00\x42\x06\n\x04step\"\xaf\x01\n\x04Hold\x12-\n\x03now\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12.\n\x04next\x18\x02 \x01(\x0b\x32 .headrace.parameters.v1.ShardMap\x12\x13\n\x0b\x63oordinator\x18\x03 \x01(\r\x12\x33\n\x07tensors\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.TensorSpec\"}\n\x06Settle\x12\x41\n\nnext_steps\x18\x01 \x03(\x0b\x32-.headrace.parameters.v1.Settle.NextStepsEntry\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"L\n\x05Stage\x12\x0f\n\x07workers\x18\x01 \x03(\r\x12\x32\n\x04rows\x18P \x03(\x0b\x32$.headrace.parameters.v1.TableWorkers\"\x08\n\x06\x43ommit\"\xbd\x01\n\x13ParticipateResponse\x12\x34\n\x08standing\x18\x01 \x01(\x0b\x32 .headrace.parameters.v1.StandingH\x00\x12\x30\n\x06staged\x18\x02 \x01(\x0b\x32\x1e.headrace.parameters.v1.StagedH\x00\x12\x36\n\tcommitted\x18\x03 \x01(\x0b\x32!.headrace.parameters.v1.CommittedH\x00\x42\x06\n\x04step\"\xce\x01\n\x08Standing\x12\x43\n\nnext_steps\x18\x01 \x03(\x0b\x32/.headrace.parameters.v1.Standing.NextStepsEntry\x12\x0f\n\x07pending\x18\x02 \x03(\r\x12:\n\x0cpending_rows\x18P \x03(\x0b\x32$.headrace.parameters.v1.TableWorkers\x1a\x30\n\x0eNextStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\".\n\x0cTableWorkers\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x03(\r\"\x08\n\x06Staged\"\x0b\n\tCommitted\"\x84\x01\n\x0c\x46\x65tchRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x32\n\x06ranges\x18\x04 \x03(\x0b\x32\".headrace.parameters.v1.ValueRange\x12\x0f\n\x07workers\x18\x05 \x03(\r\"o\n\rFetchResponse\x12\x30\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32!.headrace.parameters.v1.PartFacts\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.headrace.parameters.v1.Chunk\"\xd7\x03\n\tPartFacts\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x44\n\nlast_steps\x18\x02 \x03(\x0b\x32\x30.headrace.parameters.v1.PartFacts.LastStepsEntry\x12\x0f\n\x07vectors\x18\x03 \x03(\t\x12?\n\x07scalars\x18\x04 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.ScalarsEntry\x12?\n\x07samples\x18\x05 \x03(\x0b\x32..headrace.parameters.v1.PartFacts.SamplesEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x0f\n\x07workers\x18\x07 \x03(\r\x12\x15\n\rsince_version\x18\x08 \x01(\x04\x12\x12\n\nsince_step\x18\t \x01(\x04\x1a\x30\n\x0eLastStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cSamplesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xaa\x01\n\x10\x46\x65tchRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12.\n\x04\x61rcs\x18\x04 \x03(\x0b\x32 .headrace.parameters.v1.ArcRange\x12\x35\n\x07pending\x18\x05 \x03(\x0b\x32$.headrace.parameters.v1.TableWorkers\"\xc7\x01\n\x11\x46\x65tchRowsResponse\x12\r\n\x05table\x18\x01 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x02 \x01(\t\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x13\n\x0bstate_width\x18\x04 \x01(\r\x12\x0c\n\x04keys\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12\r\n\x05state\x18\x07 \x01(\x0c\x12\x0f\n\x07touched\x18\x08 \x01(\x0c\x12\x34\n\x07pending\x18\t \x01(\x0b\x32#.headrace.parameters.v1.PendingRows\"q\n\x0bPendingRows\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x01\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0c\n\x04keys\x18\x05 \x01(\x0c\x12\x11\n\tgradients\x18\x06 \x01(\x0c\x32\xd5\x03\n\nResharding\x12l\n\x07Reshard\x12&.headrace.parameters.v1.ReshardRequest\x1a\'.headrace.parameters.v1.ReshardResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12y\n\x0bParticipate\x12*.headrace.parameters.v1.ParticipateRequest\x1a+.headrace.parameters.v1.ParticipateResponse\"\r\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x12h\n\x05\x46\x65tch\x12$.headrace.parameters.v1.FetchRequest\x1a%.headrace.parameters.v1.FetchResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x02\x12\x05store0\x01\x12t\n\tFetchRows\x12(.headrace.parameters.v1.FetchRowsRequest\x1a).headrace.parameters.v1.FetchRowsResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x02\x12\x05store0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESHARDING'].methods_by_name['Participate']._serialized_options = b'\262\322\030\t\010\002\022\005store'
   _globals['_RESHARDING'].methods_by_name['Fetch']._loaded_options = None
   _globals['_RESHARDING'].methods_by_name['Fetch']._serialized_options = b'\220\002\001\262\322\030\t\010\002\022\005store'
+  _globals['_RESHARDING'].methods_by_name['FetchRows']._loaded_options = None
+  _globals['_RESHARDING'].methods_by_name['FetchRows']._serialized_options = b'\220\002\001\262\322\030\t\010\002\022\005store'
   _globals['_RESHARDREQUEST']._serialized_start=217
   _globals['_RESHARDREQUEST']._serialized_end=327
   _globals['_RESHARDRESPONSE']._serialized_start=329
@@ -64,31 +66,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTLE_NEXTSTEPSENTRY']._serialized_start=929
   _globals['_SETTLE_NEXTSTEPSENTRY']._serialized_end=977
   _globals['_STAGE']._serialized_start=979
-  _globals['_STAGE']._serialized_end=1003
-  _globals['_COMMIT']._serialized_start=1005
-  _globals['_COMMIT']._serialized_end=1013
-  _globals['_PARTICIPATERESPONSE']._serialized_start=1016
-  _globals['_PARTICIPATERESPONSE']._serialized_end=1205
-  _globals['_STANDING']._serialized_start=1208
-  _globals['_STANDING']._serialized_end=1354
+  _globals['_STAGE']._serialized_end=1055
+  _globals['_COMMIT']._serialized_start=1057
+  _globals['_COMMIT']._serialized_end=1065
+  _globals['_PARTICIPATERESPONSE']._serialized_start=1068
+  _globals['_PARTICIPATERESPONSE']._serialized_end=1257
+  _globals['_STANDING']._serialized_start=1260
+  _globals['_STANDING']._serialized_end=1466
   _globals['_STANDING_NEXTSTEPSENTRY']._serialized_start=929
   _globals['_STANDING_NEXTSTEPSENTRY']._serialized_end=977
-  _globals['_STAGED']._serialized_start=1356
-  _globals['_STAGED']._serialized_end=1364
-  _globals['_COMMITTED']._serialized_start=1366
-  _globals['_COMMITTED']._serialized_end=1377
-  _globals['_FETCHREQUEST']._serialized_start=1380
-  _globals['_FETCHREQUEST']._serialized_end=1512
-  _globals['_FETCHRESPONSE']._serialized_start=1514
-  _globals['_FETCHRESPONSE']._serialized_end=1625
-  _globals['_PARTFACTS']._serialized_start=1628
-  _globals['_PARTFACTS']._serialized_end=2099
-  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_start=1955
-  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_end=2003
-  _globals['_PARTFACTS_SCALARSENTRY']._serialized_start=2005
-  _globals['_PARTFACTS_SCALARSENTRY']._serialized_end=2051
-  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_start=2053
-  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_end=2099
-  _globals['_RESHARDING']._serialized_start=2102
-  _globals['_RESHARDING']._serialized_end=2453
+  _globals['_TABLEWORKERS']._serialized_start=1468
+  _globals['_TABLEWORKERS']._serialized_end=1514
+  _globals['_STAGED']._serialized_start=1516
+  _globals['_STAGED']._serialized_end=1524
+  _globals['_COMMITTED']._serialized_start=1526
+  _globals['_COMMITTED']._serialized_end=1537
+  _globals['_FETCHREQUEST']._serialized_start=1540
+  _globals['_FETCHREQUEST']._serialized_end=1672
+  _globals['_FETCHRESPONSE']._serialized_start=1674
+  _globals['_FETCHRESPONSE']._serialized_end=1785
+  _globals['_PARTFACTS']._serialized_start=1788
+  _globals['_PARTFACTS']._serialized_end=2259
+  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_start=2115
+  _globals['_PARTFACTS_LASTSTEPSENTRY']._serialized_end=2163
+  _globals['_PARTFACTS_SCALARSENTRY']._serialized_start=2165
+  _globals['_PARTFACTS_SCALARSENTRY']._serialized_end=2211
+  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_start=2213
+  _globals['_PARTFACTS_SAMPLESENTRY']._serialized_end=2259
+  _globals['_FETCHROWSREQUEST']._serialized_start=2262
+  _globals['_FETCHROWSREQUEST']._serialized_end=2432
+  _globals['_FETCHROWSRESPONSE']._serialized_start=2435
+  _globals['_FETCHROWSRESPONSE']._serialized_end=2634
+  _globals['_PENDINGROWS']._serialized_start=2636
+  _globals['_PENDINGROWS']._serialized_end=2749
+  _globals['_RESHARDING']._serialized_start=2752
+  _globals['_RESHARDING']._serialized_end=3221
 # @@protoc_insertion_point(module_scope)

@@ -240,20 +240,26 @@ class Stage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKERS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """BSP: the workers whose gradients for the step that is not complete every shard has. Those of others are dropped: their pushes have not
         been answered, and are repeated by the next map.
         """
 
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableWorkers]:
+        """The same of each table's gradients of rows."""
+
     def __init__(
         self,
         *,
         workers: _abc.Iterable[_builtins.int] | None = ...,
+        rows: _abc.Iterable[Global___TableWorkers] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,6 +348,7 @@ class Standing(_message.Message):
 
     NEXT_STEPS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    PENDING_ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def next_steps(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """Each worker's next step; BSP: the version, or one more if a complete step waits for norms of the whole model, for all workers alike."""
@@ -350,19 +357,52 @@ class Standing(_message.Message):
     def pending(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """BSP: the workers whose gradients for the step that is not complete it has."""
 
+    @_builtins.property
+    def pending_rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableWorkers]:
+        """BSP: the same of each table's gradients of rows; all tables are named."""
+
     def __init__(
         self,
         *,
         next_steps: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         pending: _abc.Iterable[_builtins.int] | None = ...,
+        pending_rows: _abc.Iterable[Global___TableWorkers] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps", "pending", b"pending", "pending_rows", b"pending_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Standing: _TypeAlias = Standing  # noqa: Y015
+
+@_typing.final
+class TableWorkers(_message.Message):
+    """Workers whose gradients of a table's rows are meant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """The table's name."""
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers."""
+
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        workers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["table", b"table", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableWorkers: _TypeAlias = TableWorkers  # noqa: Y015
 
 @_typing.final
 class Staged(_message.Message):
@@ -593,3 +633,143 @@ class PartFacts(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartFacts: _TypeAlias = PartFacts  # noqa: Y015
+
+@_typing.final
+class FetchRowsRequest(_message.Message):
+    """Asks for the rows of some arcs, of all tables."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    ARCS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """`projects/{project}/stores/{store}`."""
+    epoch: _builtins.int
+    """The store's; STALE_EPOCH if the shard has a greater one."""
+    map_epoch: _builtins.int
+    """The epoch of the next map; FAILED_PRECONDITION if the shard is not held for it."""
+    @_builtins.property
+    def arcs(self) -> _containers.RepeatedCompositeFieldContainer[_shard_map_pb2.ArcRange]:
+        """Arcs of keys."""
+
+    @_builtins.property
+    def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableWorkers]:
+        """Whose gradients for the step that is not complete."""
+
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        map_epoch: _builtins.int = ...,
+        arcs: _abc.Iterable[_shard_map_pb2.ArcRange] | None = ...,
+        pending: _abc.Iterable[Global___TableWorkers] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arcs", b"arcs", "epoch", b"epoch", "map_epoch", b"map_epoch", "pending", b"pending", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchRowsRequest: _TypeAlias = FetchRowsRequest  # noqa: Y015
+
+@_typing.final
+class FetchRowsResponse(_message.Message):
+    """Some rows of a table, or some gradients of rows. Tables come one after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    DIM_FIELD_NUMBER: _builtins.int
+    STATE_WIDTH_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOUCHED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """The table's name."""
+    facts: _builtins.str
+    """All of the table but its rows, as JSON, as in a snapshot. First message of a table only."""
+    dim: _builtins.int
+    """Values of a row. First message of a table only."""
+    state_width: _builtins.int
+    """Values of a row's optimizer state. First message of a table only."""
+    keys: _builtins.bytes
+    """n keys, 64 bits each; all numbers are little-endian."""
+    values: _builtins.bytes
+    """n rows, float32."""
+    state: _builtins.bytes
+    """n rows, float32."""
+    touched: _builtins.bytes
+    """n steps of last touches, 32 bits each."""
+    @_builtins.property
+    def pending(self) -> Global___PendingRows:
+        """Gradients, in messages without rows."""
+
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        facts: _builtins.str = ...,
+        dim: _builtins.int = ...,
+        state_width: _builtins.int = ...,
+        keys: _builtins.bytes = ...,
+        values: _builtins.bytes = ...,
+        state: _builtins.bytes = ...,
+        touched: _builtins.bytes = ...,
+        pending: Global___PendingRows | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pending", b"pending"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "facts", b"facts", "keys", b"keys", "pending", b"pending", "state", b"state", "state_width", b"state_width", "table", b"table", "touched", b"touched", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchRowsResponse: _TypeAlias = FetchRowsResponse  # noqa: Y015
+
+@_typing.final
+class PendingRows(_message.Message):
+    """A worker's gradients of rows for the step that is not complete; further messages with more of them may follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.int
+    """The worker."""
+    step: _builtins.int
+    """Which step."""
+    samples: _builtins.float
+    """The gradient's weight."""
+    generation: _builtins.int
+    """Of the members among whom it was pushed."""
+    keys: _builtins.bytes
+    """n keys, 64 bits each."""
+    gradients: _builtins.bytes
+    """n rows, float32."""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.int = ...,
+        step: _builtins.int = ...,
+        samples: _builtins.float = ...,
+        generation: _builtins.int = ...,
+        keys: _builtins.bytes = ...,
+        gradients: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "gradients", b"gradients", "keys", b"keys", "samples", b"samples", "step", b"step", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingRows: _TypeAlias = PendingRows  # noqa: Y015

@@ -52,6 +52,11 @@ class ReshardingStub:
                 request_serializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRequest.SerializeToString,
                 response_deserializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchResponse.FromString,
                 _registered_method=True)
+        self.FetchRows = channel.unary_stream(
+                '/headrace.parameters.v1.Resharding/FetchRows',
+                request_serializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsRequest.SerializeToString,
+                response_deserializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsResponse.FromString,
+                _registered_method=True)
 
 
 class ReshardingServicer:
@@ -86,6 +91,13 @@ class ReshardingServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchRows(self, request, context):
+        """Returns rows of all tables of a held shard. For shards among themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReshardingServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +115,11 @@ def add_ReshardingServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRequest.FromString,
                     response_serializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchResponse.SerializeToString,
+            ),
+            'FetchRows': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchRows,
+                    request_deserializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsRequest.FromString,
+                    response_serializer=headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -189,6 +206,33 @@ class Resharding:
             '/headrace.parameters.v1.Resharding/Fetch',
             headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRequest.SerializeToString,
             headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.parameters.v1.Resharding/FetchRows',
+            headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsRequest.SerializeToString,
+            headrace_dot_parameters_dot_v1_dot_resharding__pb2.FetchRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

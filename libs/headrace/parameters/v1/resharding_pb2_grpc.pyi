@@ -49,6 +49,8 @@ class ReshardingStub:
     """
     Fetch: _grpc.UnaryStreamMultiCallable[_resharding_pb2.FetchRequest, _resharding_pb2.FetchResponse]
     """Returns a part of what a held shard holds. For shards among themselves."""
+    FetchRows: _grpc.UnaryStreamMultiCallable[_resharding_pb2.FetchRowsRequest, _resharding_pb2.FetchRowsResponse]
+    """Returns rows of all tables of a held shard. For shards among themselves."""
 
 @_typing.type_check_only
 class ReshardingAsyncStub(ReshardingStub):
@@ -71,6 +73,8 @@ class ReshardingAsyncStub(ReshardingStub):
     """
     Fetch: _aio.UnaryStreamMultiCallable[_resharding_pb2.FetchRequest, _resharding_pb2.FetchResponse]  # type: ignore[assignment]
     """Returns a part of what a held shard holds. For shards among themselves."""
+    FetchRows: _aio.UnaryStreamMultiCallable[_resharding_pb2.FetchRowsRequest, _resharding_pb2.FetchRowsResponse]  # type: ignore[assignment]
+    """Returns rows of all tables of a held shard. For shards among themselves."""
 
 class ReshardingServicer(metaclass=_abc_1.ABCMeta):
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
@@ -108,5 +112,13 @@ class ReshardingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_resharding_pb2.FetchResponse], _abc.AsyncIterator[_resharding_pb2.FetchResponse]]:
         """Returns a part of what a held shard holds. For shards among themselves."""
+
+    @_abc_1.abstractmethod
+    def FetchRows(
+        self,
+        request: _resharding_pb2.FetchRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_resharding_pb2.FetchRowsResponse], _abc.AsyncIterator[_resharding_pb2.FetchRowsResponse]]:
+        """Returns rows of all tables of a held shard. For shards among themselves."""
 
 def add_ReshardingServicer_to_server(servicer: ReshardingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from headrace.parameters.v1 import parameters_pb2 as headrace_dot_parameters_dot
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/parameters/v1/rows.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a\x1eheadrace/types/v1/access.proto\"\x84\x01\n\x0fPushRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x32\n\x06header\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x11\n\tgradients\x18\x0f \x03(\x02\"W\n\x10PushRowsResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tnext_step\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\"\xa5\x01\n\x0fPullRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x13\n\x0bmin_version\x18\x04 \x01(\x04\x12\x11\n\x04step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x42\x07\n\x05_stepB\r\n\x0b_generation\"T\n\x10PullRowsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\x12\x0e\n\x06values\x18\x0f \x03(\x02\"]\n\x0fScanRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x04\x12\r\n\x05limit\x18\x05 \x01(\r\"E\n\x10ScanRowsResponse\x12\x13\n\x0bnext_cursor\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x0e\n\x06values\x18\x0f \x03(\x02\"\x9b\x01\n\x13PushPullRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x32\n\x06header\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x11\n\tpull_keys\x18\r \x03(\x06\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x11\n\tgradients\x18\x0f \x03(\x02\"~\n\x14PushPullRowsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\x12\x0e\n\x06values\x18\x0f \x03(\x02\x32\xd6\x03\n\x04Rows\x12o\n\x08PushRows\x12\'.headrace.parameters.v1.PushRowsRequest\x1a(.headrace.parameters.v1.PushRowsResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12o\n\x08PullRows\x12\'.headrace.parameters.v1.PullRowsRequest\x1a(.headrace.parameters.v1.PullRowsResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12o\n\x08ScanRows\x12\'.headrace.parameters.v1.ScanRowsRequest\x1a(.headrace.parameters.v1.ScanRowsResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12{\n\x0cPushPullRows\x12+.headrace.parameters.v1.PushPullRowsRequest\x1a,.headrace.parameters.v1.PushPullRowsResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/parameters/v1/rows.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/parameters.proto\x1a\x1eheadrace/types/v1/access.proto\"\x84\x01\n\x0fPushRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x32\n\x06header\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x11\n\tgradients\x18\x0f \x03(\x02\"W\n\x10PushRowsResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tnext_step\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\"\xb8\x01\n\x0fPullRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x13\n\x0bmin_version\x18\x04 \x01(\x04\x12\x11\n\x04step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\tmap_epoch\x18\x07 \x01(\x04\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x42\x07\n\x05_stepB\r\n\x0b_generation\"T\n\x10PullRowsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\x12\x0e\n\x06values\x18\x0f \x03(\x02\"p\n\x0fScanRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x04\x12\r\n\x05limit\x18\x05 \x01(\r\x12\x11\n\tmap_epoch\x18\x06 \x01(\x04\"E\n\x10ScanRowsResponse\x12\x13\n\x0bnext_cursor\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x0e\n\x06values\x18\x0f \x03(\x02\"\x9b\x01\n\x13PushPullRowsRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x32\n\x06header\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.PushHeader\x12\x11\n\tpull_keys\x18\r \x03(\x06\x12\x0c\n\x04keys\x18\x0e \x03(\x06\x12\x11\n\tgradients\x18\x0f \x03(\x02\"~\n\x14PushPullRowsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x0c\n\x04term\x18\n \x01(\x04\x12\x0e\n\x06values\x18\x0f \x03(\x02\x32\xd6\x03\n\x04Rows\x12o\n\x08PushRows\x12\'.headrace.parameters.v1.PushRowsRequest\x1a(.headrace.parameters.v1.PushRowsResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12o\n\x08PullRows\x12\'.headrace.parameters.v1.PullRowsRequest\x1a(.headrace.parameters.v1.PullRowsResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12o\n\x08ScanRows\x12\'.headrace.parameters.v1.ScanRowsRequest\x1a(.headrace.parameters.v1.ScanRowsResponse\"\x10\x90\x02\x01\xb2\xd2\x18\t\x08\x01\x12\x05store\x12{\n\x0cPushPullRows\x12+.headrace.parameters.v1.PushPullRowsRequest\x1a,.headrace.parameters.v1.PushPullRowsResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05storeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,17 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUSHROWSRESPONSE']._serialized_start=269
   _globals['_PUSHROWSRESPONSE']._serialized_end=356
   _globals['_PULLROWSREQUEST']._serialized_start=359
-  _globals['_PULLROWSREQUEST']._serialized_end=524
-  _globals['_PULLROWSRESPONSE']._serialized_start=526
-  _globals['_PULLROWSRESPONSE']._serialized_end=610
-  _globals['_SCANROWSREQUEST']._serialized_start=612
-  _globals['_SCANROWSREQUEST']._serialized_end=705
-  _globals['_SCANROWSRESPONSE']._serialized_start=707
-  _globals['_SCANROWSRESPONSE']._serialized_end=776
-  _globals['_PUSHPULLROWSREQUEST']._serialized_start=779
-  _globals['_PUSHPULLROWSREQUEST']._serialized_end=934
-  _globals['_PUSHPULLROWSRESPONSE']._serialized_start=936
-  _globals['_PUSHPULLROWSRESPONSE']._serialized_end=1062
-  _globals['_ROWS']._serialized_start=1065
-  _globals['_ROWS']._serialized_end=1535
+  _globals['_PULLROWSREQUEST']._serialized_end=543
+  _globals['_PULLROWSRESPONSE']._serialized_start=545
+  _globals['_PULLROWSRESPONSE']._serialized_end=629
+  _globals['_SCANROWSREQUEST']._serialized_start=631
+  _globals['_SCANROWSREQUEST']._serialized_end=743
+  _globals['_SCANROWSRESPONSE']._serialized_start=745
+  _globals['_SCANROWSRESPONSE']._serialized_end=814
+  _globals['_PUSHPULLROWSREQUEST']._serialized_start=817
+  _globals['_PUSHPULLROWSREQUEST']._serialized_end=972
+  _globals['_PUSHPULLROWSRESPONSE']._serialized_start=974
+  _globals['_PUSHPULLROWSRESPONSE']._serialized_end=1100
+  _globals['_ROWS']._serialized_start=1103
+  _globals['_ROWS']._serialized_end=1573
 # @@protoc_insertion_point(module_scope)

@@ -36,7 +36,9 @@ class PushRowsRequest(_message.Message):
     """Name of the table."""
     @_builtins.property
     def header(self) -> _parameters_pb2.PushHeader:
-        """Whose gradient it is, for which step, and its weight; the fields are as in Parameters.Push, with the table's version."""
+        """Whose gradient it is, for which step, and its weight; the fields are as in Parameters.Push, with the table's version. Without
+        `map_epoch` the caller goes by the arcs of a first map (ShardRanges.arcs).
+        """
 
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -109,6 +111,7 @@ class PullRowsRequest(_message.Message):
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -127,6 +130,8 @@ class PullRowsRequest(_message.Message):
     """With `step`, of a worker of the store: the generation of its place. While it waits, MEMBERS_CHANGED if there is another. Unset: it is
     none.
     """
+    map_epoch: _builtins.int
+    """As PushHeader.map_epoch of a push of rows."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Keys, in any order; one may be there more than once."""
@@ -140,11 +145,12 @@ class PullRowsRequest(_message.Message):
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
         generation: _builtins.int | None = ...,
+        map_epoch: _builtins.int = ...,
         keys: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "generation", b"generation", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
     _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
@@ -204,6 +210,7 @@ class ScanRowsRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     table: _builtins.str
@@ -214,6 +221,8 @@ class ScanRowsRequest(_message.Message):
     """Where to go on: `next_cursor` of a former response; 0: at the beginning."""
     limit: _builtins.int
     """Most rows to return, 1 to 1,048,576, but as many as 32 MiB hold; 0: as many as that. There may be fewer, or none, before the end."""
+    map_epoch: _builtins.int
+    """As in PullRowsRequest. A cursor is of one map: after SHARD_MAP_CHANGED begin anew."""
     def __init__(
         self,
         *,
@@ -222,10 +231,11 @@ class ScanRowsRequest(_message.Message):
         epoch: _builtins.int = ...,
         cursor: _builtins.int = ...,
         limit: _builtins.int = ...,
+        map_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "epoch", b"epoch", "limit", b"limit", "store", b"store", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "epoch", b"epoch", "limit", b"limit", "map_epoch", b"map_epoch", "store", b"store", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,8 @@ class RowsStub:
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     def __init__(self, channel):
@@ -72,7 +73,8 @@ class RowsServicer:
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     def PushRows(self, request, context):
@@ -146,7 +148,8 @@ class Rows:
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     @staticmethod

@@ -34,7 +34,8 @@ class RowsStub:
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     @_typing.overload
@@ -66,7 +67,8 @@ class RowsAsyncStub(RowsStub):
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,7 +96,8 @@ class RowsServicer(metaclass=_abc_1.ABCMeta):
 
     NOT_FOUND: the store is not held here, or it has no such table (a dense tensor is asked for with Parameters). INVALID_ARGUMENT: no
     such worker, a NaN (NON_FINITE_VALUES) or rows of another length (SHAPE_MISMATCH). RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): no room for
-    new rows. Nothing is applied then, and the worker may push the step again.
+    new rows. Nothing is applied then, and the worker may push the step again. ABORTED (SHARD_MAP_CHANGED): the caller goes by another
+    map, which says where rows are, too; nothing was applied: get the store, and repeat the same call by its map.
     """
 
     @_abc_1.abstractmethod

@@ -100,6 +100,7 @@ class PullRowsSharedRequest(_message.Message):
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
@@ -115,6 +116,8 @@ class PullRowsSharedRequest(_message.Message):
     """As PullRowsRequest.step."""
     generation: _builtins.int
     """As PullRowsRequest.generation."""
+    map_epoch: _builtins.int
+    """As PullRowsRequest.map_epoch."""
     @_builtins.property
     def keys(self) -> _shared_memory_pb2.SharedValues:
         """n keys: an even offset, and a `count` of 2 n."""
@@ -129,11 +132,12 @@ class PullRowsSharedRequest(_message.Message):
         min_version: _builtins.int = ...,
         step: _builtins.int | None = ...,
         generation: _builtins.int | None = ...,
+        map_epoch: _builtins.int = ...,
         keys: _shared_memory_pb2.SharedValues | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "generation", b"generation", "keys", b"keys", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_step", b"_step", "epoch", b"epoch", "generation", b"generation", "keys", b"keys", "map_epoch", b"map_epoch", "min_version", b"min_version", "step", b"step", "store", b"store", "table", b"table", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
     _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015

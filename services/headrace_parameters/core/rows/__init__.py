@@ -14,5 +14,6 @@ turns.py         whose push takes effect when, who waits for whom
 shard.py         one shard of a table: rows that change by the store's consistency
 declaration.py   what a table is told, as facts of a snapshot
 state.py         all of it as named arrays, for snapshots
+part.py          what of a table moves to another shard
 cutting.py       rows that go to other shards, by the arcs of their keys
 """

@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.parameters.keys import Keys, arc_of
+from headrace.parameters.keys import Arcs, Keys, arc_of
 from headrace_parameters.core.rows.state import TableState
-
-Arcs = npt.NDArray[np.bool_]  # whether each arc of keys is meant, shape (`ARCS`,)
 
 
 def cut_out(state: TableState, arcs: Arcs) -> TableState:

@@ -4,13 +4,13 @@ Each table counts versions and steps by itself: a step has one push to each tabl
 is applied once in each. Not thread-safe: its owner lets one call in at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 
 from headrace.errors import InvalidArgument, ShapeMismatch
-from headrace.parameters.keys import Keys
+from headrace.parameters.keys import Arcs, Keys
 from headrace.parameters.layout import Floats
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, StoreConfig
@@ -18,6 +18,7 @@ from headrace_parameters.core.members import Members
 from headrace_parameters.core.rows.former import UNCHANGED, Former
 from headrace_parameters.core.rows.grouping import summed
 from headrace_parameters.core.rows.held import HeldRows
+from headrace_parameters.core.rows.part import TablePart, push_of
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
@@ -107,9 +108,24 @@ class RowShard:
         self._apply(held.keys, held.weighted(weight))
         self.turns.advance(held.steps)
 
-    def state(self) -> TableState:
-        """Return all of it, but the pushes of a step that is not complete."""
-        rows = self.table.save()
+    def part(self, arcs: Arcs, workers: Collection[int]) -> TablePart:
+        """Return a copy of what can move of these arcs, with the pushes of these workers for the step that is not complete."""
+        pushes = {worker: push_of(self.turns.pending[worker], arcs) for worker in sorted(workers)}
+        return TablePart(self.state(arcs), pushes)
+
+    def take_over(self, part: TablePart) -> None:
+        """Become what `part` says, as it is.
+
+        Raises:
+            InvalidArgument, QuotaExceeded, ResourceExhausted: As `restore`.
+        """
+        self.restore(part.state, part.state.members or self.turns.members)
+        for worker, push in part.pushes.items():
+            self.turns.keep(worker, push)
+
+    def state(self, arcs: Arcs | None = None) -> TableState:
+        """Return all of it, but the pushes of a step that is not complete; with `arcs` the rows of these alone."""
+        rows = self.table.save(arcs)
         return TableState(
             optimizer=type(self.config.optimizer).__name__,
             version=self.turns.progress.version,

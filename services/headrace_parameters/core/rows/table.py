@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headrace.errors import InvalidArgument, QuotaExceeded
-from headrace.parameters.keys import Indices, Keys
+from headrace.parameters.keys import Arcs, Indices, Keys, arc_of
 from headrace.parameters.layout import Floats
 from headrace_optimizers.row_initializer import first_rows
 from headrace_optimizers.row_updates import first_state, state_width, update_rows
@@ -159,10 +159,13 @@ class RowTable:
         if self._remembers:
             self.former, self._replaced = Former.of(self._replaced), []
 
-    def save(self) -> Rows:
-        """Return a copy of all rows, by ascending key."""
+    def save(self, arcs: Arcs | None = None) -> Rows:
+        """Return a copy of all rows, by ascending key; with `arcs` those of these alone."""
         slots = self._memory.live()
         keys = self._memory.keys_of(slots)
+        if arcs is not None:
+            chosen = arcs[arc_of(keys)]
+            slots, keys = slots[chosen], keys[chosen]
         order = np.argsort(keys)
         slots = slots[order]
         state = self._memory.state

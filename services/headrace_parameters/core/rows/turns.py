@@ -108,6 +108,11 @@ class Turns(Generic[Pushed]):
         """Take a push that waits for others."""
         self._pending[worker] = push
 
+    @property
+    def pending(self) -> Mapping[int, Pushed]:
+        """Pushes for the step that is not complete, by worker."""
+        return self._pending
+
     def hold(self) -> None:
         """Take no further push for this step: it is complete, and will `advance` when it is clipped."""
         self._complete, self._pending = True, {}
