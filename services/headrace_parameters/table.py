@@ -1,4 +1,3 @@
-# length: all stores and the room they take, under one lock
 """The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
 
 import threading
