@@ -3,58 +3,30 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 from headrace.errors import DeadlineExceeded, Internal, QuotaExceeded
-from headrace.parameters.client import ShardedStore
 from headrace.parameters.keys import Keys
 from headrace.parameters.layout import Floats
 from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import stores_pb2
-from headrace_optimizers.row_config import RowAdagrad, RowAdam, RowSgd
-from headrace_optimizers.row_initializer import Normal
-from headrace_optimizers.table_config import TableConfig
-from headrace_optimizers.table_wire import table_to_proto
 from headrace_parameters.core.rows.push import RowPush
 from tests.services.parameters.parameter_server import NAME, ParameterServer, create_request, parameter_server
-from tests.services.parameters.resharding_world import LAYOUT, SIZE, adamw, create, gradient, reshard, start
+from tests.services.parameters.resharding_tables import COUNTED, PLACES, WORDS, Worker, keys_of, workers_of
+from tests.services.parameters.resharding_world import SIZE, adamw, create, gradient, reshard, start
 from tests.services.parameters.test_parameter_resharding_faults import DisturbedPeers, fail
 
-STEPS, KEYS = 24, 400
-WORDS = TableConfig("words", 3, Normal(0, 1, seed=1), RowAdagrad(0.1))
-PLACES = TableConfig("places", 2, Normal(0, 1, seed=2), RowAdam(0.1), max_idle_steps=4)
-COUNTED = TableConfig("counted", 2, Normal(0, 1e-9), RowSgd(1))
-Worker = tuple[ShardedStore, ShardedTables]
+STEPS = 24
 
 
 @pytest.fixture
 def three() -> Iterator[list[ParameterServer]]:
     with ExitStack() as stack:
         yield [stack.enter_context(parameter_server(max_bytes=1 << 24)) for _ in range(3)]
-
-
-@contextmanager
-def workers_of(
-    servers: list[ParameterServer], count: int, tables: list[TableConfig], values: Floats, **settings: Any
-) -> Iterator[list[Worker]]:
-    channels = [server.channel for server in servers]
-    with ExitStack() as stack:
-        found = []
-        for worker in range(count):
-            options = {"epoch": 1, "worker": worker, "timeout_s": 60.0, **settings}
-            store = stack.enter_context(ShardedStore(channels, NAME, **options))
-            store.initialize(LAYOUT, values, [table_to_proto(table) for table in tables])
-            found.append((store, stack.enter_context(ShardedTables(channels, NAME, **options))))
-        yield found
-
-
-def keys_of(table: str, worker: int, step: int) -> Keys:
-    generator = np.random.default_rng([len(table), worker, step])
-    return generator.integers(0, KEYS, 40).astype(np.uint64) * np.uint64(0x123456789ABCDEF)
 
 
 def train(worker: Worker, number: int, at: Callable[[int], None] = lambda _: None) -> Floats:
