@@ -72,7 +72,9 @@ class Settings(NodeSettings):
         "replays at most about as many.",
     )
     snapshot_log_pushes: int = Field(
-        10_000, ge=1, description="Pushes a store's log grows by before a snapshot takes its place."
+        10_000,
+        ge=1,
+        description="Records, of pushes mostly, that a store's log grows by before a snapshot takes its place.",
     )
     orphan_hours: float = Field(24.0, gt=0, le=8760, description=_ORPHANS)
     project_max_bytes: int = Field(

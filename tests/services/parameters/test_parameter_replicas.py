@@ -21,6 +21,8 @@ from headrace.parameters.v1.assignment_pb2 import (
 )
 from headrace.testing import until
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.node_report import report_of
+from headrace_parameters.replication.replicated import CONFIRM_S
 from tests.services.parameters.parameter_server import (
     LAYOUT,
     NAME,
@@ -54,6 +56,9 @@ def test_a_primary_without_its_replica_acknowledges_nothing_and_shows_nothing(pr
         client.push(0, flat(1), samples=1)
 
     assert client.pull().version == 0
+    (silent,) = report_of(first.table.all()).silent_replicas
+    assert (silent.store, silent.term, silent.replica) == (NAME, 1, second.channel.address)
+    assert silent.silence.ToTimedelta().total_seconds() >= CONFIRM_S
 
 
 def test_a_new_replica_catches_up_while_pushes_go_on(processes: Processes) -> None:
