@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.malloc import keep_freed_memory
+from headrace_training.core.early_gradient import ReadyParts
 
 LEARNING_RATE = 1e-3
 TENSORS = 10  # of equal size; DistributedDataParallel sends gradients in buckets, so a model is more than one tensor
@@ -101,7 +102,7 @@ class Model(nn.Module):
 
 
 class HeadraceTrainer:
-    """Parameters live in one flat vector, into which the store's values arrive; gradients in another."""
+    """Parameters live in one flat vector, into which the store's values arrive; gradients in another, which streams send while it is computed."""
 
     def __init__(
         self, addresses: Sequence[str], transport: str, store: str, rank: int, values: Floats
@@ -116,12 +117,17 @@ class HeadraceTrainer:
             self._model.parts, torch.from_numpy(self._gradient).chunk(TENSORS), strict=True
         ):
             part.grad = gradient
-        arrays = {name: part.detach().numpy() for name, part in self._model.named_parameters()}
-        self._step = self._store.initialize(FlatLayout.of(arrays), values)
+        parameters = dict(self._model.named_parameters())
+        layout = FlatLayout.of({name: part.detach().numpy() for name, part in parameters.items()})
+        self._parts = ReadyParts(parameters, layout)
+        self._step = self._store.initialize(layout, values)
 
     def step(self) -> None:
         self._gradient.fill(0)
-        self._model().backward()
+        loss = self._model()
+        early = self._store.begin_push_pull(self._step, self._gradient, samples=1)
+        with self._parts.told_to(early) if early else nullcontext():
+            loss.backward()
         self._step = self._store.push_pull(self._step, self._gradient, samples=1, out=self._flat).version
         assert self._store.transport == self._transport, self._store.why_stream
 

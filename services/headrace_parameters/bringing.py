@@ -24,12 +24,13 @@ class Brought:
 
     Args:
         size_bytes: How much came.
-        loan: As of a `Push`.
+        loan, finite: As of a `Push`.
     """
 
     gradient: Floats
     size_bytes: int
     loan: Loan | None = None
+    finite: bool = False
 
 
 # Brings a gradient of so many values to a store; it is not asked for one that is refused or known.
@@ -41,7 +42,8 @@ def streamed(first: Pushed, rest: Iterator[Pushed]) -> Bring:
 
     def bring(store: LiveStore, size: int) -> Brought:
         gradient = store.new_memory(size)
-        return Brought(gradient, gather(chain([first], rest), gradient))
+        gathered = gather(chain([first], rest), gradient)
+        return Brought(gradient, gathered.size_bytes, finite=gathered.finite)
 
     return bring
 

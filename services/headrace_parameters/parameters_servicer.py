@@ -232,6 +232,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
                 header.generation,
                 covers,
                 brought.loan,
+                finite=brought.finite,
             )
             duplicate = not store.push(push)
         self._meter.pushed(store.config, duplicate=duplicate)

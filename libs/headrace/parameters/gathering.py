@@ -1,7 +1,9 @@
 """A vector whose chunks come in whatever order they are ready."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,29 +35,36 @@ class Missing:
         return True
 
 
-def gather(messages: Iterable[Carrier], values: Floats) -> int:
+@dataclass(frozen=True)
+class Gathered:
+    """What has come: how many bytes of values, and whether all are known to be finite; large ones may not be, though they are."""
+
+    size_bytes: int
+    finite: bool
+
+
+def gather(messages: Iterable[Carrier], values: Floats) -> Gathered:
     """Write the chunks of `messages` into `values`, shape (n,), which they must fill exactly, in any order.
 
-    Returns:
-        How many bytes of values came.
     Raises:
         InvalidArgument: There is no such encoding.
         ShapeMismatch: Values are missing, come twice, are cut, or are too many.
     """
-    missing, received = Missing(values.size), 0
+    missing, received, finite = Missing(values.size), 0, True
     for message in messages:
         if message.chunk.values:
             received += len(message.chunk.values)
-            _write(plain(message.chunk), message.chunk.offset, values, missing)
+            chunk = _write(plain(message.chunk), message.chunk.offset, values, missing)
+            finite = finite and _is_finite(chunk)  # here: the processor has it at hand
     if gap := missing.first:
         raise ShapeMismatch(
             f"the stream has ended without the {len(gap)} values from offset {gap.start}; send all {values.size} of the shard's",
             metadata={"offset": gap.start},
         )
-    return received
+    return Gathered(received, finite)
 
 
-def _write(data: bytes | memoryview, offset: int, values: Floats, missing: Missing) -> None:
+def _write(data: bytes | memoryview, offset: int, values: Floats, missing: Missing) -> Floats:
     stop = offset + len(data) // 4
     if len(data) % 4 or not missing.take(offset, stop):
         gap = missing.first
@@ -65,3 +74,10 @@ def _write(data: bytes | memoryview, offset: int, values: Floats, missing: Missi
             metadata={"offset": gap.start if gap else values.size},
         )
     values[offset:stop] = np.frombuffer(data, "<f4")
+    return values[offset:stop]
+
+
+def _is_finite(values: Floats) -> bool:
+    """Tell whether the sum is finite: only if all values are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(values.sum())

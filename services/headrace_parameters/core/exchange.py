@@ -88,13 +88,15 @@ class Push:
     loan: Loan | None = None
 
     checked: InitVar[bool] = False  # whoever gave it to this process has looked at it as below
+    finite: InitVar[bool] = False  # it is known that the gradient is
 
-    def __post_init__(self, checked: bool) -> None:
+    def __post_init__(self, checked: bool, finite: bool) -> None:
         if checked:
             return
         if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
             raise InvalidArgument(f"samples is {self.samples}; it must be 0 to 2**53", field="header.samples")
-        check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
+        if not finite:
+            check_finite(self.gradient, f"the gradient of worker {self.worker} for step {self.step}")
 
     @property
     def holds(self) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import ShapeMismatch
-from headrace.parameters.gathering import gather
+from headrace.parameters.gathering import Gathered, gather
 from headrace.parameters.v1.parameters_pb2 import Chunk, PushRequest
 
 
@@ -30,10 +30,19 @@ def test_chunks_come_in_any_order(case: tuple[int, Sequence[range]]) -> None:
     size, parts = case
     sent, received = np.arange(size, dtype=np.float32), np.full(size, -1, np.float32)
 
-    count = gather([PushRequest(), *(_message(sent, part) for part in parts)], received)
+    gathered = gather([PushRequest(), *(_message(sent, part) for part in parts)], received)
 
     assert received.tolist() == sent.tolist()
-    assert count == sent.nbytes
+    assert gathered == Gathered(sent.nbytes, finite=True)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_chunk_that_is_not_finite_is_seen_whatever_comes_after_it(bad: float) -> None:
+    sent, received = np.array([0, bad, -bad, 3], np.float32), np.empty(4, np.float32)
+
+    gathered = gather([_message(sent, part) for part in (range(1, 3), range(1), range(3, 4))], received)
+
+    assert not gathered.finite
 
 
 @pytest.mark.parametrize(
