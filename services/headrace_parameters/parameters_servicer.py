@@ -49,6 +49,8 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         self, request_iterator: Iterator[parameters_pb2.InitializeRequest], context: ServicerContext
     ) -> parameters_pb2.InitializeResponse:
         """Give a store its first values."""
+        # At the end, when its messages are freed too: so many at once do not come again where memory is shared.
+        context.add_callback(give_back_freed_memory)
         first = first_of(request_iterator)
         store = self._table.get(StoreName.parse(first.store, field="store"))
         store.config.fence(first.epoch)
@@ -62,7 +64,6 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
             received = receive(chain([first], request_iterator), [Piece(0, values)])
             self._meter.received(store.config, received)
             store.initialize(layout, values, tables)
-        give_back_freed_memory()  # as many messages at once do not come again where memory is shared
         return parameters_pb2.InitializeResponse(version=_version(store))
 
     def Push(
