@@ -25,6 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    || { echo "$(PYTHON) is older than 3.11; name a newer one: make install PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m headrace_parameters.precompile
 	touch $@
 
 protos: $(INSTALLED)  ## Generate the stubs below libs/ from protos/

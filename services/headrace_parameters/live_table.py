@@ -122,20 +122,9 @@ class LiveTable:
             HeadraceError: Why the store ended meanwhile.
         """
         with self._using:
-            turns = self._shard.turns
-            need = turns.need_for(step) if step is not None else Need()
+            need = self._shard.turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
-            self._using.wait_for(
-                lambda: (
-                    self._ended or self._may_read(need) or not wanted() or self._in_vain(need, generation)
-                ),
-                timeout_s,
-            )
-            self._check_alive()
-            if not self._may_read(need):
-                if generation is not None and not self._is_met(need):
-                    turns.members.check_generation(generation)
-                raise self._too_late(need)
+            self._wait_to_read(need, timeout_s, wanted, generation)
             table, progress, former = self._shard.table, self.progress, self._shard.former_for(step)
             self._readers += 1
         try:
@@ -146,6 +135,21 @@ class LiveTable:
                 self._readers -= 1
                 self._using.notify_all()
         return progress
+
+    def _wait_to_read(
+        self, need: Need, timeout_s: float, wanted: Callable[[], bool], generation: int | None
+    ) -> None:
+        """Return when rows may be read that have what is needed; it raises what `pull` does."""
+        self._using.wait_for(
+            lambda: self._ended or self._may_read(need) or not wanted() or self._in_vain(need, generation),
+            timeout_s,
+        )
+        self._check_alive()
+        if self._may_read(need):
+            return
+        if generation is not None and not self._is_met(need):
+            self._shard.turns.members.check_generation(generation)
+        raise self._too_late(need)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
