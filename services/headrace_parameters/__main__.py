@@ -76,6 +76,7 @@ def main() -> None:
         if gradients is not None and row_segments is not None:
             _sweep(process, gradients, row_segments)
         resharding = ReshardingServicer(table, Peers())
+        resharding.resume()
         process.serve(
             lambda server: add_resharding_servicer(resharding, server),
             lambda server: add_StoresServicer_to_server(stores, server),

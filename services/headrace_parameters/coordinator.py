@@ -52,11 +52,12 @@ class Coordinator:
             try:
                 others = self._others(stack)
                 self._stage(_Company(self._own, others, threads))
+                self._own.commit()
             except BaseException:
                 self._own.give_up()  # and with it all others, who see their streams end, and then ask
                 raise
-            self._own.commit()
             self._spread(others, threads)
+        self._own.clear()
         return time.monotonic() - began
 
     def _others(self, stack: ExitStack) -> dict[int, Steps]:

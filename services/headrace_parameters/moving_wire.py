@@ -8,7 +8,7 @@ from headrace.parameters.wire import layout_from_proto, layout_to_proto, map_fro
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.part import Facts
 from headrace_parameters.core.standing import Pending, Standing
-from headrace_parameters.participant import Plan
+from headrace_parameters.plan import Plan
 
 
 def plan_to_proto(plan: Plan) -> resharding_pb2.Hold:

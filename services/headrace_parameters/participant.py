@@ -4,45 +4,29 @@ Until `commit` the old shard is as it was, and `give_up` lets it go on. Source o
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from headrace.errors import DeadlineExceeded, FailedPrecondition
 from headrace.parameters.cut import Cut
 from headrace.parameters.keys import Arcs
-from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import shared
-from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.fused import kind_of, state_bytes
 from headrace_parameters.assembly import Assembly
-from headrace_parameters.core.config import Durability
+from headrace_parameters.core.exchange import Push
 from headrace_parameters.core.rows.part import TablePart, whole
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.standing import Pending, Standing
 from headrace_parameters.live import LiveStore
 from headrace_parameters.move import Move, parts_of
+from headrace_parameters.moving_wire import plan_to_proto
+from headrace_parameters.plan import Plan
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.row_bytes import RoomBeside
 from headrace_parameters.table import StoreTable
 
 # What one shard has, the others get at once, or as soon as their worker repeats it; else the worker is gone, and nobody shall wait for it.
 SETTLE_S = 10.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to become of a store.
-
-    Args:
-        now, next: The maps, with addresses.
-        coordinator: Which shard of `now` decides.
-    """
-
-    now: ShardMap
-    next: ShardMap
-    coordinator: int
-    layout: FlatLayout
 
 
 class Sources(Protocol):
@@ -62,26 +46,35 @@ class Sources(Protocol):
 class Participant:
     """A store of this process in a resharding. One thread uses it.
 
+    Args:
+        staged: What a former process had staged, and died before it knew what was decided.
     Raises:
         FailedPrecondition: The store cannot take part, or is none of the plan's.
         Aborted: It takes part in another one.
     """
 
-    def __init__(self, table: StoreTable, store: LiveStore, plan: Plan) -> None:
+    def __init__(
+        self, table: StoreTable, store: LiveStore, plan: Plan, staged: LiveStore | None = None
+    ) -> None:
         self.store = store
         self.plan = plan
         self._table = table
         self._shard = store.config.shard_index
-        self._staged: LiveStore | None = None
+        self._staged = staged
         self._room = RoomBeside(partial(table.reserve_rows, store.config.name), store.tables.sizes())
-        self._check()
+        if not staged:
+            self._check()
         self.move = Move(store, plan.next)
 
     def _check(self) -> None:
         store, plan = self.store, self.plan
-        if store.config.durability is not Durability.MEMORY:
+        if store.config.durability.replicated:
             raise FailedPrecondition(
-                f"{store.config.name} is durable, and its shards cannot change; save it and create it anew with other shards"
+                f"{store.config.name} has replicas, and its shards cannot change; save it and create it anew with other shards"
+            )
+        if store.config.durability.logged and store.tables:
+            raise FailedPrecondition(
+                f"{store.config.name} is durable and has tables, whose rows do not move then; keep its shards, or save it and create it anew"
             )
         if self._shard in plan.now.shards:
             fits = (
@@ -123,14 +116,15 @@ class Participant:
             HeadraceError: It cannot be; most likely the memory does not suffice, or a source is gone.
         """
         plan, store = self.plan, self.store
-        config = replace(store.config, shard_count=len(plan.next.shards), joins=True)
-        memory = PublishedMemory()
-        shard = Shard(config, memory)
+        config, memory = store.config.among(len(plan.next.shards)), PublishedMemory()
+        shard, gradients = Shard(config, memory), dict[int, Push]()
         if self._shard in plan.next.shards:
             size = plan.next.length(self._shard)
             needed = 4 * size + state_bytes(config.optimizer, size)
             self._table.reserve_bytes(store, max(store.size_bytes, needed))
-            shard.take_over(*self._assembled(kept.dense, sources).finished(kind_of(config.optimizer)))
+            state, found = self._assembled(kept.dense, sources).finished(kind_of(config.optimizer))
+            gradients.update(found)
+            shard.take_over(state, gradients)
         else:
             shard.layout, shard.map = plan.layout, plan.next  # it has left, and can tell where everything is
         self._staged = LiveStore(
@@ -138,6 +132,7 @@ class Participant:
         )
         if self._shard in plan.next.shards:
             self._stage_rows(self._staged, kept.rows, sources)
+        self._staged.journal = self._table.stage(store, plan_to_proto(plan), shard, gradients.values())
 
     def _stage_rows(self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources) -> None:
         """Put the tables together.
@@ -176,7 +171,18 @@ class Participant:
         self._room.alone()
         self._table.replace(self.store, self._staged, self.move)
 
+    def clear(self) -> None:
+        """Remove the files of the old shard, which no restart would look at any more."""
+        self.store.forget_files()
+
     def give_up(self) -> None:
         """Go on as before."""
+        if self._staged:
+            self._staged.forget_files()  # first: a restart shall find one state from now on
         self._table.keep(self.store)
         self.move.give_up()
+
+    def leave(self) -> None:
+        """Let go of what is staged, without an answer; a later process of the folder goes on to look for it."""
+        if self._staged and self._staged.journal:
+            self._staged.journal.close()

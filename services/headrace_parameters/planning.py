@@ -7,8 +7,8 @@ from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import stores_pb2
 from headrace_parameters.live import LiveStore
-from headrace_parameters.participant import Plan
 from headrace_parameters.peers import Peers
+from headrace_parameters.plan import Plan
 from headrace_parameters.wire import store_to_proto
 
 
@@ -38,7 +38,7 @@ def plan_change(
     addresses = {shard: address for shard, address in (present | joining).items() if shard not in leaving}
     following = now.changed(joining.keys(), leaving, addresses)
     count = len(following.shards)
-    replace(store.config, shard_count=count, joins=True)  # refuses settings that do not go with so many
+    store.config.among(count)
     for shard in joining.keys() - held:
         peers.create(joining[shard], joining_request(store_to_proto(store), shard, count))
     return Plan(replace(now, addresses=present), following, store.config.shard_index, layout)

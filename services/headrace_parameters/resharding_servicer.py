@@ -7,15 +7,13 @@ import numpy as np
 import structlog
 from grpc import ServicerContext
 
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.keys import ARCS
 from headrace.parameters.layout import FlatLayout
-from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import resharding_pb2, resharding_pb2_grpc
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
-from headrace.parameters.wire import carry, map_from_proto, map_to_proto
-from headrace.pauses import Pauses
+from headrace.parameters.wire import carry, map_to_proto
 from headrace_parameters.assembly import selected
 from headrace_parameters.coordinator import Coordinator
 from headrace_parameters.live import LiveStore
@@ -30,14 +28,15 @@ from headrace_parameters.moving_wire import (
 )
 from headrace_parameters.participant import Participant, Sources
 from headrace_parameters.peers import Peers, PeerSources
+from headrace_parameters.plan import Plan
 from headrace_parameters.planning import plan_change
+from headrace_parameters.resolving import Resolver
 from headrace_parameters.table import StoreTable
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_S = 60.0  # of a resharding without a nearer deadline: pushes wait no longer for it
 _SHARE = 0.8  # of the time a caller allows, for everything up to the decision
-_PAUSES = Pauses(first_s=0.02, longest_s=1.0)  # between two questions to a coordinator
 
 
 class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
@@ -46,6 +45,12 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
     def __init__(self, table: StoreTable, peers: Peers) -> None:
         self._table = table
         self._peers = peers
+        self._resolver = Resolver(table, peers)
+
+    def resume(self) -> None:
+        """Take up what a former process was in the middle of, before anyone can ask."""
+        for part in self._resolver.resume():
+            threading.Thread(target=self._resolver.resolve, args=[part], name="resolve", daemon=True).start()
 
     def Reshard(
         self, request: resharding_pb2.ReshardRequest, context: ServicerContext
@@ -59,7 +64,7 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         # The caller shall hear why nothing came of it, and when it does, pushes shall not wait any more.
         bound_s = min(_LONGEST_S, context.time_remaining()) * _SHARE
         plan = plan_change(store, self._peers, request.shards, request.add, request.remove)
-        own = Participant(self._table, store, plan)
+        own = self._participant(store, plan)
         paused_s = Coordinator(own, self._peers, self._sources_for(own, bound_s), bound_s).lead()
         log.info(
             "resharded",
@@ -78,7 +83,7 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         if first is None or first.WhichOneof("step") != "hold":
             raise InvalidArgument("a resharding begins with hold", field="step")
         store = self._fenced(first.store, first.epoch)
-        part = Participant(self._table, store, plan_from_proto(first.hold))
+        part = self._participant(store, plan_from_proto(first.hold))
         staged = False
         try:
             yield ParticipateResponse(standing=standing_to_proto(part.move.standing()))
@@ -93,9 +98,10 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
             yield ParticipateResponse(staged=resharding_pb2.Staged())
             _next(request_iterator, "commit")
         except BaseException:
-            self._resolve(part) if staged else part.give_up()
+            self._resolver.resolve(part) if staged else part.give_up()
             raise
         part.commit()
+        part.clear()
         yield ParticipateResponse(committed=resharding_pb2.Committed())
 
     def Fetch(
@@ -131,34 +137,14 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
             )
         return store, store.layout
 
+    def _participant(self, store: LiveStore, plan: Plan) -> Participant:
+        if store.next_map:  # then it is refused, but perhaps it looks for the others since an earlier change
+            self._resolver.hear(store.config.name, plan.now.addresses)
+        return Participant(self._table, store, plan)
+
     def _sources_for(self, part: Participant, timeout_s: float) -> Sources:
         config = part.store.config
         return PeerSources(self._peers, config.name, config.epoch, part.plan.next.epoch, timeout_s)
-
-    def _resolve(self, part: Participant) -> None:
-        """Find out what the coordinator has decided, however long that takes, and do it."""
-        plan, store = part.plan, part.store
-        pause, pauses = threading.Event(), iter(_PAUSES)
-        while store.alive:
-            decided = self._decided(plan.now.addresses[plan.coordinator], store, plan.next)
-            if decided is not None:
-                log.warning("resharding_resolved", store=str(store.config.name), committed=decided)
-                part.commit() if decided else part.give_up()
-                return
-            pause.wait(next(pauses))
-
-    def _decided(self, coordinator: str, store: LiveStore, following: ShardMap) -> bool | None:
-        """Ask the coordinator whether the next map holds; None: it is not decided, or cannot be asked."""
-        try:
-            found = self._peers.get(coordinator, str(store.config.name))
-        except NotFound:
-            return False  # the store is gone there, and its values with it
-        except HeadraceError as error:
-            log.debug("coordinator_not_reached", coordinator=coordinator, why=error.message)
-            return None
-        if found.epoch == store.config.epoch and map_from_proto(found.shard_map) == following:
-            return True
-        return None if found.next_map_epoch == following.epoch else False
 
     def _fenced(self, name: str, epoch: int) -> LiveStore:
         store = self._table.get(StoreName.parse(name, field="store"))

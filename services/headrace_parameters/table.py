@@ -1,8 +1,10 @@
+# length: one lock, and all that it keeps true of the stores together: names, room and files
 """The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -16,9 +18,12 @@ from headrace.errors import (
 )
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import resharding_pb2, stores_pb2
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.core.kinds import Change
+from headrace_parameters.core.shard import Shard
+from headrace_parameters.journal.journal import Journal
+from headrace_parameters.journal.shelf import Found, Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.move import Move
 from headrace_parameters.recovered import recovered
@@ -28,6 +33,14 @@ from headrace_parameters.row_bytes import RowBytes
 
 RETRY_AFTER_S = 1.0
 ANY_EPOCH = 1 << 64
+
+
+@dataclass(frozen=True)
+class InDoubt:
+    """A recovered store that does not know whether its next shard map holds, and its next self if so."""
+
+    store: LiveStore
+    following: Found
 
 
 class StoreTable:
@@ -53,6 +66,7 @@ class StoreTable:
         self._shelf = shelf
         self._project_bytes = project_bytes
         self._unclaimed: set[StoreName] = set()
+        self.in_doubt: list[InDoubt] = []  # of those recovered
         self._max_stores = max_stores
         self._max_bytes = max_bytes
         self._now = now
@@ -162,6 +176,8 @@ class StoreTable:
         """Hold again what a former process of this folder held; return it."""
         for found in self._shelf.recover():
             store = recovered(found)
+            if found.following:
+                self.in_doubt.append(InDoubt(store, found.following))
             with self._lock:
                 self._stores[found.config.name] = store
                 self._reserved[found.config.name] = store.size_bytes
@@ -208,6 +224,8 @@ class StoreTable:
             with self._lock:
                 if self._stores.get(name) is not old:
                     raise NotFound(f"{name} was deleted or replaced while its values moved")
+                if new.journal:
+                    self._shelf.place(new.config, new.journal, shard_map.epoch)
                 self._stores[name], self._reserved[name] = new, new.size_bytes
                 self._rows.replace(name, rows)
 
@@ -218,6 +236,15 @@ class StoreTable:
                 metadata={"map_epoch": shard_map.epoch},
             ),
         )
+
+    def stage(
+        self, store: LiveStore, plan: resharding_pb2.Hold, shard: Shard, changes: Iterable[Change]
+    ) -> Journal | None:
+        """Make the files with which `shard` may take the place of a store's own, as `Shelf.stage`; None: it has none."""
+        if not store.journal:
+            return None
+        state = shard.state() if shard.published else None
+        return self._shelf.stage(store.config, store.journal, plan, state, changes)
 
     def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
         """Keep room for the values of such a model.

@@ -78,10 +78,10 @@ def check_shards(job: Job, shards: int) -> str:
         )
     train.shards = _within(shards, MAX_GANG, "shards")
     check_updates(train)
-    if train.durability == stores_pb2.DURABILITY_MEMORY:
+    if train.durability not in _REPLICATED:
         return ""
     level = stores_pb2.Durability.Name(train.durability)
-    return f"{job.name} has a store of {level}, whose shards cannot change while it runs; submit it again with other shards"
+    return f"{job.name} has a store of {level}, with replicas, whose shards cannot change while it runs; submit it again with other shards"
 
 
 def complete(wished: jobs_pb2.Job, project: str) -> jobs_pb2.Job:

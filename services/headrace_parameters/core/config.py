@@ -1,6 +1,6 @@
 """What a shard is told when it is made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from headrace.errors import FailedPrecondition, InvalidArgument, StaleEpoch
@@ -157,6 +157,10 @@ class StoreConfig:
         clips, scales = self.maximum_gradient_norm > 0, isinstance(self.optimizer, Lamb)
         wanted = {Norms.GRADIENT: clips, Norms.TENSORS: scales}
         return tuple(norms for norms, is_wanted in wanted.items() if is_wanted and self.shard_count > 1)
+
+    def among(self, shard_count: int) -> "StoreConfig":
+        """Return it for a map of so many shards, with any ids; InvalidArgument if its settings do not go with so many."""
+        return replace(self, shard_count=shard_count, joins=True)
 
     def fence(self, epoch: int) -> None:
         """Let only callers of the store's own epoch pass.

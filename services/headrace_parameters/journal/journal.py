@@ -207,10 +207,11 @@ class Journal:
         remove_segments(self._folder, before=sequence)
 
     def move(self, folder: Path) -> None:
-        """Give the folder its name: from now on a restart finds it."""
+        """Give the folder its name, while nothing is being written: from now on a restart finds it. OSError: perhaps, until `destroy`."""
         self._folder.replace(folder)
-        sync_folder(folder.parent)
         self._folder = folder
+        self._log.moved(folder)
+        sync_folder(folder.parent)
 
     def close(self) -> None:
         """Stop writing; the files stay for the next process. A second time does nothing: two may delete a store at once."""

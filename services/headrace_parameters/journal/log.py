@@ -164,6 +164,12 @@ class Log:
                 os.close(self._file)
             self._file, self._end, self._length = file, 0, os.fstat(file).st_size
 
+    def moved(self, folder: Path) -> None:
+        """Take note that the segments are in this folder now; to be called when all that was appended is safe."""
+        with self._changed:
+            if self._unsynced:
+                self._unsynced = folder
+
     def _drain(self) -> None:
         """Return when everything appended is written; OSError if it cannot be."""
         self.settle()

@@ -8,16 +8,18 @@ reached is of an older segment, over which this one was written.
 
 import mmap
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
+from headrace.errors import DataLoss, HeadraceError, InvalidArgument, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
+from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
 from headrace_parameters.core.record import BadRecord, UnknownKind, decode, sequences_after
 from headrace_parameters.core.shard import Shard
+from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.log import find_segments
 from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
 
@@ -55,7 +57,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
     for snapshot in snapshots:
         try:
-            found = _from_snapshot(snapshot, Shard(config, memory), segments)
+            found = _from_snapshot(snapshot, config, memory, segments)
             _check_reaches(found.sequence, snapshots)
         except (Damaged, HeadraceError) as error:
             notes.append(str(error))
@@ -76,9 +78,10 @@ def _check_reaches(sequence: int, snapshots: list[SnapshotFile]) -> None:
         raise Damaged(f"the log ends at {sequence}, before {snapshots[0].path.name}")
 
 
-def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[int, Path]]) -> Recovered:
-    state = snapshot.load()
-    shard.restore(state)
+def _from_snapshot(
+    snapshot: SnapshotFile, config: StoreConfig, memory: ValueMemory | None, segments: list[tuple[int, Path]]
+) -> Recovered:
+    shard = _resumed(snapshot.load(), config, memory)
     following = [segment for segment in segments if segment[0] >= snapshot.sequence]
     if not following or following[0][0] != snapshot.sequence:
         raise Damaged(f"the log that follows {snapshot.path.name} is missing")
@@ -93,6 +96,19 @@ def _from_snapshot(snapshot: SnapshotFile, shard: Shard, segments: list[tuple[in
         if found.cut_bytes and _has_records(following[index + 1 :], found.sequence):
             raise Damaged(f"{path.name} is damaged before its end")
     return found
+
+
+def _resumed(state: ShardState, config: StoreConfig, memory: ValueMemory | None) -> Shard:
+    """Return the shard of which `state` is: its own, by the map that it had."""
+    if state.map.epoch == 1:
+        shard = Shard(config, memory)
+        shard.restore(state)
+        return shard
+    shard = Shard(config.among(len(state.map.shards)), memory)
+    if (state.shard_index, state.optimizer) != (config.shard_index, kind_of(config.optimizer)):
+        raise InvalidArgument(f"it is of shard {state.shard_index}, with optimizer {state.optimizer}")
+    shard.take_over(replace(state, members=state.members_for(config.epoch, shard.members)), {})
+    return shard
 
 
 def _replay(path: Path, found: Recovered) -> None:

@@ -1,16 +1,16 @@
-"""The folder in which one process keeps its durable stores: `<project>/<store>/<epoch>/`, each with a manifest.
+"""The folder in which one process keeps its durable stores: `<project>/<store>/<epoch>/`, or `<epoch>.<map epoch>/`, each with a manifest.
 
 A store's folder is made under another name and renamed when it is complete, so that what has the name is whole.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,16 +19,22 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.names import StoreName
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.v1 import resharding_pb2, stores_pb2
+from headrace.parameters.wire import layout_from_proto, map_from_proto
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.record import checksum
+from headrace_parameters.core.kinds import Change
+from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Shard
-from headrace_parameters.journal.files import TEMPORARY, storage_error, sync_folder, written_whole
+from headrace_parameters.core.state import ShardState
+from headrace_parameters.journal.checked_json import read_json, write_json
+from headrace_parameters.journal.files import TEMPORARY, storage_error, sync_folder
+from headrace_parameters.journal.folders import STAGED, Generation, find_folders
 from headrace_parameters.journal.journal import REMOVED, Journal, Limits, Observers, remove_folder
 from headrace_parameters.journal.recovery import recover
 from headrace_parameters.published_memory import PublishedMemory
 
 _MANIFEST = "manifest.json"
+_PLAN = "plan.json"
 _LOCK = "lock"
 
 log = structlog.get_logger(__name__)
@@ -36,13 +42,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """A store that a former process left here, with everything that was acknowledged."""
+    """A store that a former process left here, with everything that was acknowledged.
+
+    Args:
+        plan: By which it came to its shard map; None: it has its first one.
+        following: What it has staged for the next map; it knows not whether that was decided.
+    """
 
     config: StoreConfig
     create_time: datetime
     shard: Shard
     journal: Journal
     memory: PublishedMemory
+    plan: resharding_pb2.Hold | None = None
+    following: "Found | None" = None
 
 
 class Shelf:
@@ -90,20 +103,71 @@ class Shelf:
             shutil.rmtree(made, ignore_errors=True)
             raise storage_error(error, f"the files of {config.name}") from error
 
-    def place(self, config: StoreConfig, journal: Journal) -> None:
-        """Give the files of a new store their name: from now on a restart finds them."""
+    def place(self, config: StoreConfig, journal: Journal, map_epoch: int = 1) -> None:
+        """Give the files of a new store, or of its next self, their name: from now on a restart finds them.
+
+        Raises:
+            StorageFull, DataLoss: It may find them until they are destroyed.
+        """
+        parent = self._parent(config.name)
+        if map_epoch == 1:
+            for staged in find_folders(parent).staged:  # by a store of the same epoch that was deleted
+                remove_folder(parent / f"{staged}{STAGED}")
         try:
-            journal.move(self._parent(config.name) / str(config.epoch))
+            journal.move(parent / str(Generation(config.epoch, map_epoch)))
         except OSError as error:
             raise storage_error(error, f"the files of {config.name}") from error
+
+    def stage(
+        self,
+        config: StoreConfig,
+        journal: Journal,
+        plan: resharding_pb2.Hold,
+        state: ShardState | None,
+        changes: Iterable[Change],
+    ) -> Journal:
+        """Make the files of a store's next self, which a restart finds beside those of `journal` until they are placed.
+
+        Args:
+            state: None: it will have no values.
+            changes: What has come since then.
+        Raises:
+            StorageFull, DataLoss: They cannot be, and are not there.
+        """
+        staged = Generation(config.epoch, plan.next.epoch)
+        made = self._parent(config.name) / f"{staged}.{uuid.uuid4().hex}{TEMPORARY}"
+        try:
+            made.mkdir(mode=0o700)
+            _write_manifest(made / _MANIFEST, *_read_manifest(journal.folder / _MANIFEST))
+            write_json(made / _PLAN, MessageToDict(plan))
+            following = Journal(made, config, self._limits, self._observers)
+        except OSError as error:
+            shutil.rmtree(made, ignore_errors=True)
+            raise storage_error(error, f"the files of {config.name}") from error
+        with ExitStack() as unless_staged:
+            unless_staged.callback(following.destroy)
+            if state:
+                following.rebase(state)
+            for change in changes:
+                following.append(Sealed.of(change))
+            following.wait(following.position)
+            try:
+                following.move(self._parent(config.name) / f"{staged}{STAGED}")
+            except OSError as error:
+                raise storage_error(error, f"the files of {config.name}") from error
+            unless_staged.pop_all()
+        return following
 
     def remove(self, name: StoreName, epoch: int) -> bool:
         """Remove the files of a store of this epoch and of older ones; return whether there were any."""
         if self._lock is None:
             return False  # what there may be is another process's
-        held = [number for number in _epochs(self._parent(name)) if number <= epoch]
-        for number in held:
-            remove_folder(self._parent(name) / str(number))
+        parent = self._parent(name)
+        found = find_folders(parent)
+        held = [str(each) for each in found.placed if each.epoch <= epoch]
+        held += [f"{each}{STAGED}" for each in found.staged if each.epoch <= epoch]
+        for folder in held:
+            remove_folder(parent / folder)
         if name in self._refused and self._refused[name][0] <= epoch:
             del self._refused[name]
         return bool(held)
@@ -123,32 +187,44 @@ class Shelf:
             return
         for parent in sorted(path for path in self._folder.glob("*/*") if path.is_dir()):
             _sweep(parent)
-            epochs = _epochs(parent)
-            for old in epochs[:-1]:
+            folders = find_folders(parent)
+            for old in folders.placed[:-1]:
                 remove_folder(parent / str(old))
-            if epochs:
-                yield from self._recover(parent, epochs[-1])
+            for staged in folders.staged:
+                if staged != folders.in_doubt:
+                    remove_folder(parent / f"{staged}{STAGED}")
+            for newest in folders.placed[-1:]:
+                yield from self._recover_all(parent, newest, folders.in_doubt)
 
-    def _recover(self, parent: Path, epoch: int) -> Iterator[Found]:
-        folder, began = parent / str(epoch), time.perf_counter()
+    def _recover_all(self, parent: Path, newest: Generation, staged: Generation | None) -> Iterator[Found]:
         name = StoreName(parent.parent.name, parent.name)
         try:
-            request, create_time = _read_manifest(folder / _MANIFEST)
-            config = self._read_config(request)
-            if (config.name, config.epoch) != (name, epoch):
-                raise DataLoss(f"{folder} holds {config.name} of epoch {config.epoch}; was it moved?")
-            memory = PublishedMemory()
-            found = recover(folder, config, memory)
+            found = self._recover(parent / str(newest), name, newest)
+            if staged:
+                following = self._recover(parent / f"{staged}{STAGED}", name, staged)
+                found = replace(found, following=following)
+            yield found
         except (HeadraceError, OSError) as error:
-            self._refused[name] = epoch, str(error)
-            log.error("store_not_recovered", store=str(name), epoch=epoch, folder=str(folder), why=str(error))
-            return
+            self._refused[name] = newest.epoch, str(error)
+            log.error("store_not_recovered", store=str(name), epoch=newest.epoch, why=str(error))
+
+    def _recover(self, folder: Path, name: StoreName, generation: Generation) -> Found:
+        began = time.perf_counter()
+        request, create_time = _read_manifest(folder / _MANIFEST)
+        config, plan = self._read_config(request), _read_plan(folder)
+        if (config.name, config.epoch) != (name, generation.epoch):
+            raise DataLoss(f"{folder} holds {config.name} of epoch {config.epoch}; was it moved?")
+        memory = PublishedMemory()
+        found = recover(folder, config, memory)
+        if plan and config.shard_index not in map_from_proto(plan.next).shards:  # it has left
+            found.shard.layout, found.shard.map = layout_from_proto(plan.tensors), map_from_proto(plan.next)
         seconds = time.perf_counter() - began
         self._observers.recovery(seconds)
         log.info(
             "store_recovered",
             store=str(name),
-            epoch=epoch,
+            epoch=config.epoch,
+            map_epoch=generation.map_epoch,
             version=found.shard.published.version if found.shard.published else None,
             changes_replayed=found.changes,
             bytes_cut=found.cut_bytes,
@@ -158,7 +234,7 @@ class Shelf:
         journal = Journal(
             folder, config, self._limits, self._observers, sequence=found.sequence, tail=found.tail
         )
-        yield Found(config, create_time, found.shard, journal, memory)
+        return Found(config, create_time, found.shard, journal, memory, plan)
 
     def _parent(self, name: StoreName) -> Path:
         return self._folder / name.project / name.store
@@ -190,13 +266,6 @@ class Shelf:
             self._lock = None
 
 
-def _epochs(parent: Path) -> list[int]:
-    """List the epochs that have files, oldest first."""
-    if not parent.is_dir():
-        return []
-    return sorted(int(path.name) for path in parent.iterdir() if path.name.isdecimal())
-
-
 def _sweep(parent: Path) -> None:
     for path in parent.iterdir():
         if path.name.endswith((TEMPORARY, REMOVED)):
@@ -204,21 +273,24 @@ def _sweep(parent: Path) -> None:
 
 
 def _write_manifest(path: Path, request: stores_pb2.CreateStoreRequest, create_time: datetime) -> None:
-    """Write what the store was made with: a line of JSON, and its checksum in a second one."""
-    facts = {"create_time": create_time.isoformat(), "request": MessageToDict(request)}
-    line = json.dumps(facts, sort_keys=True)
-    with written_whole(path) as temporary:
-        temporary.write_text(f"{line}\n{checksum(line.encode()):08x}\n")
+    """Write what the store was made with."""
+    write_json(path, {"create_time": create_time.isoformat(), "request": MessageToDict(request)})
     sync_folder(path.parent.parent)
 
 
 def _read_manifest(path: Path) -> tuple[stores_pb2.CreateStoreRequest, datetime]:
     try:
-        line, crc = path.read_text().splitlines()
-        if int(crc, 16) != checksum(line.encode()):
-            raise DataLoss(f"{path} is damaged: its checksum does not match")
-        facts = json.loads(line)
+        facts = read_json(path)
         request = ParseDict(facts["request"], stores_pb2.CreateStoreRequest())
         return request, datetime.fromisoformat(facts["create_time"])
     except (OSError, ValueError, KeyError, ParseError, InvalidArgument) as error:
+        raise DataLoss(f"{path} cannot be read: {error}") from error
+
+
+def _read_plan(folder: Path) -> resharding_pb2.Hold | None:
+    """Return the change of the shards that the folder was made for; None: it was made with the store."""
+    path = folder / _PLAN
+    try:
+        return ParseDict(read_json(path), resharding_pb2.Hold()) if path.exists() else None
+    except (OSError, ValueError, ParseError) as error:
         raise DataLoss(f"{path} cannot be read: {error}") from error

@@ -1,11 +1,10 @@
 """The file beside a log that says what a process was to a replicated store: after a restart it must not be deceived by an old primary."""
 
-import json
 from dataclasses import asdict
 
-from headrace_parameters.core.record import checksum
 from headrace_parameters.core.tenure import Role, Tenure
-from headrace_parameters.journal.files import storage_error, written_whole
+from headrace_parameters.journal.checked_json import read_json, write_json
+from headrace_parameters.journal.files import storage_error
 from headrace_parameters.journal.journal import Journal
 
 _NAME = "tenure.json"
@@ -15,11 +14,9 @@ _UNKNOWN = Tenure(0, Role.STANDBY)
 
 def write_tenure(journal: Journal, tenure: Tenure) -> None:
     """Write what the process is from now on; StorageFull or DataLoss if that cannot be."""
-    line = json.dumps({**asdict(tenure), "role": tenure.role.value}, sort_keys=True)
     path = journal.folder / _NAME
     try:
-        with written_whole(path) as temporary:
-            temporary.write_text(f"{line}\n{checksum(line.encode()):08x}\n")
+        write_json(path, {**asdict(tenure), "role": tenure.role.value})
     except OSError as error:
         raise storage_error(error, f"{path}") from error
 
@@ -27,10 +24,7 @@ def write_tenure(journal: Journal, tenure: Tenure) -> None:
 def read_tenure(journal: Journal) -> Tenure:
     """Return what the last process was when it ended."""
     try:
-        line, crc = (journal.folder / _NAME).read_text().splitlines()
-        if int(crc, 16) != checksum(line.encode()):
-            return _UNKNOWN
-        facts = json.loads(line)
+        facts = read_json(journal.folder / _NAME)
         return Tenure(**{**facts, "role": Role(facts["role"])})
     except (OSError, ValueError, TypeError):
         return _UNKNOWN

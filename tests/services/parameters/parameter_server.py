@@ -174,10 +174,12 @@ def parameter_server(
     gradients = GradientSegments(table.get) if shared_memory else None
     row_segments = RowSegments(table.get) if shared_memory else None
     replication = ReplicationServicer(table, share=shared_memory)
+    resharding = ReshardingServicer(table, peers or Peers())
+    resharding.resume()
     with serve(
         lambda server: add_parameters_servicer(parameters, server),
         lambda server: add_StoresServicer_to_server(stores, server),
-        lambda server: add_resharding_servicer(ReshardingServicer(table, peers or Peers()), server),
+        lambda server: add_resharding_servicer(resharding, server),
         lambda server: add_SharedMemoryServicer_to_server(
             SharedMemoryServicer(parameters, table.get, gradients, server.lanes), server
         ),

@@ -57,7 +57,7 @@ def reshard(
         )
 
 
-def reshard_when_free(server: ParameterServer, **change: Any) -> ReshardResponse:
+def reshard_when_free(server: ParameterServer | str, **change: Any) -> ReshardResponse:
     """Reshard once the shards have heard that the one before came to nothing."""
     pause = threading.Event()
     for _ in range(1200):

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,10 +40,10 @@ STEPS = 30
 
 
 @pytest.fixture
-def three() -> Iterator[list[ParameterServer]]:
+def three(tmp_path: Path) -> Iterator[list[ParameterServer]]:
     """Three processes."""
     with ExitStack() as stack:
-        yield [stack.enter_context(parameter_server()) for _ in range(3)]
+        yield [stack.enter_context(parameter_server(folder=tmp_path / str(index))) for index in range(3)]
 
 
 def train(
@@ -68,11 +69,19 @@ def untouched(optimizer: stores_pb2.Optimizer, workers: int) -> Floats:
         return runs[0].result()
 
 
-@pytest.mark.parametrize("shared_memory", [True, False])
+@pytest.mark.parametrize(
+    ("shared_memory", "durability"),
+    [
+        (True, stores_pb2.DURABILITY_MEMORY),
+        (False, stores_pb2.DURABILITY_MEMORY),
+        (True, stores_pb2.DURABILITY_PROCESS),
+        (False, stores_pb2.DURABILITY_DISK),
+    ],
+)
 def test_a_run_through_joins_and_leaves_ends_at_the_same_bits(
-    three: list[ParameterServer], shared_memory: bool
+    three: list[ParameterServer], shared_memory: bool, durability: stores_pb2.Durability.ValueType
 ) -> None:
-    create(three[:1], adamw(), worker_count=2)
+    create(three[:1], adamw(), worker_count=2, durability=durability)
     with ExitStack() as stack:
         stores = [
             stack.enter_context(worker_of(three[:1], worker, shared_memory=shared_memory))

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,20 @@ import pytest
 
 from headrace.errors import HeadraceError, Internal, StaleEpoch
 from headrace.parameters.client import ShardedStore, StoresClient
+from headrace.parameters.v1 import stores_pb2
 from headrace.parameters.v1.resharding_pb2 import ParticipateRequest, ParticipateResponse
 from headrace_parameters.peers import Peers, Steps
 from tests.services.parameters.parameter_process import service_process
 from tests.services.parameters.parameter_server import NAME, create_request, parameter_server
-from tests.services.parameters.resharding_world import LAYOUT, create, gradient, reshard, start, worker_of
+from tests.services.parameters.resharding_world import (
+    LAYOUT,
+    create,
+    gradient,
+    reshard,
+    reshard_when_free,
+    start,
+    worker_of,
+)
 
 POINTS = [(step, when) for step in ("hold", "settle", "stage") for when in ("before", "after")]
 
@@ -172,3 +182,49 @@ def test_a_coordinator_that_is_killed_takes_its_values_with_it_and_the_next_atte
         other.stores.create(create_request(epoch=2))
         with worker_of([other]) as late, pytest.raises(StaleEpoch):
             late.initialize(LAYOUT, start())
+
+
+def test_a_durable_shard_that_is_killed_before_it_hears_of_the_decision_finds_it_out_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    kept = {"DATA_DIR": str(tmp_path / "joiner")}
+    with ExitStack() as stack:
+        joiner, process = stack.enter_context(service_process("parameters", **kept))
+        peers = DisturbedPeers(("commit", "before"), killing(process))
+        server = stack.enter_context(parameter_server(peers=peers, folder=tmp_path / "coordinator"))
+        create([server], learning_rate=1, durability=stores_pb2.DURABILITY_PROCESS)
+        with worker_of([server]) as store:
+            store.initialize(LAYOUT, start())
+            store.push_pull(0, gradient(0, 0), samples=1)
+
+            reshard(server, shards=[server], add=[joiner])
+            stack.enter_context(service_process("parameters", ADDRESS=joiner, **kept))
+
+            trains_on(store, 1, start() - gradient(0, 0))
+            with StoresClient(joiner) as stores:
+                assert stores.get(NAME).shard_map.epoch == 2
+
+
+def test_a_durable_coordinator_that_is_killed_before_it_has_decided_comes_back_with_the_old_map_and_the_others_go_on_by_it(
+    tmp_path: Path,
+) -> None:
+    kept = {"DATA_DIR": str(tmp_path / "coordinator")}
+    with ExitStack() as stack:
+        coordinator, process = stack.enter_context(service_process("parameters", **kept))
+        joiner = stack.enter_context(
+            parameter_server(peers=FetchesFromTheDying(process), folder=tmp_path / "joiner")
+        )
+        with StoresClient(coordinator) as stores:
+            stores.create(create_request(learning_rate=1, durability=stores_pb2.DURABILITY_DISK))
+        with worker_of([coordinator]) as store:
+            store.initialize(LAYOUT, start())
+            values = start() - gradient(0, 0)
+            store.push_pull(0, gradient(0, 0), samples=1)
+
+            with pytest.raises(HeadraceError):
+                reshard(coordinator, shards=[coordinator], add=[joiner])
+            stack.enter_context(service_process("parameters", ADDRESS=coordinator, **kept))
+
+            trains_on(store, 1, values)
+            reshard_when_free(coordinator, shards=[coordinator], add=[joiner])
+            trains_on(store, 3, values - gradient(0, 1) - gradient(0, 2))

@@ -257,3 +257,23 @@ def test_restored_values_are_what_comes_back_and_nothing_older(tmp_path: Path) -
     flip(store.snapshots()[-1], 100)
     with pytest.raises(DataLoss):
         recover(tmp_path, config())
+
+
+@pytest.mark.parametrize("durability", BOTH)
+def test_a_journal_whose_folder_gets_its_name_after_the_first_snapshot_goes_on(
+    tmp_path: Path, durability: Durability
+) -> None:
+    """As that of a store that begins with snapshots, or with values of other shards."""
+    made = tmp_path / "made"
+    made.mkdir()
+    settings = config(durability=durability)
+    journal = Journal(made, settings, SELDOM, Observers())
+    state = model(settings, 0, lambda step: [push_of(step)])
+    journal.rebase(state)
+
+    journal.move(tmp_path / "3")
+    journal.append(Sealed.of(push_of(0)))
+    journal.wait(journal.position)
+    journal.close()
+
+    assert recover(tmp_path / "3", settings).changes == 1

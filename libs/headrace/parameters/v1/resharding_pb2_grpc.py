@@ -28,7 +28,7 @@ if _version_not_supported:
 class ReshardingStub:
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     def __init__(self, channel):
@@ -62,14 +62,14 @@ class ReshardingStub:
 class ReshardingServicer:
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     def Reshard(self, request, context):
         """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
         by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
         that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or is durable. ABORTED (SHARD_MAP_CHANGED): the
+        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
         map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,7 +132,7 @@ def add_ReshardingServicer_to_server(servicer, server):
 class Resharding:
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class ReshardingStub:
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     @_typing.overload
@@ -40,7 +40,7 @@ class ReshardingStub:
     """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
     by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
     that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or is durable. ABORTED (SHARD_MAP_CHANGED): the
+    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
     map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
     """
     Participate: _grpc.StreamStreamMultiCallable[_resharding_pb2.ParticipateRequest, _resharding_pb2.ParticipateResponse]
@@ -56,7 +56,7 @@ class ReshardingStub:
 class ReshardingAsyncStub(ReshardingStub):
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -64,7 +64,7 @@ class ReshardingAsyncStub(ReshardingStub):
     """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
     by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
     that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or is durable. ABORTED (SHARD_MAP_CHANGED): the
+    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
     map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
     """
     Participate: _aio.StreamStreamMultiCallable[_resharding_pb2.ParticipateRequest, _resharding_pb2.ParticipateResponse]  # type: ignore[assignment]
@@ -79,7 +79,7 @@ class ReshardingAsyncStub(ReshardingStub):
 class ReshardingServicer(metaclass=_abc_1.ABCMeta):
     """Lets shards join and leave a store while workers go on. One shard of the store coordinates: it holds all of them at one and the same
     point of the run, those that hold more than before fetch what they lack from the others, and then all change to the next map. The
-    moment at which the coordinator changes decides; who does not hear of it asks the coordinator's Stores.GetStore.
+    moment at which the coordinator changes decides; who does not hear of it, or is killed before, asks the others' Stores.GetStore.
     """
 
     @_abc_1.abstractmethod
@@ -91,7 +91,7 @@ class ReshardingServicer(metaclass=_abc_1.ABCMeta):
         """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
         by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
         that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or is durable. ABORTED (SHARD_MAP_CHANGED): the
+        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
         map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
         """
 

@@ -1,0 +1,104 @@
+"""Shards that have staged and were not told what was decided: they ask, however long it takes, and then do it."""
+
+import threading
+from collections.abc import Mapping
+
+import structlog
+
+from headrace.errors import HeadraceError, NotFound
+from headrace.names import StoreName
+from headrace.parameters.wire import map_from_proto
+from headrace.pauses import Pauses
+from headrace_parameters.core.decision import decided
+from headrace_parameters.moving_wire import plan_from_proto
+from headrace_parameters.participant import Participant
+from headrace_parameters.peers import Peers
+from headrace_parameters.recovered import recovered
+from headrace_parameters.table import StoreTable
+
+log = structlog.get_logger(__name__)
+
+_PAUSES = Pauses(first_s=0.02, longest_s=1.0)  # between two rounds of questions
+
+
+class Resolver:
+    """Finds out what was decided: of the coordinator, or of any other shard that knows."""
+
+    def __init__(self, table: StoreTable, peers: Peers) -> None:
+        self._table = table
+        self._peers = peers
+        self._heard: dict[StoreName, Mapping[int, str]] = {}
+
+    def resume(self) -> list[Participant]:
+        """Take up what a former process of this folder had staged, before anyone can ask; return what is held until it is resolved."""
+        held = []
+        for doubt in self._table.in_doubt:
+            assert doubt.following.plan is not None, "what is staged is staged by a plan"
+            if not doubt.store.alive:  # its run is over, and nobody goes by either map
+                doubt.following.journal.destroy()
+                continue
+            plan = plan_from_proto(doubt.following.plan)
+            part = Participant(self._table, doubt.store, plan, recovered(doubt.following))
+            if plan.coordinator == doubt.store.config.shard_index:
+                part.give_up()  # it had not decided, and nobody else could
+            else:
+                held.append(part)
+        return held
+
+    def hear(self, store: StoreName, addresses: Mapping[int, str]) -> None:
+        """Take note of where the shards of a store are now: processes may have come back elsewhere than they were."""
+        self._heard[store] = addresses
+
+    def resolve(self, part: Participant) -> None:
+        """Commit or give up, as was decided; neither, if the store ends before that is known."""
+        name = part.store.config.name
+        pause, pauses = threading.Event(), iter(_PAUSES)
+        while part.store.alive:
+            found = self._ask_all(part)
+            if found is not None and self._done(part, found):
+                log.warning("resharding_resolved", store=str(name), committed=found)
+                self._heard.pop(name, None)
+                return
+            pause.wait(next(pauses))
+        part.leave()
+
+    def _done(self, part: Participant, committed: bool) -> bool:
+        try:
+            if committed:
+                part.commit()
+                part.clear()
+            else:
+                part.give_up()
+        except HeadraceError as error:
+            log.warning("decision_not_followed", store=str(part.store.config.name), why=error.message)
+            return False
+        return True
+
+    def _ask_all(self, part: Participant) -> bool | None:
+        plan, name = part.plan, part.store.config.name
+        addresses = {**plan.next.addresses, **plan.now.addresses, **self._heard.get(name, {})}
+        others = addresses.keys() - {part.store.config.shard_index, plan.coordinator}
+        for shard in (plan.coordinator, *sorted(others)):
+            found = self._ask(part, addresses[shard], of_coordinator=shard == plan.coordinator)
+            if found is not None:
+                return found
+        return None
+
+    def _ask(self, part: Participant, address: str, *, of_coordinator: bool) -> bool | None:
+        """Ask a shard whether the next map holds; None: it is not decided, or cannot be asked."""
+        plan, config = part.plan, part.store.config
+        try:
+            found = self._peers.get(address, str(config.name))
+        except NotFound:
+            # Of a store in memory: it is gone there, and its values with it. A durable one may come back elsewhere.
+            return False if of_coordinator and not config.durability.logged else None
+        except HeadraceError as error:
+            log.debug("shard_not_reached", address=address, why=error.message)
+            return None
+        if found.epoch != config.epoch:
+            return False if found.epoch > config.epoch else None
+        if not found.shard_map.epoch:
+            return None  # it would join
+        return decided(
+            config.shard_index, plan.now, plan.next, map_from_proto(found.shard_map), found.next_map_epoch
+        )

@@ -1,0 +1,281 @@
+"""Durable shards that are killed at any moment of a change of their map: one map comes of it, and every gradient is in it once.
+
+The participants, their files, and how those in doubt find out are the real ones; who leads them, and dies, is played by hypothesis.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import RunFinished, Unavailable
+from headrace.names import StoreName
+from headrace.parameters.cut import latest
+from headrace.parameters.keys import Arcs
+from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.parameters.v1 import stores_pb2
+from headrace_optimizers.loading import loader
+from headrace_parameters.assembly import Assembly, selected
+from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.rows.part import TablePart
+from headrace_parameters.core.standing import complete_gradients
+from headrace_parameters.journal.journal import Limits
+from headrace_parameters.journal.shelf import Shelf
+from headrace_parameters.live import LiveStore
+from headrace_parameters.participant import Participant
+from headrace_parameters.peers import Peers
+from headrace_parameters.plan import Plan
+from headrace_parameters.planning import joining_request
+from headrace_parameters.resolving import Resolver
+from headrace_parameters.table import StoreTable
+from headrace_parameters.wire import config_from_proto, store_to_proto
+from tests.services.parameters.parameter_server import NAME, create_request
+
+LAYOUT = FlatLayout((TensorSpec("w", (60,)),))
+START = np.arange(60, dtype=np.float32)
+COORDINATOR = 0
+WORKERS = range(3)
+KEPT, SENT_AGAIN = (
+    0,
+    1,
+)  # whose gradients for step 1 both shards have, so that it was perhaps told so, or one of them alone
+read = partial(config_from_proto, load=loader(()))
+
+
+def gradient(worker: int, step: int) -> Floats:
+    return np.random.default_rng([worker, step]).integers(-8, 8, 60).astype(np.float32)
+
+
+@dataclass
+class Machine:
+    """A process that can be killed, and started again with what is on its disk."""
+
+    folder: Path
+    peers: Peers
+    table: StoreTable = field(init=False)
+    part: Participant | None = None
+    staged: bool = False
+    runs: bool = False
+
+    def start(self) -> None:
+        shelf = Shelf(self.folder, Limits(1 << 30, 1000), read)
+        self.table = StoreTable(max_stores=2, max_bytes=1 << 20, now=lambda: datetime.now(UTC), shelf=shelf)
+        self.table.recover()
+        self.resolver = Resolver(self.table, self.peers)
+        self.part, self.staged, self.runs = None, False, True
+        for part in self.resolver.resume():
+            self.part, self.staged = part, True
+
+    def kill(self) -> None:
+        self.runs, self.part = False, None
+        self.table.close()  # else the lock of the folder stays with this process
+
+    def create(self, request: stores_pb2.CreateStoreRequest) -> None:
+        self.table.create(read(request), request, lambda _: None)
+
+    @property
+    def store(self) -> LiveStore:
+        return self.table.get(StoreName.parse(NAME, field="store"))
+
+
+class World(Peers):
+    """Machines 0 and 1 hold a store, and machine 2 shall."""
+
+    def __init__(self, folder: Path, durability: stores_pb2.Durability.ValueType) -> None:
+        super().__init__()
+        self.machines = [Machine(folder / str(index), self) for index in range(3)]
+        for index, machine in enumerate(self.machines):
+            machine.start()
+            if index < 2:
+                machine.create(
+                    create_request(
+                        shard_index=index,
+                        shard_count=2,
+                        worker_count=len(WORKERS),
+                        learning_rate=1,
+                        durability=durability,
+                    )
+                )
+                machine.store.initialize(LAYOUT, self.cut(machine, START))
+        for index in (0, 1):
+            for worker in WORKERS:
+                self.push(worker, 0, index)
+            self.push(KEPT, 1, index)
+        self.push(SENT_AGAIN, 1, 0)
+        now = self.machines[0].store.map
+        assert now
+        addresses = {index: str(index) for index in range(3)}
+        following = now.changed(add=[2], addresses=addresses)
+        self.plan = Plan(replace(now, addresses=addresses), following, COORDINATOR, LAYOUT)
+        self.machines[2].create(joining_request(store_to_proto(self.machines[0].store), 2, 3))
+        self.decided = False
+        self.left: set[str] = set()  # addresses
+
+    def get(self, address: str, name: str) -> stores_pb2.Store:
+        machine = self.machines[int(address) % 10]
+        if not machine.runs or address in self.left:
+            raise Unavailable("nobody answers")
+        return store_to_proto(machine.table.get(StoreName.parse(name, field="store")))
+
+    def cut(self, machine: Machine, values: Floats) -> Floats:
+        return np.concatenate([values[part.start : part.stop] for part in machine.store.held(LAYOUT)])
+
+    def push(self, worker: int, step: int, index: int) -> bool:
+        machine = self.machines[index]
+        return machine.store.push(Push(worker, step, 1.0, self.cut(machine, gradient(worker, step))))
+
+    def values(
+        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
+    ) -> None:
+        machine = self.machines[int(source)]
+        if not machine.runs:
+            raise Unavailable("it was killed")
+        part = machine.store.shard.part(workers)
+        found = selected(part, machine.store.held(LAYOUT), ranges)
+        for place, piece in zip(assembly.places(part.facts, ranges), found, strict=True):
+            place.values[...] = piece.values
+
+    def rows(
+        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
+    ) -> Mapping[str, TablePart]:
+        raise AssertionError("the store has no tables")
+
+    def lead(self, order: Sequence[int]) -> Iterator[None]:
+        """Take the steps of a change in this order of the machines, with a moment between each two."""
+        plan = self.plan
+        parts = {}
+        for index in order:
+            parts[index] = self.machines[index].part = Participant(
+                self.machines[index].table, self.machines[index].store, plan
+            )
+            yield
+        cut = latest([parts[index].move.standing().cut for index in (0, 1)])
+        standings = [parts[index].settle(cut, 1, lambda: False) for index in (0, 1)]
+        workers = complete_gradients(standings)
+        for index in order:
+            parts[index].stage(workers, self)
+            self.machines[index].staged = True
+            yield
+        for index in (COORDINATOR, *(index for index in order if index != COORDINATOR)):
+            if self.machines[index].part is parts[index]:
+                self._commit(self.machines[index])
+            yield
+
+    def _commit(self, machine: Machine) -> None:
+        assert machine.part
+        machine.part.commit()
+        self.decided = True
+        machine.part = None
+
+    def end(self) -> None:
+        """The leader is gone, or has given up: who has not staged gives up too, and who has staged asks, when all are back."""
+        for index, machine in enumerate(self.machines):
+            if machine.runs and machine.part and (index == COORDINATOR or not machine.staged):
+                machine.part.give_up()
+                machine.part = None
+        for machine in self.machines:
+            if not machine.runs:
+                machine.start()
+        for machine in self.machines:
+            if machine.part:
+                machine.resolver.resolve(machine.part)
+
+    def restart(self) -> None:
+        self.close()
+        for machine in self.machines:
+            machine.start()
+
+    def close(self) -> None:
+        for machine in self.machines:
+            if machine.runs:
+                machine.kill()
+
+
+def play(world: World, order: Sequence[int], moments: int, killed: Collection[int]) -> None:
+    """Lead the change for some moments, then kill."""
+    for moment, _ in enumerate(world.lead(order)):
+        if moment == moments:
+            break
+    for index in killed:
+        world.machines[index].kill()
+    world.end()
+
+
+@pytest.mark.parametrize("durability", [stores_pb2.DURABILITY_PROCESS, stores_pb2.DURABILITY_DISK])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_whoever_is_killed_at_whatever_moment_one_map_comes_of_it_and_every_gradient_counts_once(
+    durability: stores_pb2.Durability.ValueType, data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(3)))
+    moments = data.draw(st.integers(0, 9))
+    killed = data.draw(st.sets(st.integers(0, 2)))
+    with TemporaryDirectory() as folder:
+        world = World(Path(folder), durability)
+
+        play(world, order, moments, killed)
+
+        maps = [machine.store.map for machine in world.machines]
+        assert {each.epoch for each in maps if each} == {2 if world.decided else 1}
+        assert [machine.store.next_map for machine in world.machines] == [None] * 3
+        holders = range(3 if world.decided else 2)
+        for index in holders:
+            assert [world.push(worker, 1, index) for worker in WORKERS][KEPT] is False
+        world.restart()
+        assert [machine.part for machine in world.machines] == [None] * 3
+        values = np.empty(60, np.float32)
+        for index in holders:
+            published = world.machines[index].store.published
+            assert published
+            assert published.version == 2
+            held = np.concatenate(
+                [np.arange(part.start, part.stop) for part in world.machines[index].store.held(LAYOUT)]
+            )
+            values[held] = published.values
+        expected = START - sum(gradient(worker, step) for worker in WORKERS for step in (0, 1)) / np.float32(
+            3
+        )
+        assert np.allclose(values, expected, rtol=0, atol=1e-4)
+        world.close()
+
+
+def test_a_run_that_ends_in_the_middle_is_over_after_a_restart(tmp_path: Path) -> None:
+    world = World(tmp_path, stores_pb2.DURABILITY_PROCESS)
+    for moment, _ in enumerate(world.lead((2, 1, 0))):
+        if moment == 4:  # 2 and 1 have staged
+            break
+    world.machines[1].store.finish()
+
+    world.restart()
+
+    with pytest.raises(RunFinished):
+        world.push(2, 1, 1)
+    world.close()
+
+
+def test_a_coordinator_that_comes_back_elsewhere_is_asked_there_once_somebody_says_where(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, stores_pb2.DURABILITY_PROCESS)
+    for moment, _ in enumerate(world.lead((2, 1, 0))):
+        if moment == 4:  # 2 and 1 have staged
+            break
+    coordinator, _, joiner = world.machines
+    coordinator.kill()
+    coordinator.start()
+    world.left.add("0")
+    assert joiner.part
+
+    joiner.resolver.hear(joiner.store.config.name, {0: "10"})
+    joiner.resolver.resolve(joiner.part)
+
+    assert joiner.store.next_map is None
+    assert joiner.store.map is None
+    world.close()
