@@ -183,7 +183,13 @@ class ShardedStore:
         return self._known.by_map(lambda shards: self._push(shards, step, gradient, samples, part))
 
     def _push(
-        self, shards: DenseShards, step: int, gradient: Floats, samples: float, part: Part | None = None
+        self,
+        shards: DenseShards,
+        step: int,
+        gradient: Floats,
+        samples: float,
+        part: Part | None = None,
+        early: Early | None = None,
     ) -> int:
         placement = shards.placement
         if part:
@@ -196,7 +202,13 @@ class ShardedStore:
         with lender.lending(flat, partial(take_back, shards)) as loan:
             versions = shards.do(
                 lambda operation, index: shards.clients[index].push(
-                    operation, step, parts[index], samples, _lent(loan, places[index]), coverage
+                    operation,
+                    step,
+                    parts[index],
+                    samples,
+                    _lent(loan, places[index]),
+                    coverage,
+                    early.call_of(shards, index) if early else None,
                 )
             )
         self._pushed = step
@@ -254,12 +266,10 @@ class ShardedStore:
     def begin_push_pull(self, step: int, gradient: Floats, samples: float) -> Early | None:
         """Begin the `push_pull` of a gradient that is still computed, in place: `ready` of what is returned sends the parts that are there.
 
-        Nothing of it counts before `push_pull` of the same step, with the same array and samples, sends what is left. None: this store's gradients go whole: through memory, in one message, by a filter that
-        needs all of them (top-k, significance), or with norms over several shards.
+        Nothing of it counts before `push_pull` of the same step, with the same array and samples, sends what is left. None: this store's gradients go whole: through memory, in one message, or by a filter
+        that needs all of them (top-k, significance).
         """
         shards = self._known.current
-        if awaited_norms(shards):
-            return None
         flat = checked(shards.placement.layout, gradient)
         with self._closing:
             self._known.check_open()
@@ -285,7 +295,7 @@ class ShardedStore:
 
         def work(shards: DenseShards) -> Pulled:
             if awaited_norms(shards):
-                self._push(shards, step, gradient, samples)
+                self._push(shards, step, gradient, samples, early=early)
                 finish(shards, step)
                 pulled = self.pull(step=step + 1, out=out)
                 return replace(pulled, next_step=max(step + 1, pulled.version))

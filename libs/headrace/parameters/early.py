@@ -7,13 +7,14 @@ stream is whole, which `ShardedStore.push_pull` sees to: a stream that ends othe
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from headrace.parameters.begun_call import BegunCall
-from headrace.parameters.known_shards import Shards
+from headrace.parameters.finishing import awaited_norms
+from headrace.parameters.known_shards import DenseShards
 from headrace.parameters.layout import Floats
 from headrace.parameters.placement import Placement
 from headrace.parameters.ranges import shared
-from headrace.parameters.shard import ShardClient
 from headrace.parameters.wire import CHUNK_VALUES, Piece
 
 
@@ -48,11 +49,11 @@ class Early:
 
     def __init__(
         self,
-        shards: Shards[ShardClient],
+        shards: DenseShards,
         step: int,
         gradient: Floats,
         samples: float,
-        calls: Sequence[BegunCall | None],
+        calls: Sequence[BegunCall[Any] | None],
     ) -> None:
         self._step, self._samples = step, samples
         self._shards, self._gradient, self._calls = shards, gradient, list(calls)
@@ -80,7 +81,7 @@ class Early:
         same = gradient.ctypes.data == self._gradient.ctypes.data and gradient.size == self._gradient.size
         return same and (step, samples) == (self._step, self._samples)
 
-    def call_of(self, shards: Shards[ShardClient], index: int) -> BegunCall | None:
+    def call_of(self, shards: DenseShards, index: int) -> BegunCall[Any] | None:
         """Return the call of a shard, once, when all of the gradient is there; None: there is none, and it is to be sent whole."""
         if shards is not self._shards or not (call := self._calls[index]):
             return None
@@ -103,11 +104,15 @@ class Early:
 
 
 def begin_early(
-    shards: Shards[ShardClient], step: int, gradient: Floats, samples: float, timeout_s: float
+    shards: DenseShards, step: int, gradient: Floats, samples: float, timeout_s: float
 ) -> Early | None:
-    """Begin the calls of a step; None if no shard takes a gradient in parts."""
+    """Begin the calls of a step; None if no shard takes a gradient in parts.
+
+    Where norms over all shards come between them, it is a `Push`, and the values are pulled later.
+    """
+    pulls = not awaited_norms(shards)
     calls = [
-        client.begin_push_pull(step, samples, timeout_s) if length > CHUNK_VALUES else None
+        client.begin(step, samples, timeout_s, pulls=pulls) if length > CHUNK_VALUES else None
         for client, length in zip(shards.clients, shards.placement.lengths, strict=True)
     ]
     return Early(shards, step, gradient, samples, calls) if any(calls) else None

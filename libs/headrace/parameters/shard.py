@@ -1,7 +1,8 @@
 """The calls of one worker to one shard."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 
@@ -15,7 +16,7 @@ from headrace.parameters.operation import Operation
 from headrace.parameters.recoding import parameters_stub
 from headrace.parameters.shared_shard import SharedShard
 from headrace.parameters.standing import ask_primary
-from headrace.parameters.streams import ValueStreams
+from headrace.parameters.streams import ValueStreams, pushed, received
 from headrace.parameters.v1 import (
     compression_pb2,
     members_pb2,
@@ -102,13 +103,17 @@ class ShardClient:
         samples: float,
         lent: Lent | None = None,
         coverage: parameters_pb2.Coverage | None = None,
+        begun: BegunCall[Any] | None = None,
     ) -> int:
         """Send the shard's part of a gradient; return the version the shard has now.
 
         Args:
             lent: Says where `gradient` lies in shared memory, once the shard may read it there.
             coverage: What the push is for; None: all values.
+            begun: By which it is on its way.
         """
+        if begun and (sent := begun.finish(operation, pushed)):
+            return self._heard(sent).version
         header = self._header(step, samples, coverage)
         if lent and self._shared:
             try:
@@ -168,14 +173,14 @@ class ShardClient:
         samples: float,
         values: Sequence[Piece],
         lent: Lent | None = None,
-        begun: BegunCall | None = None,
+        begun: BegunCall[Any] | None = None,
     ) -> Received:
         """Send the shard's part of a gradient, receive the new values into `values`.
 
         Args:
             begun: By which it is on its way.
         """
-        if begun and (sent := begun.finish(operation, values)):
+        if begun and (sent := begun.finish(operation, partial(received, values=values))):
             return self._heard(push_pulled_from_proto(sent))
         header = self._header(step, samples)
         if lent and self._shared:
@@ -193,12 +198,16 @@ class ShardClient:
         self._filter.sent()
         return self._heard(push_pulled_from_proto(answer))
 
-    def begin_push_pull(self, step: int, samples: float, timeout_s: float) -> BegunCall | None:
-        """Begin to send a gradient that is still computed; None: it goes through memory, or can only be sent whole."""
+    def begin(self, step: int, samples: float, timeout_s: float, *, pulls: bool) -> BegunCall[Any] | None:
+        """Begin a `push` of a gradient that is still computed, or a `push_pull`; None: it goes through memory, or can only be sent whole."""
         if self._shared or not self._filter.by_chunk:
             return None
-        first = parameters_pb2.PushPullRequest(store=self._store, header=self._header(step, samples))
-        return BegunCall(self._streams, self._filter, first, timeout_s)
+        store, header, streams = self._store, self._header(step, samples), self._streams
+        if pulls:
+            both = parameters_pb2.PushPullRequest(store=store, header=header)
+            return BegunCall(self._filter, both, partial(streams.begin_push_pull, timeout_s=timeout_s))
+        only = parameters_pb2.PushRequest(store=store, header=header)
+        return BegunCall(self._filter, only, partial(streams.begin_push, timeout_s=timeout_s))
 
     def step_norms(
         self, operation: Operation, step: int, norms: parameters_pb2.Norms.ValueType

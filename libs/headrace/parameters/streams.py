@@ -6,7 +6,7 @@ call of 1 MB takes a third of the time. `python -m benchmarks.parameters transfe
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -19,13 +19,6 @@ from headrace.parameters.wire import Piece, receive
 Request = TypeVar("Request", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
 Response = TypeVar("Response", parameters_pb2.PullResponse, parameters_pb2.PushPullResponse)
 Answer = TypeVar("Answer")
-
-
-class PushPullCall(Iterator[parameters_pb2.PushPullResponse], Protocol):
-    """A running call, and its answers."""
-
-    def cancel(self) -> object:
-        """End it."""
 
 
 class ValueStreams:
@@ -60,10 +53,12 @@ class ValueStreams:
             answers = operation.track(self._one_message.PushPull(only, timeout=operation.remaining_s))
         return received(answers, values)
 
-    def begin_push_pull(
-        self, requests: Iterator[parameters_pb2.PushPullRequest], timeout_s: float
-    ) -> PushPullCall:
-        """Begin a call whose requests come in time; whoever began it ends it."""
+    def begin_push(self, requests: Iterator[parameters_pb2.PushRequest], timeout_s: float) -> Any:
+        """Begin a `Push` whose requests come in time; return its future, which whoever began it ends."""
+        return self._stub.Push.future(requests, timeout=timeout_s)
+
+    def begin_push_pull(self, requests: Iterator[parameters_pb2.PushPullRequest], timeout_s: float) -> Any:
+        """Begin a `PushPull` whose requests come in time; return its answers, which whoever began it ends."""
         return self._stub.PushPull(requests, timeout=timeout_s)
 
     def pull(
@@ -76,6 +71,12 @@ class ValueStreams:
             _to_the_end(answers)
             return first
         return received(chain([first], answers), values)
+
+
+def pushed(call: Any) -> parameters_pb2.PushResponse:
+    """Wait for the answer to a `Push` that was begun."""
+    answer: parameters_pb2.PushResponse = call.result()
+    return answer
 
 
 def received(answers: Iterator[Response], values: Sequence[Piece]) -> Response:

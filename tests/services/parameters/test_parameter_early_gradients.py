@@ -69,12 +69,16 @@ def _compute(early: Early | None, gradient: Floats, values: Floats, parts: Seque
         early.ready(part)
 
 
+@pytest.mark.parametrize("maximum_norm", [0, 3], ids=["unclipped", "clipped over both shards"])
 @pytest.mark.parametrize("encoding", [0, *map(int, compression_pb2.Encoding.values()[2:5])])
-def test_the_values_are_those_of_a_whole_gradient_to_the_bit(encoding: int) -> None:
+def test_the_values_are_those_of_a_whole_gradient_to_the_bit(encoding: int, maximum_norm: float) -> None:
     compression = Compression(gradient_encoding=encoding) if encoding else None  # type: ignore[arg-type]  # an enum's number
     with ExitStack() as stack:
         servers = _servers(stack)
-        whole, parts = (_open(stack, servers, f"{NAME}{name}", compression) for name in ("-a", "-b"))
+        whole, parts = (
+            _open(stack, servers, f"{NAME}{name}", compression, maximum_norm=maximum_norm)
+            for name in ("-a", "-b")
+        )
         gradient = np.zeros(SIZE, np.float32)
         for step in range(3):
             early = parts.begin_push_pull(step, gradient, samples=1)
@@ -181,9 +185,8 @@ def test_closing_the_client_ends_what_is_on_its_way() -> None:
     [
         {"shared_memory": True},
         {"compression": Compression(top_k=compression_pb2.TopK(density=0.1))},
-        {"maximum_norm": 1.0},
     ],
-    ids=["shared memory", "top-k", "clipping over shards"],
+    ids=["shared memory", "top-k"],
 )
 def test_what_needs_the_whole_gradient_goes_whole(how: dict[str, object]) -> None:
     with ExitStack() as stack:
