@@ -6,7 +6,7 @@ Every push adds one to a place of its own, so after any kill the values say for 
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -187,8 +187,14 @@ def _request(scene: Scene) -> stores_pb2.CreateStoreRequest:
     )
 
 
-def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
-    """Kill the process `rounds` times under load; look at the values after each kill, and at the end at all of them."""
+def kill_rounds(
+    scene: Scene, rounds: int, seed: int, on_round: Callable[[int], None] = lambda _kills: None
+) -> Outcome:
+    """Kill the process `rounds` times under load; look at the values after each kill, and at the end at all of them.
+
+    Args:
+        on_round: Told after each kill how many there were.
+    """
     random = np.random.default_rng(seed)
     lost = twice = 0
     outages: list[float] = []
@@ -212,6 +218,7 @@ def kill_rounds(scene: Scene, rounds: int, seed: int) -> Outcome:
             lost += int((scene.wanted(before) > applied).sum())
             after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
             twice += int((scene.wanted(after) < applied).sum())
+            on_round(len(outages))
         sure, possible = _settle(scene, pushers)
         final = scene.applied(_pulled(fleet.addresses))
     lost += int((final < scene.wanted(sure)).sum())

@@ -7,6 +7,7 @@ the two with BSP over two shards whose steps wait for a norm of both, each after
 import argparse
 import json
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -25,8 +26,10 @@ def kills(rounds: int, *, as_json: bool) -> int:
         "replica, async": Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
         "replica+disk, bsp": Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP, shards=2),
     }
+    each = rounds // len(scenes)
     outcomes = {
-        name: kill_rounds(scene, rounds // len(scenes), NIGHTLY_SEED) for name, scene in scenes.items()
+        name: kill_rounds(scene, each, NIGHTLY_SEED, partial(_tell, name, each))
+        for name, scene in scenes.items()
     }
     facts = {
         name: {
@@ -45,6 +48,11 @@ def kills(rounds: int, *, as_json: bool) -> int:
         else "\n".join(f"{name}: {fact}" for name, fact in facts.items())
     )
     return int(any(outcome.lost or outcome.twice for outcome in outcomes.values()))
+
+
+def _tell(scene: str, rounds: int, kills: int) -> None:
+    """Say how far it is: nothing else is seen until all rounds are over."""
+    print(f"{scene}: {kills} of {rounds} kills", file=sys.stderr, flush=True)
 
 
 def main() -> int:
