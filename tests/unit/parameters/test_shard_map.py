@@ -16,6 +16,10 @@ from headrace.parameters.wire import map_from_proto, map_to_proto
 
 SIZES = st.integers(1, 600) | st.sampled_from([4096, 4097, 9973])  # blocks of one value, and of some
 
+FEWER = settings(
+    deadline=None, max_examples=30
+)  # each example is a history of maps, of which there are seven tests
+
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[ShardMap]:
@@ -54,7 +58,7 @@ def test_the_first_shards_hold_one_range_each_and_equally_much(size: int, count:
     assert max(lengths) - min(lengths) <= 1
 
 
-@settings(deadline=None)
+@FEWER
 @given(histories())
 def test_every_value_is_in_exactly_one_shard(maps: list[ShardMap]) -> None:
     for made in maps:
@@ -62,7 +66,7 @@ def test_every_value_is_in_exactly_one_shard(maps: list[ShardMap]) -> None:
         assert sorted(held) == list(range(made.size))
 
 
-@settings(deadline=None)
+@FEWER
 @given(histories())
 def test_no_shard_holds_a_block_more_than_another(maps: list[ShardMap]) -> None:
     for made in maps[1:]:
@@ -71,7 +75,7 @@ def test_no_shard_holds_a_block_more_than_another(maps: list[ShardMap]) -> None:
         assert max(blocks) - min(blocks) <= 1
 
 
-@settings(deadline=None)
+@FEWER
 @given(histories())
 def test_no_more_moves_than_equal_shares_need(maps: list[ShardMap]) -> None:
     """A shard that stays gains or loses, but not both."""
@@ -81,7 +85,7 @@ def test_no_more_moves_than_equal_shares_need(maps: list[ShardMap]) -> None:
             assert had <= has or has <= had
 
 
-@settings(deadline=None)
+@FEWER
 @given(histories())
 def test_neighbouring_ranges_of_a_shard_are_one(maps: list[ShardMap]) -> None:
     for made in maps:
@@ -89,7 +93,7 @@ def test_neighbouring_ranges_of_a_shard_are_one(maps: list[ShardMap]) -> None:
             assert all(one.stop < other.start for one, other in pairwise(held))
 
 
-@settings(deadline=None)
+@FEWER
 @given(histories())
 def test_maps_survive_the_wire_and_count_up(maps: list[ShardMap]) -> None:
     assert [made.epoch for made in maps] == list(range(1, len(maps) + 1))
@@ -171,7 +175,7 @@ def test_what_two_selections_share_is_told_by_its_place_in_both() -> None:
     assert list(shared([], [range(3)])) == []
 
 
-@settings(deadline=None, max_examples=30)
+@FEWER
 @given(histories())
 def test_every_arc_of_keys_is_in_one_shard_and_no_more_move_than_equal_shares_allow(
     maps: list[ShardMap],
@@ -186,7 +190,7 @@ def test_every_arc_of_keys_is_in_one_shard_and_no_more_move_than_equal_shares_al
         assert moved.sum() <= max(from_those_that_left.sum(), to_those_that_joined.sum()) + len(made.shards)
 
 
-@settings(deadline=None, max_examples=30)
+@FEWER
 @given(histories())
 def test_arcs_go_over_the_wire_and_stay_where_they_are_when_shards_are_numbered_anew(
     maps: list[ShardMap],
