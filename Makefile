@@ -63,8 +63,7 @@ check-protos:
 	$(BUF) format --diff --exit-code
 
 test: $(INSTALLED)  ## Run all tests; none needs npm or Docker
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not cluster" -n $(TEST_PROCESSES) --dist loadfile
-	$(BIN)/pytest -m cluster
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 demo: $(INSTALLED)  ## Train, optimize, deploy and query the digits model on this machine
 	$(BIN)/headrace demo
