@@ -1,4 +1,4 @@
-"""A training job gets a second parameter shard while it trains, and has one again later; the scheduler is killed meanwhile: it learns the same."""
+"""A training job with a durable store gets a second parameter shard while it trains, and has one again later; the scheduler is killed meanwhile: it learns the same."""
 
 import os
 import signal
@@ -61,6 +61,7 @@ def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(fo
                 batch_size=32,
                 workers=2,
                 shards=1,
+                durability="process",
             )
             done = client.wait(job, on_change=meddler.on_job, timeout_s=100)
             files = client.version(done.result.version).files

@@ -209,7 +209,7 @@ def play(world: World, order: Sequence[int], moments: int, killed: Collection[in
 
 
 @pytest.mark.parametrize("durability", [stores_pb2.DURABILITY_PROCESS, stores_pb2.DURABILITY_DISK])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_whoever_is_killed_at_whatever_moment_one_map_comes_of_it_and_every_gradient_counts_once(
     durability: stores_pb2.Durability.ValueType, data: st.DataObject
