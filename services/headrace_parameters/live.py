@@ -1,22 +1,26 @@
+# length: one object and its lock; every method is a rule of who waits for whom
 """A shard that many calls use at once: one changes it at a time, any number reads or waits for news."""
 
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, RunFinished, Unavailable
+from headrace.errors import FailedPrecondition, HeadraceError, RunFinished, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats
 from headrace.parameters.shard_map import ShardMap
 from headrace_optimizers.table_config import TableConfig
-from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.config import Durability, StoreConfig
 from headrace_parameters.core.exchange import GradientLost, lost_if_taken_back, of_version
 from headrace_parameters.core.joint import StepNorms
-from headrace_parameters.core.kinds import Change, make, takes
+from headrace_parameters.core.kinds import Change, make, make_room, takes
 from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.rows.push import RowPush, TablePush
+from headrace_parameters.core.rows.state import TableState
 from headrace_parameters.core.shard import Published, Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.gate import Gate
@@ -25,11 +29,12 @@ from headrace_parameters.journal.journal import Journal
 from headrace_parameters.live_tables import LiveTables
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.recycled import PrivateMemory, Recycled
+from headrace_parameters.safety import Safety
 from headrace_parameters.shard_view import ShardView
 from headrace_parameters.visibility import Made
 
 if TYPE_CHECKING:  # they compile loops, which no process without a table needs
-    from headrace_parameters.core.rows.push import RowPush
+    from headrace_parameters.core.rows.shard import RowShard
     from headrace_parameters.live_table import LiveTable
 
 
@@ -47,6 +52,7 @@ class LiveStore(ShardView):
         journal: Where changes are written; None: the store is in memory alone.
         memory: Where the values of `shard` are; None: in new memory.
         reserve_rows: Told a table's name and the memory it needs in all, before it takes more; raises if there is none.
+        tables: What a recovery found.
     """
 
     def __init__(
@@ -57,12 +63,14 @@ class LiveStore(ShardView):
         journal: Journal | None = None,
         memory: PublishedMemory | None = None,
         reserve_rows: Callable[[str, int], None] = lambda _table, _size: None,
+        tables: "Mapping[str, RowShard] | None" = None,
     ) -> None:
         self.create_time = create_time
         self.journal = journal
         self.memory = memory or PublishedMemory()
-        super().__init__(config, shard or Shard(config, self.memory))
-        self.tables = LiveTables(self._shard.config, reserve_rows)
+        whole = shard or Shard(config, self.memory)
+        held = LiveTables(whole.config, reserve_rows, Safety(self), tables or {})
+        super().__init__(config, whole, held)
         self.incarnation = secrets.randbits(64) | 1  # another whenever a version may mean other values
         self.received = Recycled(PrivateMemory)
         self.changing = threading.Lock()  # held by whoever changes the shard
@@ -80,7 +88,7 @@ class LiveStore(ShardView):
                 first = Shard(self.config, self.memory, self.members)
                 first.initialize(layout, values)
                 self.tables.reserve(new)
-                self.become(first)
+                self._put(first, {**self.tables, **new})
                 self.add_tables(new)
                 self.tables.change_members(self.members.generation, self.members.workers)
             made = self.made()
@@ -103,12 +111,11 @@ class LiveStore(ShardView):
         with self.alone():
             self.check_stays()
             change = MembersChange(generation, workers)
-            if not takes(self._shard, change):
+            if not takes(self.contents, change):
                 return
             if self._shard.published:  # or the first values, with which a log begins, will say it
                 self._write(self._seal(change))
             self._apply(change)
-            self.tables.change_members(generation, workers)
             made = self.made()
         self.tell(made)
 
@@ -144,7 +151,7 @@ class LiveStore(ShardView):
             self.end(error)
             raise
 
-    def _take(self, change: Push | StepNorms, worker: int | None = None) -> bool:
+    def _take(self, change: Push | StepNorms | TablePush, worker: int | None = None) -> bool:
         """Make a change when its turn has come, and return once others may know; False if it was made before.
 
         Args:
@@ -154,7 +161,7 @@ class LiveStore(ShardView):
         with self._turn(change.step, worker):
             if self.journal:
                 self._shard.check_gradients()  # what is in the log must come of it here too
-            taken = takes(self._shard, change)
+            taken = takes(self.contents, change)
             if taken:
                 self._write(sealed)  # before: what is made can always be recovered
                 self._apply(change)
@@ -170,17 +177,17 @@ class LiveStore(ShardView):
             self._shard.keep_gradients()
             end()
 
-    def push_rows(self, table: "LiveTable", push: "RowPush") -> bool:
-        """Take a gradient of rows; return False if it was taken before or comes too late."""
-        with self._turn(push.step, push.worker):
-            taken = table.push(push)
-            goes_on = self._shard.take_rows()
-            self.gate.moved()
-            if goes_on:
-                self.visibility.change()
-            made = self.made()
-        if goes_on:
-            self.tell(made)
+    def push_rows(self, table: "LiveTable", push: RowPush) -> bool:
+        """Take a gradient of rows; return False if it was taken before or comes too late.
+
+        Raises:
+            FailedPrecondition: The store is durable and has no values, with which a log begins.
+            StorageFull, DataLoss, QuotaExceeded, ResourceExhausted: It could not be written, or there is no room; it was not applied.
+        """
+        if self.config.durability is not Durability.MEMORY and not self._shard.published:
+            raise FailedPrecondition(f"{self.config.name} has no values yet; call Initialize first")
+        taken = self._take(TablePush(table.config.name, push), push.worker)
+        table.show()
         return taken
 
     def add_tables(self, tables: "Mapping[str, LiveTable]") -> None:
@@ -208,50 +215,68 @@ class LiveStore(ShardView):
         return Sealed.of(change) if self.journal else None
 
     def _write(self, sealed: Sealed | None) -> None:
+        if sealed:
+            make_room(self.contents, sealed.change)
         if self.journal and sealed:
             self.journal.append(sealed)
 
     def _apply(self, change: Change) -> None:
         with lost_if_taken_back(logged=bool(self.journal)):
-            taken = make(self._shard, change)
+            taken = make(self.contents, change)
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self.visibility.change()
-        if self.journal and self.journal.due and self._shard.between_steps:
-            self.journal.snapshot(self._shard.state())
+        if self.journal and self.journal.due and self.between_steps:
+            self.journal.snapshot(self.state(self.journal.row_moments))
 
     def _rebase(self, state: Callable[[], ShardState]) -> None:
         """Write what no change leads to, if anybody keeps it."""
         if self.journal:
             self.journal.rebase(state())
 
-    def become(self, shard: Shard) -> None:
-        """Put another shard in the place of this one, once it is written."""
-        self._rebase(shard.state)
+    def become(self, shard: Shard, states: Mapping[str, TableState]) -> None:
+        """Put another shard in the place of this one, with tables of these states, once all of it is written.
+
+        Raises:
+            InvalidArgument, QuotaExceeded, ResourceExhausted: As `LiveTables.restored`; nothing has changed.
+        """
+        new = self.tables.declared_in(states, shard.members)
+        tables = self.tables.restored(states, shard.members, new)
+        self._put(shard, tables)
+        self.add_tables(new)
+        self.tables.become(tables)
+
+    def _put(self, shard: Shard, tables: "Mapping[str, RowShard | LiveTable]") -> None:
+        self._rebase(
+            lambda: replace(shard.state(), tables={name: table.state() for name, table in tables.items()})
+        )
         self._shard, self.incarnation = shard, secrets.randbits(64) | 1
         self.visibility.change()
 
     def made(self) -> Made:
         """Say what all changes so far led to, under `changing`; for `tell`."""
-        return self.visibility.made(self._shard.published, self._shard.measured, self._positions())
+        return self.visibility.made(self._shard.published, self._shard.measured, self.positions())
 
     def tell(self, made: Made) -> None:
         """Return when others may know what was made, and let pulls see it."""
-        self._wait_until_safe(made.positions)
+        self.wait_until_safe(made.positions)
         self.visibility.show(made)
+        if self.config.maximum_gradient_norm:
+            self.tables.show()  # they went on with the dense values
 
-    def _positions(self) -> tuple[int, ...]:
-        """Say how far everything is that must follow; for `_wait_until_safe`."""
+    def positions(self) -> tuple[int, ...]:
+        """Say how far everything is that must follow; for `wait_until_safe`."""
         return (self.journal.position if self.journal else 0,)
 
-    def _wait_until_safe(self, positions: tuple[int, ...]) -> None:
+    def wait_until_safe(self, positions: tuple[int, ...]) -> None:
+        """Return when everything has followed as far; raise why it will not."""
         if self.journal:
             self.journal.wait(positions[0])
 
     def keep(self, journal: Journal) -> None:
         """Write what there is, and from now on every change, to a journal; before anyone else has the store."""
         if self._shard.published:
-            journal.rebase(self._shard.state())
+            journal.rebase(self.state())
         self.journal = journal
 
     def finish_step(self, told: StepNorms) -> None:

@@ -1,3 +1,4 @@
+# length: one table and its lock; every method is a rule of who waits for whom
 """One shard of a table that many calls use at once."""
 
 import threading
@@ -16,9 +17,10 @@ from headrace_parameters.core.need import Need
 from headrace_parameters.core.rows.part import TablePart
 from headrace_parameters.core.rows.push import RowPush
 from headrace_parameters.core.rows.shard import RowShard
-from headrace_parameters.core.rows.state import TableState
+from headrace_parameters.core.rows.state import Moment, TableState
 from headrace_parameters.core.rows.table import Counts, Reserve, compile_loops
 from headrace_parameters.core.rows.turns import Progress
+from headrace_parameters.safety import Positions, Safety
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,24 @@ class LiveTable:
         config: The table's, one of `store.tables`.
         reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
         members: Whose pushes count; None: those of the workers that the store is made for.
+        safety: When others may know of a change; without a store: at once.
     """
 
     def __init__(
-        self, store: StoreConfig, config: TableConfig, reserve: Reserve, members: Members | None = None
+        self,
+        store: StoreConfig,
+        config: TableConfig,
+        reserve: Reserve,
+        members: Members | None = None,
+        safety: Safety = Safety(),  # noqa: B008 - without a store it has no state
     ) -> None:
         self.store, self.config = store, config
         self._reserve = reserve
         compile_loops(config)
         self._shard = RowShard(store, config, reserve, members)
+        self._safety = safety
+        self._reached: Positions = ()  # how far everything must be before others may know of the last change
+        self._shown = self._shard.turns.progress
         self._using = threading.Condition()
         self._readers = 0  # calls that read now
         self._changers = 0  # calls that change, or wait until nobody reads
@@ -56,7 +67,16 @@ class LiveTable:
 
     @property
     def progress(self) -> Progress:
-        """How far the table is."""
+        """How far the table is, as far as others may know."""
+        return self._shown
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no push waits for others."""
+        return self._shard.between_steps
+
+    @property
+    def _progress(self) -> Progress:
         return self._shard.turns.progress
 
     def facts(self) -> TableFacts:
@@ -68,19 +88,49 @@ class LiveTable:
     def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
         """Let these workers' pushes count from now on; calls of an older generation that wait end with MembersChanged."""
         with self._using:
-            self._shard.turns.change_members(generation, workers)
+            self._shard.change_members(generation, workers)
             self._using.notify_all()
 
     def is_duplicate(self, worker: int, step: int, generation: int) -> bool:
-        """Tell early what `push` will find; it raises what `push` would."""
+        """Tell early what `push` will find, once that is as safe as an answer must be; it raises what `push` would."""
         with self._using:
             self._check_alive()
-            return self._shard.turns.is_duplicate(worker, step, generation)
+            duplicate = self._shard.turns.is_duplicate(worker, step, generation)
+            reached, progress = self._reached, self._progress
+        if duplicate:
+            self._tell(reached, progress)
+        return duplicate
+
+    def takes(self, push: RowPush) -> bool:
+        """Tell whether `push` would take this gradient, or raise what it would; changes nothing."""
+        with self._using:
+            self._check_alive()
+            return self._shard.takes(push)
+
+    def make_room(self, push: RowPush) -> None:
+        """Make sure that `push` finds room, as `RowShard.make_room` does."""
+        with self._changing():
+            self._shard.make_room(push)
 
     def push(self, push: RowPush) -> bool:
-        """Take a gradient; return False if it was taken before or comes too late."""
+        """Take a gradient; return False if it was taken before or comes too late. Others may know of it after `show`."""
         with self._changing():
-            return self._shard.push(push)
+            taken = self._shard.push(push)
+            self._reached = self._safety.positions()
+        return taken
+
+    def show(self) -> None:
+        """Let others know of what was pushed, once that is safe."""
+        with self._using:
+            reached, progress = self._reached, self._progress
+        self._tell(reached, progress)
+
+    def _tell(self, reached: Positions, progress: Progress) -> None:
+        """Return when others may know that the table is so far."""
+        self._safety.wait(reached)
+        with self._using:
+            if progress.version > self._shown.version:
+                self._shown = progress
 
     @property
     def held_norm(self) -> float | None:
@@ -92,10 +142,12 @@ class LiveTable:
         """Apply that step, times a weight."""
         with self._changing():
             self._shard.finish(weight)
+            self._reached = self._safety.positions()
 
     def next_step(self, worker: int) -> int:
         """Return the step that is taken next from this worker."""
-        return self._shard.turns.next_step(worker)
+        bsp = self.store.consistency is Consistency.BSP
+        return self._shown.version if bsp else self._shard.turns.next_step(worker)
 
     def pull(
         self,
@@ -125,15 +177,18 @@ class LiveTable:
             need = self._shard.turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
             self._wait_to_read(need, timeout_s, wanted, generation)
-            table, progress, former = self._shard.table, self.progress, self._shard.former_for(step)
+            table, progress, former = self._shard.table, self._progress, self._shard.former_for(step)
+            reached = self._reached
             self._readers += 1
         try:
             table.pull(keys, out(), former)
         finally:
             with self._using:
                 table.counts.pulled += keys.size
-                self._readers -= 1
-                self._using.notify_all()
+                self._read()
+        self._tell(
+            reached, progress
+        )  # rows change where they are: what was read may be newer than what is safe
         return progress
 
     def _wait_to_read(
@@ -151,6 +206,10 @@ class LiveTable:
             self._shard.turns.members.check_generation(generation)
         raise self._too_late(need)
 
+    def _read(self) -> None:
+        self._readers -= 1
+        self._using.notify_all()
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Let nobody else read or change rows."""
@@ -164,11 +223,16 @@ class LiveTable:
                 self._changers -= 1
                 self._using.notify_all()
 
-    def state(self) -> TableState:
-        """Return a copy of everything, of one moment."""
+    def state(self, since: Moment | None = None) -> TableState:
+        """Return a copy, as `RowShard.state` does, while nobody else may change the table; pulls go on."""
         with self._using:
             self._check_alive()
-            return self._shard.state()
+            self._readers += 1
+        try:
+            return self._shard.state(since)
+        finally:
+            with self._using:
+                self._read()
 
     @property
     def pending(self) -> frozenset[int]:
@@ -191,7 +255,9 @@ class LiveTable:
         """Return some of the rows, as `RowTable.scan` does."""
         with self._using:
             self._check_alive()
-            return self._shard.table.scan(slot, count)
+            found, reached, progress = self._shard.table.scan(slot, count), self._reached, self._progress
+        self._tell(reached, progress)
+        return found
 
     def cut(self) -> Cut:
         """Say where the table is: which step each worker pushes next."""
@@ -217,7 +283,9 @@ class LiveTable:
     def become(self, shard: RowShard) -> None:
         """Go on from what `restored` returned."""
         with self._using:
-            self._shard = shard
+            shard.reserve_by(self._reserve)
+            self._shard, self._shown = shard, shard.turns.progress
+            self._reached = self._safety.positions()
             self._using.notify_all()
 
     def end(self, why: HeadraceError) -> None:
@@ -236,7 +304,7 @@ class LiveTable:
         return not self._is_met(need) and generation not in (None, self._shard.turns.members.generation)
 
     def _is_met(self, need: Need) -> bool:
-        return need.met_by(self.progress.version, self.progress.slowest)
+        return need.met_by(self._progress.version, self._progress.slowest)
 
     def _may_read(self, need: Need) -> bool:
         return not self._changers and self._is_met(need)
@@ -249,7 +317,7 @@ class LiveTable:
             )
 
     def _too_late(self, need: Need) -> DeadlineExceeded:
-        version = self.progress.version
+        version = self._progress.version
         missing = self._shard.turns.missing_workers(need)
         step = max(need.clock - 1, version if self.store.consistency is Consistency.BSP else 0)
         why = f"the pushes of workers {missing} for step {step} are missing" if missing else "nobody pushed"

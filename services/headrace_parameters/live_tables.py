@@ -9,7 +9,8 @@ from headrace.parameters.cut import Cut
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.members import Members, first_members
-from headrace_parameters.core.rows.state import TableState
+from headrace_parameters.core.rows.state import Moment, TableState
+from headrace_parameters.safety import Safety
 
 if TYPE_CHECKING:
     from headrace_parameters.core.rows.part import TablePart
@@ -22,12 +23,24 @@ class LiveTables(Mapping[str, "LiveTable"]):
 
     Args:
         reserve: Told a table's name and the memory it needs in all, before it takes more; raises if there is none.
+        safety: When others may know of a change.
+        shards: What a recovery found.
     """
 
-    def __init__(self, store: StoreConfig, reserve: Callable[[str, int], None]) -> None:
-        self._store, self._reserve = store, reserve
+    def __init__(
+        self,
+        store: StoreConfig,
+        reserve: Callable[[str, int], None],
+        safety: Safety,
+        shards: "Mapping[str, RowShard]",
+    ) -> None:
+        self._store, self._reserve, self._safety = store, reserve, safety
         self._tables: dict[str, LiveTable] = {}
-        self._tables = self.new(store.tables, first_members(store.worker_count))
+        members = first_members(store.worker_count)
+        self._tables = self.new(store.tables, members)
+        found = [shard.config for shard in shards.values() if shard.config not in store.tables]
+        self._tables |= self.new(found, members)
+        self.become(shards)
 
     def __getitem__(self, name: str) -> "LiveTable":
         return self._tables[name]
@@ -48,7 +61,7 @@ class LiveTables(Mapping[str, "LiveTable"]):
         self.check_same(declared)
         absent = [table for table in declared if table.name not in self._tables]
         self._store.check_tables((*(table.config for table in self.values()), *absent))
-        return _made(self._store, absent, self._reserve, members) if absent else {}
+        return self._made(absent, members) if absent else {}
 
     def check_same(self, tables: Iterable[TableConfig]) -> None:
         """Raise InvalidArgument if there is a table here of the name of one of these, and it is another one."""
@@ -77,6 +90,11 @@ class LiveTables(Mapping[str, "LiveTable"]):
         """Have these tables, too."""
         self._tables = {**self._tables, **tables}
 
+    def show(self) -> None:
+        """Let others know how far all tables are, once that is safe."""
+        for table in self._tables.values():
+            table.show()
+
     def cuts(self) -> list[Cut]:
         """Say where each table is."""
         return [table.cut() for table in self._tables.values()]
@@ -97,9 +115,15 @@ class LiveTables(Mapping[str, "LiveTable"]):
         """Become what these parts of all tables say, before anyone else has the store; it raises what `RowShard.take_over` does."""
         self.become({name: self._tables[name].taken_over(part) for name, part in parts.items()})
 
-    def states(self) -> dict[str, TableState]:
-        """Return a copy of all rows."""
-        return {name: table.state() for name, table in self._tables.items()}
+    @property
+    def between_steps(self) -> bool:
+        """Whether no push waits for others."""
+        return all(table.between_steps for table in self._tables.values())
+
+    def states(self, since: Mapping[str, Moment] | None = None) -> dict[str, TableState]:
+        """Return a copy of all rows, or for tables in `since` of those that may have changed since."""
+        moments = since or {}
+        return {name: table.state(moments.get(name)) for name, table in self._tables.items()}
 
     def declared_in(self, states: Mapping[str, TableState], members: Members) -> "dict[str, LiveTable]":
         """Make the tables of a snapshot that are not here yet, for `add`.
@@ -164,11 +188,12 @@ class LiveTables(Mapping[str, "LiveTable"]):
                     field="tensors",
                 )
 
+    def _made(self, tables: Iterable[TableConfig], members: Members) -> "dict[str, LiveTable]":
+        # Here: it takes a third of a second to import what compiles loops, which no process without a table needs.
+        from headrace_parameters.live_table import LiveTable
 
-def _made(
-    store: StoreConfig, tables: Iterable[TableConfig], reserve: Callable[[str, int], None], members: Members
-) -> "dict[str, LiveTable]":
-    # Here: it takes a third of a second to import what compiles loops, which no process without a table needs.
-    from headrace_parameters.live_table import LiveTable
-
-    return {table.name: LiveTable(store, table, partial(reserve, table.name), members) for table in tables}
+        store, reserve, safety = self._store, self._reserve, self._safety
+        return {
+            table.name: LiveTable(store, table, partial(reserve, table.name), members, safety)
+            for table in tables
+        }

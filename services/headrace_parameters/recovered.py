@@ -1,5 +1,7 @@
 """Stores that a former process has left, as they live on in this one."""
 
+from collections.abc import Callable
+
 from headrace_parameters.journal.finished_file import is_finished
 from headrace_parameters.journal.shelf import Found
 from headrace_parameters.journal.tenure_file import read_tenure
@@ -7,9 +9,14 @@ from headrace_parameters.live import LiveStore
 from headrace_parameters.replicated_store import ReplicatedStore
 
 
-def recovered(found: Found) -> LiveStore:
-    """Make a store of what was found: one whose run is over stays over, one with a replica waits until it is told what it is."""
-    parts = found.config, found.create_time, found.shard, found.journal, found.memory
+def recovered(found: Found, reserve_rows: Callable[[str, int], None]) -> LiveStore:
+    """Make a store of what was found: one whose run is over stays over, one with a replica waits until it is told what it is.
+
+    Args:
+        reserve_rows: As for `LiveStore`, from now on: what is there was within the bounds of its time.
+    """
+    state = found.shard, found.journal, found.memory
+    parts = found.config, found.create_time, *state, reserve_rows, found.tables
     if found.config.durability.replicated:
         return ReplicatedStore(*parts, tenure=read_tenure(found.journal).restarted())
     store = LiveStore(*parts)

@@ -1,8 +1,9 @@
 """A store that two processes hold, seen from either of them: every change goes to the replica before anyone is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
 from headrace.parameters.layout import Floats
@@ -18,6 +19,9 @@ from headrace_parameters.live import LiveStore
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.replication.feed import Feed
 from headrace_parameters.replication.replicated import Replicated
+
+if TYPE_CHECKING:  # it compiles loops, which no process without a table needs
+    from headrace_parameters.core.rows.shard import RowShard
 
 
 class ReplicatedStore(LiveStore):
@@ -35,12 +39,13 @@ class ReplicatedStore(LiveStore):
         journal: Journal | None = None,
         memory: PublishedMemory | None = None,
         reserve_rows: Callable[[str, int], None] = lambda _table, _size: None,
+        tables: "Mapping[str, RowShard] | None" = None,
         *,
         tenure: Tenure | None = None,
     ) -> None:
-        super().__init__(config, create_time, shard, journal, memory, reserve_rows)
         assert config.assignment is not None
         self.replicated = Replicated(str(config.name), tenure or Tenure.first(config.assignment))
+        super().__init__(config, create_time, shard, journal, memory, reserve_rows, tables)
         if journal:
             self.replicated.keep_by(partial(write_tenure, journal))
         self._lent = PublishedMemory()  # gradients, which a replica on this machine reads where they are
@@ -126,15 +131,17 @@ class ReplicatedStore(LiveStore):
             self._begin_replica()
 
     def _begin_replica(self) -> None:
-        if self.replicated.base_wanted and self._shard.between_steps:
-            self.replicated.begin(self._shard.state() if self._shard.published else None)
+        if self.replicated.base_wanted and self.between_steps:
+            self.replicated.begin(self.state() if self._shard.published else None)
 
-    def _positions(self) -> tuple[int, ...]:
-        return (*super()._positions(), self.replicated.position)
+    def positions(self) -> tuple[int, ...]:
+        """Say how far everything is that must follow; for `wait_until_safe`."""
+        return (*super().positions(), self.replicated.position)
 
-    def _wait_until_safe(self, positions: tuple[int, ...]) -> None:
+    def wait_until_safe(self, positions: tuple[int, ...]) -> None:
+        """Return when everything has followed as far; raise why it will not."""
         self.replicated.wait(positions[-1])
-        super()._wait_until_safe(positions)
+        super().wait_until_safe(positions)
 
     def check_serves(self) -> None:
         """Raise why nobody can use the store here: it ended, or another process is its primary."""
@@ -147,6 +154,7 @@ class ReplicatedStore(LiveStore):
             self.replicated.check_serves()
         except NotPrimary as why:
             self.news.end(why)
+            self.tables.end(why)
 
     # The replica's side
 
@@ -161,7 +169,7 @@ class ReplicatedStore(LiveStore):
             self.news.check_alive()
             if not self.replicated.follows(term, number, base=False):
                 return
-            if not takes(self._shard, sealed.change):
+            if not takes(self.contents, sealed.change):
                 self.replicated.diverge()
                 raise FailedPrecondition(
                     f"record {number} of {self.config.name} does not fit what is here, which is discarded: the replica begins anew"
@@ -181,7 +189,7 @@ class ReplicatedStore(LiveStore):
             if state:
                 following = Shard(self.config, self.memory, self.members)
                 following.restore(state)
-                self.become(following)
+                self.become(following, state.tables)
             self.replicated.hold(number)
             made = self.made()
         self.visibility.show(made)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 
@@ -38,7 +39,8 @@ class Resolver:
                 doubt.following.journal.destroy()
                 continue
             plan = plan_from_proto(doubt.following.plan)
-            part = Participant(self._table, doubt.store, plan, recovered(doubt.following))
+            reserve = partial(self._table.reserve_rows, doubt.store.config.name)
+            part = Participant(self._table, doubt.store, plan, recovered(doubt.following, reserve))
             if plan.coordinator == doubt.store.config.shard_index:
                 part.give_up()  # it had not decided, and nobody else could
             else:

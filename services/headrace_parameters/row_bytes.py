@@ -30,17 +30,12 @@ class RowBytes:
                 "by max_rows, use more shards or raise HEADRACE_PARAMETERS_MAX_BYTES",
                 metadata={"needed_bytes": needed, "free_bytes": free},
             )
-        self.keep(store, table, needed)
-
-    def keep(self, store: StoreName, table: str, size_bytes: int) -> None:
-        """Remember what a table has."""
-        self._sizes[store, table] = size_bytes
+        self._sizes[store, table] = needed
 
     def replace(self, store: StoreName, sizes: Mapping[str, int]) -> None:
         """Remember what the tables of a store have, by name, and no others of it."""
         self.forget(store)
-        for table, size_bytes in sizes.items():
-            self.keep(store, table, size_bytes)
+        self._sizes |= {(store, table): size for table, size in sizes.items()}
 
     def forget(self, store: StoreName) -> None:
         """Free what the tables of a store had."""

@@ -83,6 +83,7 @@ class RowsServicer(rows_pb2_grpc.RowsServicer):
             QuotaExceeded: The project has used up its rate.
             NotFound: There is no such store or table here.
             StaleEpoch, FailedPrecondition: As `StoreConfig.fence`.
+            NotPrimary: Another process serves the store.
             ShardMapChanged: As `ShardView.check_arcs`.
         """
         held = self._stores.get(StoreName.parse(store, field="store"))

@@ -4,8 +4,6 @@ cuts = hold(...)                # on each shard
 state(..., latest(cuts))        # on each shard, soon
 """
 
-from dataclasses import replace
-
 from headrace.errors import Aborted, FailedPrecondition
 from headrace.parameters.cut import Cut, latest
 from headrace_parameters.core.shard import Shard
@@ -30,7 +28,7 @@ def saved(store: LiveStore, cut: Cut | None = None) -> ShardState:
         if cut:
             _come_to(store, cut)
         store.check_serves()
-        found, made = replace(store.shard.state(), tables=store.tables.states()), store.made()
+        found, made = store.state(), store.made()
     store.tell(made)
     return found
 
@@ -57,11 +55,7 @@ def _become(store: LiveStore, state: ShardState) -> None:
         )
     restored = Shard(store.config, store.memory, store.members)
     restored.restore(state)
-    new = store.tables.declared_in(state.tables, restored.members)
-    tables = store.tables.restored(state.tables, restored.members, new)
-    store.become(restored)
-    store.add_tables(new)
-    store.tables.become(tables)
+    store.become(restored, state.tables)
 
 
 def _come_to(store: LiveStore, cut: Cut) -> None:

@@ -1,16 +1,21 @@
 """What anyone may ask of a shard at any moment, without a lock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from headrace.errors import DeadlineExceeded, ShardMapChanged
 from headrace.parameters.layout import FlatLayout
 from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
+from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.joint import Measured
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.rows.state import Moment
 from headrace_parameters.core.shard import Published, Shard
+from headrace_parameters.core.state import ShardState
 from headrace_parameters.lateness import too_late
+from headrace_parameters.live_tables import LiveTables
 from headrace_parameters.news import News
 from headrace_parameters.visibility import Visibility
 
@@ -18,9 +23,10 @@ from headrace_parameters.visibility import Visibility
 class ShardView:
     """The shard that a process holds now, as callers see it who change nothing."""
 
-    def __init__(self, config: StoreConfig, shard: Shard) -> None:
+    def __init__(self, config: StoreConfig, shard: Shard, tables: LiveTables) -> None:
         self.config = config
         self._shard = shard
+        self.tables = tables
         self.news = News()
         self.visibility = Visibility(shard.published, shard.measured, self.news)
 
@@ -38,6 +44,20 @@ class ShardView:
     def shard(self) -> Shard:
         """The shard itself, for those who have it alone."""
         return self._shard
+
+    @property
+    def contents(self) -> Contents:
+        """All that is held, for those who have it alone, as what follows."""
+        return Contents(self._shard, self.tables)
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether `state` has all that was taken."""
+        return self._shard.between_steps and self.tables.between_steps
+
+    def state(self, rows_since: Mapping[str, Moment] | None = None) -> ShardState:
+        """Return a copy of everything; of rows only what may have changed since then, if that is said."""
+        return replace(self._shard.state(), tables=self.tables.states(rows_since))
 
     @property
     def term(self) -> int:

@@ -175,11 +175,12 @@ class StoreTable:
     def recover(self) -> list[LiveStore]:
         """Hold again what a former process of this folder held; return it."""
         for found in self._shelf.recover():
-            store = recovered(found)
+            store = recovered(found, partial(self.reserve_rows, found.config.name))
             if found.following:
                 self.in_doubt.append(InDoubt(store, found.following))
             with self._lock:
                 self._stores[found.config.name] = store
+                self._rows.replace(found.config.name, store.tables.sizes())
                 self._reserved[found.config.name] = store.size_bytes
                 self._unclaimed.add(found.config.name)
         return self.all()

@@ -117,16 +117,6 @@ class StoreConfig:
     def check_tables(self, tables: tuple[TableConfig, ...]) -> None:
         """Raise InvalidArgument if the store cannot have these tables."""
         check_tables(tables)
-        norm, memory = self.maximum_gradient_norm, self.durability is Durability.MEMORY
-        clipped = bool(norm and tables)
-        check(
-            "optimizer.maximum_gradient_norm", norm, "0 in a durable store with tables", memory or not clipped
-        )
-        if tables and not memory:
-            raise InvalidArgument(
-                f"durability is {self.durability.value}; a store with tables is in memory alone: use DURABILITY_MEMORY and checkpoints",
-                field="durability",
-            )
 
     def _check_consistency(self) -> None:
         bound, backups, most = self.staleness_bound, self.backup_workers, self.worker_count - 1

@@ -7,6 +7,7 @@ To add one: a frozen class for the change where its rules are; here its place in
 `kind_of`, `intact`, `takes` and `make`. Its payload is a multiple of 4 bytes long. No magic is ever given to anything else: old logs stay readable.
 """
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -15,16 +16,19 @@ import numpy as np
 
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import Norms
+from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.exchange import Push
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.members import MembersChange
-from headrace_parameters.core.shard import Shard
+from headrace_parameters.core.rows.push import RowPush, TablePush
 
-Change: TypeAlias = Push | StepNorms | MembersChange
+Change: TypeAlias = Push | StepNorms | MembersChange | TablePush
 C = TypeVar("C")
 
 _COUNT = np.dtype("<u4")
 _EDGE = np.dtype("<u8")
+_TABLE = struct.Struct("<II")  # the bytes of a table's name, and the values of a row
+_KEY = np.dtype("<u8")
 _NUMBER = np.dtype("<f8")
 _WORKER = np.dtype("<u4")
 _GENERATION = np.dtype("<u8")
@@ -135,11 +139,37 @@ def _read_members(_facts: Facts, payload: memoryview, _: Origin) -> MembersChang
     return MembersChange(generation, tuple(workers.tolist()))
 
 
+def _write_rows(change: TablePush) -> tuple[Facts, memoryview]:
+    """Write the table's name, with zeros up to a multiple of 8 bytes, the keys, and their gradients."""
+    push, name = change.push, change.table.encode()
+    head = _TABLE.pack(len(name), push.gradient.shape[1]) + name.ljust(-(-len(name) // 8) * 8, b"\0")
+    keys, gradient = np.asarray(push.keys, _KEY), np.ascontiguousarray(push.gradient, "<f4")
+    parts = [np.frombuffer(head, np.uint8), keys.view(np.uint8), gradient.reshape(-1).view(np.uint8)]
+    return Facts(push.worker, push.step, push.samples), np.concatenate(parts).data
+
+
+def _read_rows(facts: Facts, payload: memoryview, origin: Origin) -> TablePush:
+    length, dim = _TABLE.unpack_from(payload)
+    name = bytes(payload[_TABLE.size : _TABLE.size + length]).decode()
+    start = _TABLE.size + -(-length // 8) * 8
+    count = (payload.nbytes - start) // (_KEY.itemsize + 4 * dim)
+    # Copied: records lie at multiples of 4 bytes, and compiled loops want keys at multiples of 8.
+    keys = np.frombuffer(payload, _KEY, count, start).astype(np.uint64)
+    values = np.frombuffer(payload[start + _KEY.itemsize * count :], "<f4").astype(np.float32, copy=False)
+    gradient = values.reshape(count, dim)
+    worker, step, samples = facts.worker, facts.step, facts.samples
+    push = RowPush(worker, step, samples, keys, gradient, origin.generation, checked=origin.checked)
+    return TablePush(name, push)
+
+
 PUSH = Kind(b"HRP1", _write_push, _read_push)
 PARTIAL_PUSH = Kind(b"HRP2", _write_partial, _read_partial)
 STEP_NORMS = Kind(b"HRN1", _write_norms, _read_norms)
 MEMBERS = Kind(b"HRM1", _write_members, _read_members)
-KINDS: Mapping[bytes, Kind[Any]] = {kind.magic: kind for kind in (PUSH, PARTIAL_PUSH, STEP_NORMS, MEMBERS)}
+TABLE_PUSH = Kind(b"HRT1", _write_rows, _read_rows)
+KINDS: Mapping[bytes, Kind[Any]] = {
+    kind.magic: kind for kind in (PUSH, PARTIAL_PUSH, STEP_NORMS, MEMBERS, TABLE_PUSH)
+}
 
 
 def kind_of(change: Change) -> Kind[Any]:
@@ -151,6 +181,8 @@ def kind_of(change: Change) -> Kind[Any]:
             return STEP_NORMS
         case MembersChange():
             return MEMBERS
+        case TablePush():
+            return TABLE_PUSH
 
 
 def intact(change: Change) -> bool:
@@ -158,22 +190,34 @@ def intact(change: Change) -> bool:
     match change:
         case Push():
             return change.holds
-        case StepNorms() | MembersChange():
+        case StepNorms() | MembersChange() | TablePush():
             return True
 
 
-def takes(shard: Shard, change: Change) -> bool:
+def takes(contents: Contents, change: Change) -> bool:
     """Tell whether `make` would change anything, or raise what it would; changes nothing."""
     match change:
         case Push():
-            return shard.takes(change)
+            return contents.shard.takes(change)
         case StepNorms():
-            return shard.waits_for(change)
+            return contents.shard.waits_for(change)
         case MembersChange():
-            return shard.changes_members(change)
+            return contents.shard.changes_members(change)
+        case TablePush():
+            return change.table in contents.tables and contents.tables[change.table].takes(change.push)
 
 
-def make(shard: Shard, change: Change) -> bool:
+def make_room(contents: Contents, change: Change) -> None:
+    """Make sure that nothing keeps `make` from making what it `takes`: to be called before it is written.
+
+    Raises:
+        QuotaExceeded, ResourceExhausted: There is no room for it; nothing has changed.
+    """
+    if isinstance(change, TablePush):
+        contents.tables[change.table].make_room(change.push)
+
+
+def make(contents: Contents, change: Change) -> bool:
     """Make a change; return False, with nothing changed, if it was made before or comes too late.
 
     Raises:
@@ -182,8 +226,14 @@ def make(shard: Shard, change: Change) -> bool:
     """
     match change:
         case Push():
-            return shard.push(change)
+            return contents.shard.push(change)
         case StepNorms():
-            return shard.finish_step(change)
+            return contents.shard.finish_step(change)
         case MembersChange():
-            return shard.change_members(change)
+            for rows in contents.tables.values():
+                rows.change_members(change.generation, change.workers)
+            return contents.shard.change_members(change)
+        case TablePush():
+            made = change.table in contents.tables and contents.tables[change.table].push(change.push)
+            contents.shard.take_rows()  # which a dense step may wait for
+            return made

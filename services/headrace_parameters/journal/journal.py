@@ -7,11 +7,12 @@
 `append`, `due`, `snapshot` and `rebase` are called by one thread at a time, the one that changes the shard.
 """
 
+import errno
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +20,12 @@ import structlog
 
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.rows.state import Moment
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
 from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
 from headrace_parameters.journal.numbered import Numbered
+from headrace_parameters.journal.row_files import Chains, remove_rows, write_rows
 from headrace_parameters.journal.snapshot_files import (
     KEPT,
     SnapshotFile,
@@ -30,6 +33,7 @@ from headrace_parameters.journal.snapshot_files import (
     remove_snapshots,
     write_snapshot,
 )
+from headrace_parameters.journal.tensor_files import Damaged
 
 REMOVED = ".gone"
 
@@ -68,6 +72,7 @@ class Journal:
         sequence: Number of the next change.
         tail: The segment to go on with.
         force: Makes what was written to an open file survive the machine.
+        chains: The files that rows of tables are in.
     """
 
     def __init__(
@@ -80,8 +85,10 @@ class Journal:
         sequence: int = 0,
         tail: Path | None = None,
         force: Callable[[int], object] = os.fdatasync,
+        chains: Chains = Chains(),  # noqa: B008 - it never changes
     ) -> None:
         self._folder = folder
+        self._chains = chains
         self._epoch = config.epoch
         self._name = str(config.name)
         self._limits = limits
@@ -147,6 +154,11 @@ class Journal:
         )
         return long and not (self._writing and self._writing.is_alive())
 
+    @property
+    def row_moments(self) -> Mapping[str, Moment]:
+        """When the rows of tables were written last: the next state needs only those that may have changed since."""
+        return self._chains.moments
+
     def snapshot(self, state: ShardState) -> None:
         """Write `state`, which holds every change so far, in the background; then remove what it makes superfluous."""
         sequence, position = self._sequence, self._log.position
@@ -164,7 +176,7 @@ class Journal:
     def _write(self, sequence: int, position: int, state: ShardState) -> None:
         began = time.perf_counter()
         try:
-            written = write_snapshot(self._folder, sequence, state)
+            written = self._write_files(sequence, state)
             self._snapshot_bytes = written.path.stat().st_size
             self._prune()
         except OSError as error:  # the log is still whole; the next one may do better
@@ -174,10 +186,31 @@ class Journal:
         self._observers.snapshot(time.perf_counter() - began)
         log.debug("snapshot_written", store=self._name, sequence=sequence, version=state.version)
 
+    def _write_files(self, sequence: int, state: ShardState) -> SnapshotFile:
+        """Write a snapshot and the rows beside it; OSError if it cannot be, and then there is nothing of it."""
+        former = self._chains
+        try:
+            self._chains = write_rows(self._folder, sequence, state.tables, former)
+            return write_snapshot(self._folder, sequence, state, self._chains.heads)
+        except Damaged as error:
+            self._chains = Chains()  # the next snapshot has all rows, and needs none of these files
+            raise OSError(errno.EIO, str(error)) from error
+        except OSError:
+            self._chains = former
+            self._remove_rows()
+            raise
+
+    def _remove_rows(self) -> None:
+        """Remove the files of rows that no snapshot needs."""
+        remove_rows(
+            self._folder, {name for each in find_snapshots(self._folder) for name in each.row_files()}
+        )
+
     def _prune(self) -> None:
         """Keep the newest snapshots, and the log from the oldest of these on."""
         snapshots = find_snapshots(self._folder)
         remove_snapshots(snapshots[KEPT:])
+        self._remove_rows()
         remove_segments(self._folder, before=snapshots[:KEPT][-1].sequence)
 
     def rebase(self, state: ShardState) -> None:
@@ -190,20 +223,23 @@ class Journal:
         # One number is left out, so that no older snapshot and log lead past this one.
         sequence = self._sequence + 1
         path = segment_path(self._folder, sequence)
-        newest: SnapshotFile | None = None
+        newest, former = None, self._chains
         try:
             path.touch(0o600)
-            newest = write_snapshot(self._folder, sequence, state)
+            newest = self._write_files(sequence, state)
             self._log.roll(path)
         except OSError as error:
             if newest:  # or a restart would begin with what was refused
                 newest.path.unlink(missing_ok=True)
+                self._chains = former
+                self._remove_rows()
             path.unlink(missing_ok=True)
             raise storage_error(error, "the snapshot of the store") from error
         self._sequence = sequence
         self._base = sequence, self._log.position
         self._snapshot_bytes = newest.path.stat().st_size
         remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
+        self._remove_rows()
         remove_segments(self._folder, before=sequence)
 
     def move(self, folder: Path) -> None:

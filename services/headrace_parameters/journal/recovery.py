@@ -8,20 +8,28 @@ reached is of an older segment, over which this one was written.
 
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
 from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
 from headrace_parameters.core.record import BadRecord, UnknownKind, decode, sequences_after
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.log import find_segments
-from headrace_parameters.journal.snapshot_files import Damaged, SnapshotFile, find_snapshots
+from headrace_parameters.journal.row_files import Chains, remove_rows
+from headrace_parameters.journal.snapshot_files import SnapshotFile, find_snapshots
+from headrace_parameters.journal.tensor_files import Damaged
+
+if TYPE_CHECKING:
+    from headrace_parameters.core.rows.shard import RowShard
 
 
 @dataclass
@@ -35,6 +43,8 @@ class Recovered:
         changes: How many were made again.
         cut_bytes: Length of what was cut off at the end, from an unfinished record on.
         notes: What was found damaged, and got around.
+        tables: Rows by name of their table; a store without values has none yet.
+        chains: The files that they are in.
     """
 
     shard: Shard
@@ -44,6 +54,13 @@ class Recovered:
     changes: int = 0
     cut_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    tables: "Mapping[str, RowShard]" = field(default_factory=dict)
+    chains: Chains = field(default_factory=Chains)
+
+    @property
+    def contents(self) -> Contents:
+        """All that came back."""
+        return Contents(self.shard, self.tables)
 
 
 def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None) -> Recovered:
@@ -81,11 +98,13 @@ def _check_reaches(sequence: int, snapshots: list[SnapshotFile]) -> None:
 def _from_snapshot(
     snapshot: SnapshotFile, config: StoreConfig, memory: ValueMemory | None, segments: list[tuple[int, Path]]
 ) -> Recovered:
-    shard = _resumed(snapshot.load(), config, memory)
+    loaded = snapshot.load()
+    shard = _resumed(loaded.state, config, memory)
+    tables = _tables(shard, loaded.state)
     following = [segment for segment in segments if segment[0] >= snapshot.sequence]
     if not following or following[0][0] != snapshot.sequence:
         raise Damaged(f"the log that follows {snapshot.path.name} is missing")
-    found = Recovered(shard, snapshot.sequence, following[0][1])
+    found = Recovered(shard, snapshot.sequence, following[0][1], tables=tables, chains=loaded.chains)
     for index, (first, path) in enumerate(following):
         if first != found.sequence:
             if _has_records(following[index:], found.sequence):
@@ -109,6 +128,24 @@ def _resumed(state: ShardState, config: StoreConfig, memory: ValueMemory | None)
         raise InvalidArgument(f"it is of shard {state.shard_index}, with optimizer {state.optimizer}")
     shard.take_over(replace(state, members=state.members_for(config.epoch, shard.members)), {})
     return shard
+
+
+def _tables(shard: Shard, state: ShardState) -> dict[str, "RowShard"]:
+    """Return the tables of a state. Nobody is asked for memory: what was acknowledged was within the bounds of its time."""
+    if not state.tables:
+        return {}
+    # Here: it takes a third of a second to import what compiles loops, which no process without a table needs.
+    from headrace_parameters.core.rows.held import ClippedTables
+    from headrace_parameters.core.rows.shard import RowShard
+
+    tables: dict[str, RowShard] = {}
+    for name, rows in state.tables.items():
+        assert rows.declaration is not None, "journals came later than declarations in snapshots"
+        tables[name] = RowShard(shard.config, rows.declaration, lambda _: None, shard.members)
+        tables[name].restore(rows, shard.members)
+    if shard.config.maximum_gradient_norm:
+        shard.clip_with(ClippedTables(tables))
+    return tables
 
 
 def _replay(path: Path, found: Recovered) -> None:
@@ -145,9 +182,9 @@ def _made(found: Recovered, sequence: int, change: Change) -> bool:
     another record.
     """
     if not isinstance(found.shard.config.optimizer, Registered):
-        return make(found.shard, change)
+        return make(found.contents, change)
     try:
-        make(found.shard, change)
+        make(found.contents, change)
     except (ProgramFailed, NonFiniteValues) as error:
         found.notes.append(f"record {sequence} was not applied, as when it was written: {error}")
     return True
@@ -179,4 +216,6 @@ def _trimmed(found: Recovered, segments: list[tuple[int, Path]]) -> Recovered:
     for _, path in segments:
         if path > found.tail:
             path.unlink()
+    folder = found.tail.parent
+    remove_rows(folder, {name for each in find_snapshots(folder) for name in each.row_files()})
     return found

@@ -1,3 +1,4 @@
+# length: the folders of stores, and all ways in which they come and go
 """The folder in which one process keeps its durable stores: `<project>/<store>/<epoch>/`, or `<epoch>.<map epoch>/`, each with a manifest.
 
 A store's folder is made under another name and renamed when it is complete, so that what has the name is whole.
@@ -8,11 +9,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
@@ -32,6 +34,9 @@ from headrace_parameters.journal.folders import STAGED, Generation, find_folders
 from headrace_parameters.journal.journal import REMOVED, Journal, Limits, Observers, remove_folder
 from headrace_parameters.journal.recovery import recover
 from headrace_parameters.published_memory import PublishedMemory
+
+if TYPE_CHECKING:
+    from headrace_parameters.core.rows.shard import RowShard
 
 _MANIFEST = "manifest.json"
 _PLAN = "plan.json"
@@ -54,6 +59,7 @@ class Found:
     shard: Shard
     journal: Journal
     memory: PublishedMemory
+    tables: "Mapping[str, RowShard]"
     plan: resharding_pb2.Hold | None = None
     following: "Found | None" = None
 
@@ -232,9 +238,15 @@ class Shelf:
             seconds=round(seconds, 3),
         )
         journal = Journal(
-            folder, config, self._limits, self._observers, sequence=found.sequence, tail=found.tail
+            folder,
+            config,
+            self._limits,
+            self._observers,
+            sequence=found.sequence,
+            tail=found.tail,
+            chains=found.chains,
         )
-        return Found(config, create_time, found.shard, journal, memory, plan)
+        return Found(config, create_time, found.shard, journal, memory, found.tables, plan)
 
     def _parent(self, name: StoreName) -> Path:
         return self._folder / name.project / name.store

@@ -1,37 +1,25 @@
-"""Snapshots in a store's folder: `snapshot-<sequence>-<crc32c>.safetensors` holds all changes before `sequence`."""
+"""Snapshots in a store's folder: `snapshot-<sequence>-<crc32c>.safetensors` holds all changes before `sequence`.
+
+Rows of tables are in files beside it, of which it names the newest of each table; see `row_files`.
+"""
 
 import json
-import mmap
-import os
 import re
-import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-
 from headrace.errors import HeadraceError
-from headrace_parameters.core.record import checksum
 from headrace_parameters.core.state import ShardState
-from headrace_parameters.journal.files import sync_folder, write_all
+from headrace_parameters.journal.files import sync_folder
+from headrace_parameters.journal.row_files import Chains, names_in, read_rows
+from headrace_parameters.journal.tensor_files import Column, Damaged, read, read_metadata, write_over
 
 KEPT = 2  # the newest, and the one before it in case that one cannot be read
-Bytes = npt.NDArray[np.uint8]
 
 _SPARE = "spare-snapshot"  # one that is not needed any more, to be written over
-_BLOCK_BYTES = 1 << 20
-_PAGE_BYTES = 1 << 12
-_HEADER_BYTES = 512  # a header takes a multiple of this,
-_ROOM_BYTES = 64  # with room for numbers in it to become longer
-_LENGTH = struct.Struct("<Q")
 _NAME = re.compile(r"snapshot-([0-9]{20})-([0-9a-f]{8})\.safetensors")
-
-
-class Damaged(Exception):
-    """A file is not what was written."""
+_ROWS = "rows"  # of the metadata: the newest file of each table
 
 
 @dataclass(frozen=True, order=True)
@@ -42,31 +30,38 @@ class SnapshotFile:
     crc: int
     path: Path
 
-    def load(self) -> ShardState:
+    def load(self) -> "Loaded":
         """Read it.
 
         Raises:
             Damaged: It is not what was written.
         """
+        tensors, metadata = read(self.path, self.crc)
         try:
-            self._check()
-            with safe_open(self.path, framework="pt") as file:
-                # Not copied: nobody writes to a snapshot, and its pages outlive its name.
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                return ShardState.decode(tensors, file.metadata() or {})
-        except (OSError, SafetensorError, HeadraceError) as error:
+            state = ShardState.decode(tensors, metadata)
+        except HeadraceError as error:
             raise Damaged(f"{self.path.name} cannot be read: {error}") from error
+        tables, chains = read_rows(self.path.parent, _heads(metadata))
+        return Loaded(replace(state, tables=tables), chains)
 
-    def _check(self) -> None:
-        if _crc_of(self.path) != self.crc:
-            raise Damaged(f"{self.path.name} is damaged: its checksum does not match")
+    def row_files(self) -> set[str]:
+        """Return the names of the files of rows that it needs, as far as they can be read."""
+        try:
+            return names_in(self.path.parent, _heads(read_metadata(self.path)))
+        except Damaged:
+            return set()
 
 
-def _crc_of(path: Path) -> int:
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            return checksum(b"")
-        return checksum(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+@dataclass(frozen=True)
+class Loaded:
+    """What a snapshot has.
+
+    Args:
+        chains: The files that the rows of its tables are in.
+    """
+
+    state: ShardState
+    chains: Chains = field(default_factory=Chains)
 
 
 def find_snapshots(folder: Path) -> list[SnapshotFile]:
@@ -76,17 +71,23 @@ def find_snapshots(folder: Path) -> list[SnapshotFile]:
     return sorted(files, reverse=True)
 
 
-def write_snapshot(folder: Path, sequence: int, state: ShardState) -> SnapshotFile:
+def write_snapshot(
+    folder: Path, sequence: int, state: ShardState, rows: Mapping[str, str] | None = None
+) -> SnapshotFile:
     """Write what a shard was after the changes before `sequence`; it survives the machine when this returns.
 
     It is written over an old snapshot, if there is one to spare, and of that only what is different.
 
+    Args:
+        rows: The newest file of each table, which are written.
     Raises:
         OSError: It could not be written; there is nothing of it.
     """
+    tensors, metadata = replace(state, tables={}).encode()
+    columns = {name: Column.of(tensor) for name, tensor in tensors.items()}
     spare = folder / _SPARE
     try:
-        crc = _write_over(spare, list(_content(state)))
+        crc = write_over(spare, columns, {**metadata, _ROWS: json.dumps(rows)} if rows else metadata)
     except OSError:
         spare.unlink(missing_ok=True)
         raise
@@ -102,47 +103,5 @@ def remove_snapshots(snapshots: Iterable[SnapshotFile]) -> None:
         snapshot.path.replace(snapshot.path.with_name(_SPARE))
 
 
-def _content(state: ShardState) -> Iterator[Bytes]:
-    """Yield a file in the format of safetensors: the length of the header, the header in JSON, the values."""
-    tensors, metadata = state.encode()
-    arrays = {
-        name: tensor.contiguous().numpy().reshape(-1).view(np.uint8) for name, tensor in tensors.items()
-    }
-    header: dict[str, object] = {"__metadata__": metadata}
-    start = 0
-    for name, array in arrays.items():
-        facts = {"dtype": "F32", "shape": list(tensors[name].shape)}
-        header[name] = facts | {"data_offsets": [start, start := start + array.size]}
-    text = json.dumps(header).encode()
-    # With spaces behind it, so that the values lie where those of the snapshot before lie, whose header has a digit less.
-    length = -(-(_LENGTH.size + len(text) + _ROOM_BYTES) // _HEADER_BYTES) * _HEADER_BYTES - _LENGTH.size
-    yield np.frombuffer(_LENGTH.pack(length) + text.ljust(length), np.uint8)
-    yield from arrays.values()
-
-
-def _write_over(path: Path, parts: Sequence[Bytes]) -> int:
-    """Make `parts`, one after the other, what is in a file, on the disk too; return their checksum."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    crc = offset = 0
-    try:
-        for part in parts:
-            for start in range(0, part.size, _BLOCK_BYTES):
-                block = part[start : start + _BLOCK_BYTES]
-                crc = checksum(block.data, crc)
-                if not _is_there(file, block, offset):
-                    write_all(file, [block.data], offset)
-                offset += block.size
-        os.ftruncate(file, offset)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    return crc
-
-
-def _is_there(file: int, block: Bytes, offset: int) -> bool:
-    """Tell whether a file has a block already; most that have not differ in the first page."""
-    for size in (min(block.size, _PAGE_BYTES), block.size):
-        found = os.pread(file, size, offset)
-        if len(found) < size or not np.array_equal(np.frombuffer(found, np.uint8), block[:size]):
-            return False
-    return True
+def _heads(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {str(table): str(name) for table, name in json.loads(metadata.get(_ROWS, "{}")).items()}

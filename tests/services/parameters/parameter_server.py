@@ -129,7 +129,7 @@ class ParameterServer:
         self.channel = channel
         self.table = table
         self.metrics = metrics
-        self.stores = StoresClient(channel, timeout_s=10)
+        self.stores = StoresClient(channel, timeout_s=60)  # a table's loops may be compiled first
         self._replication = replication_stub(channel)
 
     def assign(self, assignment: assignment_pb2.Assignment, epoch: int = 1) -> stores_pb2.Store:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, QuotaExceeded
+from headrace.errors import DeadlineExceeded, FailedPrecondition, QuotaExceeded
 from headrace.parameters.client import ShardedStore
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.tables import ShardedTables
@@ -227,13 +227,9 @@ def test_a_push_for_whose_rows_there_is_no_room_is_refused_and_the_step_goes_on_
     assert server.stores.get(NAME).tables[0].rows == 20
 
 
-def test_what_clipping_with_tables_cannot_have_is_refused(
+def test_a_push_of_a_part_is_refused_where_rows_are_clipped_with_it(
     server: ParameterServer, connect: Connect, open_tables: Tables
 ) -> None:
     (store,) = ready([server], connect)
     with pytest.raises(FailedPrecondition, match="covers all values"):
         store.push(0, flat(1)[:1], samples=1, names=["bias"])
-    durable = clipping(1.0, epoch=2, durability=stores_pb2.DURABILITY_PROCESS)
-    durable.tables.extend([USERS])
-    with pytest.raises(InvalidArgument, match="0 in a durable store with tables"):
-        server.stores.create(durable)

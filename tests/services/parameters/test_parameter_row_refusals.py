@@ -15,7 +15,7 @@ from headrace.errors import (
     ShapeMismatch,
     StaleEpoch,
 )
-from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc, stores_pb2, tables_pb2
+from headrace.parameters.v1 import parameters_pb2, rows_pb2, rows_pb2_grpc, tables_pb2
 from tests.services.parameters.conftest import Connect
 from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, flat
 from tests.services.parameters.parameter_tables import ITEMS, USERS, Tables, ones, store_with_tables
@@ -101,13 +101,9 @@ class TestWhatIsRefused:
         self.refused(QuotaExceeded, "HEADRACE_PARAMETERS_MAX_BYTES", push, server)
         tables.push_rows("users", 0, range(4_000), ones(4_000), samples=1)
 
-    def test_a_table_that_is_declared_twice_or_otherwise_or_durable(self, server: ParameterServer) -> None:
+    def test_a_table_that_is_declared_twice_or_otherwise(self, server: ParameterServer) -> None:
         with pytest.raises(InvalidArgument, match="declared twice"):
             server.stores.create(store_with_tables(USERS, USERS))
-        durable = store_with_tables(USERS)
-        durable.durability = stores_pb2.DURABILITY_PROCESS
-        with pytest.raises(InvalidArgument, match="DURABILITY_MEMORY"):
-            server.stores.create(durable)
         server.stores.create(store_with_tables(USERS))
         with pytest.raises(AlreadyExists):
             server.stores.create(store_with_tables(ITEMS))

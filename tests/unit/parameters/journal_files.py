@@ -11,7 +11,9 @@ from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.ranges import length
 from headrace_optimizers.config import AdamW, Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, Durability, StoreConfig
+from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.kinds import Change, make, takes
 from headrace_parameters.core.record import Sealed
 from headrace_parameters.core.shard import Push, Shard
@@ -34,6 +36,7 @@ def config(
     maximum_gradient_norm: float = 0.0,
     shard_index: int = 0,
     shard_count: int = 1,
+    tables: tuple[TableConfig, ...] = (),
 ) -> StoreConfig:
     return StoreConfig(
         name=StoreName("default", "run"),
@@ -48,6 +51,7 @@ def config(
         staleness_bound=staleness_bound,
         backup_workers=backup_workers,
         maximum_gradient_norm=maximum_gradient_norm,
+        tables=tables,
     )
 
 
@@ -81,10 +85,10 @@ class JournaledShard:
         assert self.make(push_of(step, worker))
 
     def make(self, change: Change) -> bool:
-        if not takes(self.shard, change):
+        if not takes(Contents(self.shard), change):
             return False
         self.journal.append(Sealed.of(change))
-        make(self.shard, change)
+        make(Contents(self.shard), change)
         self.journal.wait(self.journal.position)
         return True
 

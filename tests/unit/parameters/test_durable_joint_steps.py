@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from headrace.errors import DataLoss
 from headrace_optimizers.config import Lamb, Optimizer, Sgd
 from headrace_parameters.core.config import Consistency, Norms, StoreConfig
+from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.members import MembersChange
@@ -79,7 +80,7 @@ class Pair:
         """Make a change, at the replica from the bytes that travel."""
         header, payload = Sealed.of(change).encode(0, 0)
         taken = self.primary.make(change)
-        assert taken == make(self.ideal, change)
+        assert taken == make(Contents(self.ideal), change)
         if taken and self.replica:
             generation = self.replica.shard.members.generation
             copied = memoryview(bytearray(payload))

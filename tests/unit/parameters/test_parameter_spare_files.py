@@ -117,7 +117,7 @@ def test_a_snapshot_over_an_old_one_writes_what_is_different_and_is_whole(tmp_pa
     second = write_snapshot(tmp_path, 10, large_state(values, version=10))
 
     assert psutil.Process().io_counters().write_chars - written < 3 * MIB, "of 16 MiB, one block changed"
-    found = second.load()
+    found = second.load().state
     assert (found.version, found.last_steps) == (10, {0: 10})
     assert torch.equal(found.values, values)
     assert torch.equal(load_file(second.path)["optimizer.exp_avg"], torch.full_like(values, 2))
@@ -126,5 +126,5 @@ def test_a_snapshot_over_an_old_one_writes_what_is_different_and_is_whole(tmp_pa
 
 def test_a_snapshot_shorter_than_the_one_it_is_written_over_ends_where_it_ends(tmp_path: Path) -> None:
     remove_snapshots([write_snapshot(tmp_path, 1, large_state(torch.ones(MIB), version=1))])
-    found = write_snapshot(tmp_path, 2, large_state(torch.zeros(9), version=2)).load()
+    found = write_snapshot(tmp_path, 2, large_state(torch.zeros(9), version=2)).load().state
     assert np.array_equal(found.values.numpy(), np.zeros(9, np.float32))

@@ -12,6 +12,7 @@ from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.kinds import KINDS, Change
 from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.record import HEADER_BYTES, BadRecord, Sealed, checksum, decode, sequences_after
+from headrace_parameters.core.rows.push import RowPush, TablePush
 from headrace_parameters.journal.recovery import recover
 from tests.unit.parameters.journal_files import JournaledShard, config
 
@@ -21,6 +22,7 @@ CHANGES: dict[bytes, Change] = {
     b"HRP2": Push(3, 9, 2.5, GRADIENT, covers=(range(1, 3), range(7, 8))),
     b"HRN1": StepNorms(9, Norms.TENSORS, (0.5, 3.0)),
     b"HRM1": MembersChange(6, (0, 2, 7)),
+    b"HRT1": TablePush("users", RowPush(3, 9, 2.5, np.array([7, 1 << 63, 5], np.uint64), GRADIENT[:, None])),
 }
 # As the releases wrote them that first had them, with sequence number 17 and epoch 4.
 WRITTEN = {
@@ -36,6 +38,10 @@ WRITTEN = {
     b"HRM1": "48524d31598ec562342535840000000011000000000000000400000000000000"
     "0000000000000000140000000000000000000000000000000600000000000000"
     "000000000200000007000000",
+    b"HRT1": "48525431e186182b91f1c3110300000011000000000000000400000000000000"
+    "0900000000000000340000000000000000000000000004400500000001000000"
+    "7573657273000000070000000000000000000000000000800500000000000000"
+    "0000003f000000c000004040",
 }
 
 

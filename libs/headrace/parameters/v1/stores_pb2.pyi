@@ -621,8 +621,8 @@ class CreateStoreRequest(_message.Message):
 
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[_tables_pb2.Table]:
-        """Tables the store has beside its tensors, at most 256, with different names. Their output fields are ignored. Durability must be MEMORY,
-        and the optimizer's maximum_gradient_norm 0: the gradients of rows are in no norm.
+        """Tables the store has beside its tensors, at most 256, with different names. Their output fields are ignored. Above durability MEMORY
+        rows can be pushed once the store has its first values.
         """
 
     @_builtins.property

@@ -6,6 +6,7 @@ kernels.py       loops over keys and rows, compiled
 hash_index.py    which slot the row of a key is in
 memory.py        the slots: values, optimizer state, keys, when each was touched
 grouping.py      keys that are named more than once in a call
+evictions.py     which keys were evicted, for snapshots that have only what changed
 former.py        rows as they were before the last update
 table.py         rows are pulled, updated, evicted
 push.py          gradients of rows
@@ -16,4 +17,5 @@ declaration.py   what a table is told, as facts of a snapshot
 state.py         all of it as named arrays, for snapshots
 part.py          what of a table moves to another shard
 cutting.py       rows that go to other shards, by the arcs of their keys
+chain.py         a state in parts, each with what changed since the one before
 """

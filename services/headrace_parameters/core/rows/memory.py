@@ -81,9 +81,9 @@ class RowMemory:
         """Return the keys of rows."""
         return self.keys.take(slots)
 
-    def live(self) -> Indices:
-        """Return all slots that hold a row, ascending."""
-        return np.flatnonzero(self.touched != FREE)
+    def live(self, since: int = 0) -> Indices:
+        """Return all slots that hold a row which was touched in step `since` or later, ascending."""
+        return np.flatnonzero(self.touched >= since)  # a free one is touched at -1
 
     def allocate(self, keys: Keys, values: Floats, state: Floats | float) -> Indices:
         """Put new rows into slots, for which `make_room` was called, and return these; their touch is yet to be set.

@@ -31,6 +31,7 @@ class RowPush:
     keys: Keys
     gradient: Floats
     generation: int = 0  # of the members among whom the worker computed it
+    checked: bool = False  # whether the process that sent it has looked at it
 
     def __post_init__(self) -> None:
         if not 0 <= self.samples <= MOST_SAMPLES:  # a NaN is within nothing
@@ -39,7 +40,8 @@ class RowPush:
             raise ShapeMismatch(
                 f"gradients of shape {list(self.gradient.shape)} came with {self.keys.size} keys; send one row for each"
             )
-        self._check_finite()
+        if not self.checked:
+            self._check_finite()
 
     def _check_finite(self) -> None:
         tensor = torch.from_numpy(self.gradient)
@@ -52,3 +54,16 @@ class RowPush:
             f"{self.keys[row]}; nothing was applied: lower the learning rate or skip the batch",
             metadata={"key": int(self.keys[row])},
         )
+
+
+@dataclass(frozen=True)
+class TablePush:
+    """A gradient for rows of a table of this name."""
+
+    table: str
+    push: RowPush
+
+    @property
+    def step(self) -> int:
+        """The worker's."""
+        return self.push.step

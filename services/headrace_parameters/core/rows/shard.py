@@ -15,12 +15,15 @@ from headrace.parameters.layout import Floats
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.config import Consistency, StoreConfig
 from headrace_parameters.core.members import Members
+from headrace_parameters.core.rows.chain import newest
+from headrace_parameters.core.rows.evictions import Evictions
 from headrace_parameters.core.rows.former import UNCHANGED, Former
 from headrace_parameters.core.rows.grouping import summed
 from headrace_parameters.core.rows.held import HeldRows
+from headrace_parameters.core.rows.memory import LATEST
 from headrace_parameters.core.rows.part import TablePart, push_of
 from headrace_parameters.core.rows.push import RowPush
-from headrace_parameters.core.rows.state import TableState
+from headrace_parameters.core.rows.state import Moment, TableState
 from headrace_parameters.core.rows.table import Reserve, Rows, RowTable
 from headrace_parameters.core.rows.turns import Turns
 
@@ -44,10 +47,24 @@ class RowShard:
         self.turns: Turns[RowPush] = Turns(config, members=members)
         self.held: HeldRows | None = None  # of a complete step that waits to be clipped
 
-    def _new_table(self) -> RowTable:
+    @property
+    def _remembers(self) -> bool:
         # Only steps that all do together are computed again, when members change.
-        remembers = self._store.consistency is Consistency.BSP
-        return RowTable(self.config, self._store.shard_count, self._reserve, remembers=remembers)
+        return self._store.consistency is Consistency.BSP
+
+    def _new_table(self) -> RowTable:
+        evictions = Evictions() if self._store.durability.logged else None
+        return RowTable(
+            self.config,
+            self._store.shard_count,
+            self._reserve,
+            remembers=self._remembers,
+            evictions=evictions,
+        )
+
+    def reserve_by(self, reserve: Reserve) -> None:
+        """Ask somebody else for memory from now on."""
+        self._reserve = self.table.reserve = reserve
 
     def former_for(self, step: int | None) -> Former | None:
         """Return the rows that the last update has changed, if `step` is to be computed with those before it."""
@@ -111,7 +128,7 @@ class RowShard:
     def part(self, arcs: Arcs, workers: Collection[int]) -> TablePart:
         """Return a copy of what can move of these arcs, with the pushes of these workers for the step that is not complete."""
         pushes = {worker: push_of(self.turns.pending[worker], arcs) for worker in sorted(workers)}
-        return TablePart(self.state(arcs), pushes)
+        return TablePart(self.state(arcs=arcs), pushes)
 
     def take_over(self, part: TablePart) -> None:
         """Become what `part` says, as it is.
@@ -123,9 +140,36 @@ class RowShard:
         for worker, push in part.pushes.items():
             self.turns.keep(worker, push)
 
-    def state(self, arcs: Arcs | None = None) -> TableState:
-        """Return all of it, but the pushes of a step that is not complete; with `arcs` the rows of these alone."""
-        rows = self.table.save(arcs)
+    def change_members(self, generation: int, workers: tuple[int, ...]) -> None:
+        """Let these workers' pushes count from now on, as `Turns.change_members` does."""
+        self.turns.change_members(generation, workers)
+
+    def make_room(self, push: RowPush) -> None:
+        """Make sure that `push` finds room for new rows: then nothing keeps it from taking what it `takes`.
+
+        Raises:
+            QuotaExceeded, ResourceExhausted: There is none; nothing has changed.
+        """
+        pushes = self.turns.effective(push.worker, push)
+        if pushes:
+            self.table.make_room(_mean(pushes, self.config.dim)[0])
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether `state` has all that was taken."""
+        return not self.turns.waits and not self.held
+
+    def state(self, since: Moment | None = None, arcs: Arcs | None = None) -> TableState:
+        """Return all of it, but the pushes of a step that is not complete.
+
+        Args:
+            since: Of the rows only those that may have changed since then; None: all.
+            arcs: And only those of these arcs; None: of all.
+        """
+        table = self.table
+        rows, evictions = table.save(since.step if since else 0, arcs), table.evictions
+        removed = evictions.since(since.evictions) if evictions and since else UNCHANGED.keys
+        former = table.former or UNCHANGED
         return TableState(
             optimizer=type(self.config.optimizer).__name__,
             version=self.turns.progress.version,
@@ -136,6 +180,11 @@ class RowShard:
             touched=torch.from_numpy(rows.touched),
             declaration=self.config,
             members=self.turns.members,
+            former_keys=torch.from_numpy(former.keys.view(np.int64)),
+            former_values=torch.from_numpy(former.values),
+            since=since,
+            removed=torch.from_numpy(removed.view(np.int64)),
+            moment=Moment(min(self.turns.step, LATEST), evictions.count if evictions else 0),
         )
 
     def restore(self, state: TableState, members: Members) -> None:
@@ -152,14 +201,11 @@ class RowShard:
                 "was declared alike"
             )
         table = self._new_table()
-        table.load(
-            Rows(
-                keys=state.keys.numpy().view(np.uint64),
-                values=state.values.numpy(),
-                state=state.state.numpy(),
-                touched=state.touched.numpy(),
-            )
-        )
+        parts = (*state.before, state)
+        for part, chosen in zip(parts, newest(parts), strict=True):
+            table.load(_rows(part), chosen)
+        if self._remembers:
+            table.former = Former(state.former_keys.numpy().view(np.uint64), state.former_values.numpy())
         self.table, self.held = table, None
         own = members.going_on(state.members, state.version) if state.members else members
         self.turns = Turns(self._store, state.version, state.last_steps, own)
@@ -191,6 +237,15 @@ def _mean(pushes: Mapping[int, RowPush], dim: int) -> tuple[Keys, Floats]:
         return np.zeros(0, np.uint64), np.zeros((0, dim), np.float32)
     keys = np.concatenate([part.keys for part in parts]) if len(parts) > 1 else parts[0].keys
     return keys, _weighted(parts, total)
+
+
+def _rows(state: TableState) -> Rows:
+    return Rows(
+        keys=state.keys.numpy().view(np.uint64),
+        values=state.values.numpy(),
+        state=state.state.numpy(),
+        touched=state.touched.numpy(),
+    )
 
 
 def _weighted(parts: list[RowPush], total: float) -> Floats:

@@ -1,3 +1,4 @@
+# length: the rows of one table, and all that may happen to them
 """The rows of one table on one shard: read, updated, created on first touch, evicted.
 
 Not thread-safe: its owner lets one call in at a time.
@@ -15,6 +16,7 @@ from headrace_optimizers.row_initializer import first_rows
 from headrace_optimizers.row_updates import first_state, state_width, update_rows
 from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.core.rows import kernels
+from headrace_parameters.core.rows.evictions import Evictions
 from headrace_parameters.core.rows.former import Former
 from headrace_parameters.core.rows.grouping import distinct, summed
 from headrace_parameters.core.rows.hash_index import HashIndex
@@ -22,7 +24,6 @@ from headrace_parameters.core.rows.memory import FREE, LATEST, RowMemory, Steps,
 
 _EVICTED_AT_ONCE = 16  # a sixteenth of the rows: to find the oldest is a pass over all
 _IDLE_CHECKS = 8  # per `max_idle_steps`, for the same reason
-
 _LOADED_AT_ONCE = 1 << 16  # rows of a snapshot
 
 Reserve = Callable[[int], None]
@@ -66,6 +67,7 @@ class RowTable:
         shard_count: Over how many shards the table is spread.
         reserve: Told the memory the table needs in all, in bytes, before it takes more; raises if there is none.
         remembers: Keep what the last update changed as it was before.
+        evictions: Told of each evicted key; None: nobody asks for them.
     """
 
     def __init__(
@@ -75,14 +77,16 @@ class RowTable:
         reserve: Reserve = _any_number,
         *,
         remembers: bool = False,
+        evictions: Evictions | None = None,
     ) -> None:
         self.config = config
+        self.evictions = evictions
         self.former: Former | None = None  # unless it is remembered, and there was an update
         self._remembers = remembers
         self._replaced: list[tuple[Keys, Floats]] = []  # by the update that is going on
         self.counts = Counts()
         self._max_rows = -(-config.max_rows // shard_count)
-        self._reserve = reserve
+        self.reserve = reserve
         self._memory = RowMemory(config.dim, state_width(config.optimizer, config.dim))
         self._index = HashIndex(lambda: self._memory.keys)
         self._checked = -1  # the last step in which rows were looked through for idle ones
@@ -159,9 +163,9 @@ class RowTable:
         if self._remembers:
             self.former, self._replaced = Former.of(self._replaced), []
 
-    def save(self, arcs: Arcs | None = None) -> Rows:
-        """Return a copy of all rows, by ascending key; with `arcs` those of these alone."""
-        slots = self._memory.live()
+    def save(self, since: int = 0, arcs: Arcs | None = None) -> Rows:
+        """Return a copy of the rows that were touched in step `since` or later, by ascending key; with `arcs` those of these alone."""
+        slots = self._memory.live(since)
         keys = self._memory.keys_of(slots)
         if arcs is not None:
             chosen = arcs[arc_of(keys)]
@@ -176,9 +180,11 @@ class RowTable:
             touched=self._memory.touched[slots],
         )
 
-    def load(self, rows: Rows) -> None:
-        """Put rows into a table that has none.
+    def load(self, rows: Rows, chosen: Indices | None = None) -> None:
+        """Put rows into a table that has none of their keys.
 
+        Args:
+            chosen: Which of them; None: all.
         Raises:
             InvalidArgument: They are of another dim or optimizer.
             QuotaExceeded, ResourceExhausted: There is no room for them.
@@ -189,14 +195,16 @@ class RowTable:
                 f"the snapshot's rows of {self.config.name!r} have {rows.values.shape[1]} values and {rows.state.shape[1]} of optimizer "
                 f"state; this table has {self._memory.dim} and {self._memory.width}: restore it to a table that was declared alike"
             )
-        self._check_room(rows.keys.size)
-        self._memory.make_room(rows.keys.size)
-        for start in range(0, rows.keys.size, _LOADED_AT_ONCE):
-            part = slice(start, start + _LOADED_AT_ONCE)
-            self._index.make_room(rows.keys[part])
-            slots = self._memory.allocate(rows.keys[part], rows.values[part], rows.state[part])
+        chosen = np.arange(rows.keys.size) if chosen is None else chosen
+        self._check_room(self.rows + chosen.size)
+        self._memory.make_room(self.rows + chosen.size)
+        for start in range(0, chosen.size, _LOADED_AT_ONCE):
+            part = chosen[start : start + _LOADED_AT_ONCE]
+            keys = rows.keys[part]
+            self._index.make_room(keys)
+            slots = self._memory.allocate(keys, rows.values[part], rows.state[part])
             self._memory.touched[slots] = rows.touched[part]
-            self._index.insert(rows.keys[part], slots)
+            self._index.insert(keys, slots)
 
     def make_room(self, keys: Keys) -> None:
         """Make sure that `apply` finds room for the rows of `keys`; nothing else changes.
@@ -263,9 +271,12 @@ class RowTable:
             return
         if self._remembers:
             self._replaced.append((self._memory.keys_of(slots), self._memory.values[slots]))
-        self._index.remove(self._memory.keys_of(slots))
+        keys = self._memory.keys_of(slots)
+        self._index.remove(keys)
         self._memory.free(slots)
         self.counts.evicted += slots.size
+        if self.evictions:
+            self.evictions.add(keys)
 
     def _check_room(self, rows: int) -> None:
         needed = self._needed_bytes(rows)
@@ -275,7 +286,7 @@ class RowTable:
                 "applied: raise its max_bytes, let it evict by max_rows, or use more shards",
                 metadata={"needed_bytes": needed, "max_bytes": self.config.max_bytes},
             )
-        self._reserve(needed)
+        self.reserve(needed)
 
     def _needed_bytes(self, rows: int) -> int:
         return needed_bytes(self._memory.dim, self._memory.width, rows)

@@ -60,6 +60,11 @@ class Turns(Generic[Pushed]):
         return self._clocks.last_steps
 
     @property
+    def waits(self) -> bool:
+        """Whether a push waits for others."""
+        return bool(self._pending)
+
+    @property
     def step(self) -> int:
         """The step that the learning rate and evictions go by."""
         bsp = self._config.consistency is Consistency.BSP

@@ -1,0 +1,137 @@
+"""Snapshots of durable stores with tables: what they write, what they give back, and what damage to their files does."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from headrace.errors import DataLoss
+from headrace_parameters.journal.journal import Limits
+from headrace_parameters.live import LiveStore
+from tests.unit.parameters.row_journal import DIM, KeptStore, durable, in_memory, row_push, same_rows, table
+
+MANY = 1 << 16
+
+
+def filled(folder: Path) -> KeptStore:
+    """Return a store of 65,536 rows that were saved, and were not touched in the step in which they were."""
+    store = KeptStore(folder, durable(), table())
+    store.push_rows(row_push(0, keys=MANY, range_of_keys=1 << 62))
+    store.push_rows(row_push(1))
+    store.snapshot()
+    return store
+
+
+def test_a_snapshot_writes_the_rows_that_have_changed_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    whole = sum(path.stat().st_size for path in tmp_path.glob("rows-*"))
+    assert whole > MANY * 4 * (DIM + 1)
+    for step in range(2, 5):
+        store.push_rows(row_push(step))
+        before = psutil.Process().io_counters().write_chars
+        store.snapshot()
+        assert psutil.Process().io_counters().write_chars - before < 20_000
+    assert store.die() == 0
+    model = in_memory(durable(), table())
+    model.push_rows(model.tables["users"], row_push(0, keys=MANY, range_of_keys=1 << 62))
+    for step in range(1, 5):
+        model.push_rows(model.tables["users"], row_push(step))
+    assert same_rows(store.live, model)
+
+
+def test_snapshots_go_on_from_what_was_written_before_a_restart(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.push_rows(row_push(2))
+    store.die()
+    store.push_rows(row_push(3))
+    before = psutil.Process().io_counters().write_chars
+    store.snapshot()
+    assert psutil.Process().io_counters().write_chars - before < 20_000
+    assert store.die() == 0
+
+
+def test_files_of_rows_become_one_when_what_changed_is_as_much_as_what_was_there(tmp_path: Path) -> None:
+    declared = table(max_rows=30)
+    store, model = KeptStore(tmp_path, durable(), declared), in_memory(durable(), declared)
+    most = 0
+    for step in range(60):
+        for each in (store.live, model):
+            each.push_rows(each.tables["users"], row_push(step, keys=6, range_of_keys=60))
+        store.snapshot()
+        most = max(most, len(list(tmp_path.glob("rows-*"))))
+    assert most < 24, "files that no snapshot needs go"
+    assert store.die() == 0
+    assert same_rows(store.live, model)
+
+
+@pytest.fixture
+def with_two_snapshots(tmp_path: Path) -> KeptStore:
+    """Pushes 0 to 3, a snapshot, 4 to 7, a snapshot, 8 and 9; the second has what changed since the first."""
+    store = KeptStore(tmp_path, durable(), table())
+    store.push_rows(row_push(0, keys=400, range_of_keys=1000))
+    for step in range(1, 10):
+        store.push_rows(row_push(step))
+        if step in (3, 7):
+            store.snapshot()
+    assert store.live.journal
+    store.live.journal.close()
+    return store
+
+
+def expected() -> LiveStore:
+    model = in_memory(durable(), table())
+    model.push_rows(model.tables["users"], row_push(0, keys=400, range_of_keys=1000))
+    for step in range(1, 10):
+        model.push_rows(model.tables["users"], row_push(step))
+    return model
+
+
+def test_a_damaged_file_of_rows_is_got_around_by_the_snapshot_before_and_the_log(
+    with_two_snapshots: KeptStore,
+) -> None:
+    newest = max(with_two_snapshots.folder.glob("rows-*"))
+    whole, model = newest.read_bytes(), expected()
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        newest.write_bytes(damaged)
+        assert with_two_snapshots.die() == 6
+        assert same_rows(with_two_snapshots.live, model)
+        newest.write_bytes(whole)
+
+
+def test_a_damaged_file_of_rows_that_both_snapshots_need_is_refused(with_two_snapshots: KeptStore) -> None:
+    oldest = min(with_two_snapshots.folder.glob("rows-*"))
+    damaged = bytearray(oldest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    oldest.write_bytes(damaged)
+    with pytest.raises(DataLoss, match="is damaged"):
+        with_two_snapshots.die()
+
+
+def test_after_a_damaged_file_of_rows_the_next_snapshot_has_all_of_them(
+    with_two_snapshots: KeptStore,
+) -> None:
+    """Found when files were to become one: the log is whole, so nothing is lost."""
+    store = with_two_snapshots
+    store.die()
+    for path in store.folder.glob("rows-*"):
+        path.write_bytes(b"")
+    store.push_rows(row_push(10, keys=900, range_of_keys=1000))
+    store.snapshot()  # fails
+    store.snapshot()
+    assert store.die() == 0
+    model = expected()
+    model.push_rows(model.tables["users"], row_push(10, keys=900, range_of_keys=1000))
+    assert same_rows(store.live, model)
+
+
+def test_a_snapshot_is_due_in_the_background_while_rows_are_pushed(tmp_path: Path) -> None:
+    store = KeptStore(tmp_path, durable(), table(), limits=Limits(1 << 30, 5))
+    model = in_memory(durable(), table())
+    for step in range(50):
+        for each in (store.live, model):
+            each.push_rows(each.tables["users"], row_push(step))
+    assert store.die() < 50
+    assert same_rows(store.live, model)
+    assert any(tmp_path.glob("rows-*"))
