@@ -97,8 +97,9 @@ class Operation:
             Cancelled: The operation was stopped.
         """
         pauses = iter(_PAUSES)
+        failure: HeadraceError | None = None
         while True:
-            self._check()
+            self._check(failure)
             try:
                 return work()
             except HeadraceError as error:
@@ -107,12 +108,15 @@ class Operation:
                 pause_s = _pause_after(error, pauses, turn)
                 if pause_s is None or pause_s >= self.remaining_s:
                     raise
+                failure = error
             self._stopped.wait(pause_s)
 
-    def _check(self) -> None:
+    def _check(self, failure: HeadraceError | None) -> None:
         if self._stopped.is_set():
             raise Cancelled(_STOPPED)
-        if not self.remaining_s:
+        if not self.remaining_s:  # a pause may take longer than it was to
+            if failure:
+                raise failure
             raise DeadlineExceeded(f"no answer within {self._timeout_s:g} s; allow more time")
 
 
