@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headrace.errors import InvalidArgument, MembersChanged, QuotaExceeded
+from headrace.errors import MembersChanged, QuotaExceeded
 from headrace.names import StoreName
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.config import Sgd
 from headrace_optimizers.row_config import RowSgd
 from headrace_optimizers.row_initializer import Constant
 from headrace_optimizers.table_config import TableConfig
-from headrace_parameters.core.config import Consistency, Durability, Norms, StoreConfig
+from headrace_parameters.core.config import Consistency, Norms, StoreConfig
 from headrace_parameters.core.exchange import Push
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.rows.push import RowPush
@@ -143,8 +143,3 @@ def test_a_shard_of_several_tells_the_norm_of_both_and_waits_for_that_of_all() -
     assert (shard.published and shard.published.version, rows.weight) == (0, 0.0)
     shard.finish_step(StepNorms(0, Norms.GRADIENT, (400.0,)))
     assert rows.weight == pytest.approx(0.05)
-
-
-def test_a_durable_store_does_not_clip_rows() -> None:
-    with pytest.raises(InvalidArgument, match="0 in a durable store with tables"):
-        replace(STORE, durability=Durability.PROCESS, tables=(TABLE,))
