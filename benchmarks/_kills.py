@@ -36,6 +36,7 @@ class Scene:
         slots: Places per worker: push `step` adds one at place `step % slots`.
         padding: Values that every gradient has beside, all ones: weight for the log.
         least: Acknowledged pushes of each worker between two kills, at least.
+        pause_s: Between two pushes of a worker: without, they take all processors while a new process starts.
         shards: With more than one, steps wait for the norm of all of the gradient; no gradient is long enough to be scaled.
     """
 
@@ -46,6 +47,7 @@ class Scene:
     padding: int = 0
     least: int = 25
     snapshot_every: int = 60
+    pause_s: float = 0.0
     shards: int = 1
 
     @property
@@ -99,6 +101,7 @@ class Pusher(threading.Thread):
                 with self._news:
                     self.acknowledged += 1
                     self._news.notify_all()
+                time.sleep(self._scene.pause_s)
         except Cancelled:
             pass  # closed while it waited for the others of its step
         except Exception as error:  # noqa: BLE001 - the top of a thread; the round asks for it
