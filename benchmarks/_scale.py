@@ -7,7 +7,8 @@
 - the shards' memory per parameter, in bytes: what they hold after the steps less what they held before the store, without the
   workers' own segments, which shards only map. The goal is values and state (12 bytes) and 15 %.
 
-Each number of workers with each number of shards starts anew in each round, for its memory's sake: a round takes about a minute on 4 quiet cores.
+Each number of workers with each number of shards starts anew in each round, for its memory's sake: a round is about 110 s of processor, and took 160 s on 4 cores that other
+work kept busy (load 22).
 
 allocator: one worker and one shard whose memory glibc manages as it likes, against those that keep freed memory (`headrace.parameters.malloc`): speed, and the
 memory of either, as above.
