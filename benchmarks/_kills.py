@@ -21,8 +21,13 @@ from headrace.errors import Cancelled
 from headrace.parameters.client import ShardedStore, StoresClient
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace.parameters.operation import Operation
-from headrace.parameters.v1 import stores_pb2
+from headrace.parameters.tables import ShardedTables
+from headrace.parameters.v1 import stores_pb2, tables_pb2
 
+TABLE = "counts"
+ROWS = tables_pb2.Table(
+    name=TABLE, dim=1, optimizer=tables_pb2.RowOptimizer(sgd=tables_pb2.RowSgd(learning_rate=1))
+)
 OUTAGE_S = 120.0  # a push repeats through the outage for as long
 _UNREACHED = 1e9  # a norm that no gradient has
 _TO_LEARN = 2  # pushes, the second of which began after all that had happened before the first was answered
@@ -36,6 +41,7 @@ class Scene:
         slots: Places per worker: push `step` adds one at place `step % slots`.
         padding: Values that every gradient has beside, all ones: weight for the log.
         least: Acknowledged pushes of each worker between two kills, at least.
+        rows: Each step pushes a row of a table first, which counts as the place of the dense push does.
         pause_s: Between two pushes of a worker: without, they take all processors while a new process starts.
         shards: With more than one, steps wait for the norm of all of the gradient; no gradient is long enough to be scaled.
     """
@@ -47,6 +53,7 @@ class Scene:
     padding: int = 0
     least: int = 25
     snapshot_every: int = 60
+    rows: bool = False
     pause_s: float = 0.0
     shards: int = 1
 
@@ -63,6 +70,10 @@ class Scene:
             self.workers if self.consistency == stores_pb2.CONSISTENCY_BSP else 1
         )
         return vector
+
+    def key(self, worker: int, step: int) -> int:
+        """Return the key of the row that counts a push."""
+        return worker * self.slots + step % self.slots
 
     def applied(self, values: Floats) -> Floats:
         """Return how often each push was applied, shape (workers, slots)."""
@@ -83,6 +94,7 @@ class Pusher(threading.Thread):
         super().__init__(name=f"pusher-{worker}", daemon=True)
         self._scene, self._worker = scene, worker
         self._store = ShardedStore(addresses, STORE, epoch=1, worker=worker, timeout_s=OUTAGE_S)
+        self._tables = ShardedTables(addresses, STORE, epoch=1, worker=worker, timeout_s=OUTAGE_S)
         self._news = threading.Condition()
         self._stopping = False
         self.acknowledged = 0
@@ -94,6 +106,10 @@ class Pusher(threading.Thread):
         try:
             while not self._stopping:
                 gradient = self._scene.gradient(self._worker, self.acknowledged)
+                if self._scene.rows:
+                    key = self._scene.key(self._worker, self.acknowledged)
+                    one = np.full((1, 1), gradient.max(), np.float32)
+                    self._tables.push_rows(TABLE, self.acknowledged, [key], one, samples=1)
                 if bsp:
                     self._store.push_pull(self.acknowledged, gradient, samples=1)
                 else:
@@ -126,6 +142,7 @@ class Pusher(threading.Thread):
         """End now."""
         self.stop()
         self._store.close()
+        self._tables.close()
         self.join()
 
 
@@ -187,6 +204,7 @@ def _request(scene: Scene) -> stores_pb2.CreateStoreRequest:
             sgd=stores_pb2.Sgd(learning_rate=1), maximum_gradient_norm=_UNREACHED if scene.shards > 1 else 0
         ),
         durability=scene.durability,
+        tables=[ROWS] if scene.rows else [],
     )
 
 
@@ -216,14 +234,14 @@ def kill_rounds(
             _await_store(fleet.addresses)
             outages.append(time.perf_counter() - killed)
             processor.append(fleet.processor_s)
-            applied = scene.applied(_pulled(fleet.addresses))
+            applied = _applied(scene, fleet.addresses)
             pulls.append(time.perf_counter() - killed)
             lost += int((scene.wanted(before) > applied).sum())
             after = [pusher.acknowledged + 1 for pusher in pushers]  # one more may be under way
             twice += int((scene.wanted(after) < applied).sum())
             on_round(len(outages))
         sure, possible = _settle(scene, pushers)
-        final = scene.applied(_pulled(fleet.addresses))
+        final = _applied(scene, fleet.addresses)
     lost += int((final < scene.wanted(sure)).sum())
     twice += int((final > scene.wanted(possible)).sum())
     acknowledged = sum(pusher.acknowledged for pusher in pushers)
@@ -260,6 +278,12 @@ def _await_store(addresses: list[str]) -> None:
             Operation(START_S).attempt(partial(stores.get, STORE))
 
 
-def _pulled(addresses: list[str]) -> Floats:
+def _applied(scene: Scene, addresses: list[str]) -> Floats:
+    """Return how often each push was applied, shape (1, or 2 with rows; workers, slots)."""
     with ShardedStore(addresses, STORE, epoch=0, worker=0, timeout_s=START_S) as reader:
-        return reader.pull().values
+        dense = scene.applied(reader.pull().values)
+    if not scene.rows:
+        return dense[None]
+    with ShardedTables(addresses, STORE, epoch=0, timeout_s=START_S) as tables:
+        rows = -tables.pull_rows(TABLE, range(dense.size)).values.reshape(dense.shape)
+    return np.stack([dense, rows])

@@ -19,10 +19,10 @@ PAUSE_S = 0.002  # a test is not alone on its machine
 @pytest.mark.parametrize(
     "scene",
     [
-        Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC),
+        Scene(stores_pb2.DURABILITY_PROCESS, stores_pb2.CONSISTENCY_ASYNC, rows=True),
         Scene(stores_pb2.DURABILITY_DISK, stores_pb2.CONSISTENCY_BSP, shards=2),
         Scene(stores_pb2.DURABILITY_REPLICA, stores_pb2.CONSISTENCY_ASYNC),
-        Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP),
+        Scene(stores_pb2.DURABILITY_REPLICA_DISK, stores_pb2.CONSISTENCY_BSP, rows=True),
     ],
     ids=["process-async", "disk-bsp-clipped", "replica-async", "replica-disk-bsp"],
 )
