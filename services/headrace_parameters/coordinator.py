@@ -4,6 +4,7 @@ The coordinator is one of the store's shards, and the moment it changes to the n
 fails leaves the old map in force everywhere; from then on every shard that has staged changes too, when it is told or when it asks.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -38,6 +39,7 @@ class Coordinator:
         self._peers = peers
         self._sources = sources
         self._timeout_s = timeout_s
+        self._over = threading.Event()  # nothing comes of it
 
     def lead(self) -> float:
         """Change all shards to the plan's next map; return for how many seconds pushes waited.
@@ -47,24 +49,31 @@ class Coordinator:
             HeadraceError: What else kept it from being. The old map is in force.
         """
         began = time.monotonic()
-        with ExitStack() as stack:
-            threads = stack.enter_context(ThreadPoolExecutor(thread_name_prefix="reshard"))
+        with ThreadPoolExecutor(thread_name_prefix="reshard") as threads, ExitStack() as streams:
             try:
-                others = self._others(stack)
+                others = self._others(streams)
                 self._stage(_Company(self._own, others, threads))
                 self._own.commit()
             except BaseException:
-                self._own.give_up()  # and with it all others, who see their streams end, and then ask
+                streams.close()  # the others see that, and those that have staged ask
+                self._stop(threads)
+                self._own.give_up()
                 raise
             self._spread(others, threads)
         self._own.clear()
         return time.monotonic() - began
 
-    def _others(self, stack: ExitStack) -> dict[int, Steps]:
+    def _stop(self, threads: ThreadPoolExecutor) -> None:
+        """Return when the own shard takes no step any more: one that fails elsewhere may find it amid its own."""
+        self._over.set()
+        self._own.move.look_again()
+        threads.shutdown()
+
+    def _others(self, streams: ExitStack) -> dict[int, Steps]:
         plan = self._own.plan
         addresses = {**plan.next.addresses, **plan.now.addresses}
         return {
-            shard: stack.enter_context(self._peers.participating(address, self._timeout_s))
+            shard: streams.enter_context(self._peers.participating(address, self._timeout_s))
             for shard, address in addresses.items()
             if shard != plan.coordinator
         }
@@ -78,7 +87,7 @@ class Coordinator:
         cut = latest([standing.cut for standing in company.stand(first, own.move.standing)])
         settled = company.stand(
             ParticipateRequest(settle=resharding_pb2.Settle(next_steps=cut)),
-            lambda: own.settle(cut, self._timeout_s, lambda: False),
+            lambda: own.settle(cut, self._timeout_s, self._over.is_set),
         )
         kept = complete_gradients(settled)
         company.do(ParticipateRequest(stage=stage_to_proto(kept)), lambda: own.stage(kept, self._sources))

@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 from grpc import ServicerContext
 
-from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.keys import ARCS
 from headrace.parameters.layout import FlatLayout
@@ -50,7 +50,10 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
     def resume(self) -> None:
         """Take up what a former process was in the middle of, before anyone can ask."""
         for part in self._resolver.resume():
-            threading.Thread(target=self._resolver.resolve, args=[part], name="resolve", daemon=True).start()
+            self._begin_to_resolve(part)
+
+    def _begin_to_resolve(self, part: Participant) -> None:
+        threading.Thread(target=self._resolver.resolve, args=[part], name="resolve", daemon=True).start()
 
     def Reshard(
         self, request: resharding_pb2.ReshardRequest, context: ServicerContext
@@ -100,7 +103,11 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
         except BaseException:
             self._resolver.resolve(part) if staged else part.give_up()
             raise
-        part.commit()
+        try:
+            part.commit()
+        except HeadraceError:
+            self._begin_to_resolve(part)  # it is decided, and tried until it can be done
+            raise
         part.clear()
         yield ParticipateResponse(committed=resharding_pb2.Committed())
 
