@@ -29,7 +29,6 @@ from headrace_optimizers.loading import loader
 from headrace_parameters.gradient_segments import GradientSegments
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
-from headrace_parameters.live import LiveStore
 from headrace_parameters.metrics import journal_observers
 from headrace_parameters.node_report import report_of
 from headrace_parameters.parameters_servicer import ParametersServicer
@@ -63,9 +62,8 @@ def main() -> None:
     with Process("parameters", settings) as process:
         quotas = Quotas(*settings.quotas(), time.monotonic)
         table = _table(process, settings, quotas)
-        recovered = (
-            table.recover()
-        )  # before anyone can ask: a store that is not there yet would be one that is lost
+        # Before anyone can ask: a store that is not there yet would be one that is lost.
+        recovered = [recovered_to_proto(store) for store in table.recover()]
         stores = StoresServicer(table, _snapshots(process, settings), loader(settings.allowed_updates))
         meter = measured(process.metrics, table, quotas)
         parameters = ParametersServicer(table, meter)
@@ -133,11 +131,15 @@ def _snapshots(process: Process, settings: Settings) -> Snapshots:
 
 
 def _join(
-    process: Process, settings: Settings, table: StoreTable, address: str, recovered: Sequence[LiveStore]
+    process: Process,
+    settings: Settings,
+    table: StoreTable,
+    address: str,
+    recovered: Sequence[nodes_pb2.RecoveredStore],
 ) -> None:
     """Be a node, and say goodbye to the scheduler and to all waiting calls at the end."""
     hello = settings.hello("parameters", nodes_pb2.NODE_KIND_PARAMETERS, address)
-    hello.stores.extend(map(recovered_to_proto, recovered))
+    hello.stores.extend(recovered)
     agent = Agent(
         settings.scheduler_address,
         hello,

@@ -33,7 +33,8 @@ class Resolver:
     def resume(self) -> list[Participant]:
         """Take up what a former process of this folder had staged, before anyone can ask; return what is held until it is resolved."""
         held = []
-        for doubt in self._table.in_doubt:
+        while self._table.in_doubt:  # a store that has ended is not kept here
+            doubt = self._table.in_doubt.pop()
             assert doubt.following.plan is not None, "what is staged is staged by a plan"
             if not doubt.store.alive:  # its run is over, and nobody goes by either map
                 doubt.following.journal.destroy()
