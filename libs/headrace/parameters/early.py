@@ -60,6 +60,10 @@ class Early:
         self._cuts = cuts_of(shards.placement)
         self._starts = [cut.values.start for cut in self._cuts]
         self._missing = [len(cut.values) for cut in self._cuts]
+        self._unsent = [
+            {number for number, cut in enumerate(self._cuts) if cut.shard == shard}
+            for shard in range(len(self._calls))
+        ]
 
     @property
     def share_sent(self) -> float:
@@ -72,8 +76,9 @@ class Early:
         while index < len(self._cuts) and self._starts[index] < part.stop:
             cut = self._cuts[index].values
             self._missing[index] -= min(cut.stop, part.stop) - max(cut.start, part.start)
-            if not self._missing[index]:
-                self._feed(self._cuts[index])
+            # The last one waits for `call_of`: a shard may take a cancelled stream for one that has ended, and must then miss something.
+            if not self._missing[index] and len(self._unsent[self._cuts[index].shard]) > 1:
+                self._feed(index)
             index += 1
 
     def is_of(self, step: int, gradient: Floats, samples: float) -> bool:
@@ -85,9 +90,8 @@ class Early:
         """Return the call of a shard, once, when all of the gradient is there; None: there is none, and it is to be sent whole."""
         if shards is not self._shards or not (call := self._calls[index]):
             return None
-        for number, cut in enumerate(self._cuts):
-            if cut.shard == index and self._missing[number]:
-                self._feed(cut)
+        for number in sorted(self._unsent[index]):
+            self._feed(number)
         self._calls[index] = None
         return call
 
@@ -98,7 +102,9 @@ class Early:
                 call.cancel()
         self._calls = [None] * len(self._calls)
 
-    def _feed(self, cut: Cut) -> None:
+    def _feed(self, number: int) -> None:
+        cut = self._cuts[number]
+        self._unsent[cut.shard].discard(number)
         if call := self._calls[cut.shard]:
             call.feed(Piece(cut.offset, self._gradient[cut.values.start : cut.values.stop]))
 
