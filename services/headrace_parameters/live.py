@@ -170,12 +170,20 @@ class LiveStore(ShardView):
         return taken
 
     def take_back(self, end: Callable[[], None]) -> None:
-        """Copy lent gradients that wait for others, and let no further one come by the loan that `end` ends."""
-        with self.changing:
-            if self.journal:
-                self.journal.settle()
-            self._shard.keep_gradients()
-            end()
+        """Copy lent gradients that wait for others, and let no further one come by the loan that `end` ends.
+
+        Raises:
+            GradientLost: A worker wrote to one that the log says was taken, and the store has ended.
+        """
+        try:
+            with self.changing:
+                if self.journal:
+                    self.journal.settle()
+                self._shard.keep_gradients(logged=bool(self.journal))
+                end()
+        except GradientLost as error:
+            self.end(error)
+            raise
 
     def push_rows(self, table: "LiveTable", push: RowPush) -> bool:
         """Take a gradient of rows; return False if it was taken before or comes too late.

@@ -117,9 +117,17 @@ class Shard:
         """Raise GradientLost if one that waits is not as it was any more, and was not taken back."""
         check_waiting(self._pending)
 
-    def keep_gradients(self) -> None:
-        """Let no gradient that waits lie in a worker's memory any more."""
-        kept = ((worker, push.kept()) for worker, push in self._pending.items())
+    def keep_gradients(self, *, logged: bool) -> None:
+        """Let no gradient that waits lie in a worker's memory any more; one that is not as it was is left out.
+
+        Args:
+            logged: A log says that they were taken, so that none may be left out.
+        Raises:
+            GradientLost: One would have to be; nothing has changed.
+        """
+        kept = [(worker, push.kept()) for worker, push in self._pending.items()]
+        if logged:
+            check_waiting(self._pending)
         self._pending = {worker: push for worker, push in kept if push}
 
     def initialize(self, layout: FlatLayout, values: Floats) -> None:

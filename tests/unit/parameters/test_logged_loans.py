@@ -164,3 +164,22 @@ def test_a_store_ends_when_only_its_log_has_a_gradient_that_waits(tmp_path: Path
     assert found.shard.is_duplicate(0, 0)
     found.shard.push(push_of(0, worker=1))
     assert same(found, model(settings, 1, lambda step: [push_of(step), push_of(step, worker=1)]))
+
+
+def test_what_only_the_log_has_is_not_left_out_when_its_worker_takes_it_back_late(tmp_path: Path) -> None:
+    """Its process was frozen for longer than the worker waits. The repeat must be known, or the log has one push twice and is refused."""
+    settings = config(consistency=Consistency.BSP)
+    store = store_in(tmp_path, settings)
+    loan = Lent()
+    push = lent(0, loan)
+    store.push(push)
+    loan.end()
+    push.gradient.fill(100)
+
+    with pytest.raises(GradientLost, match=r"workers \[0\] wrote .* restart the process"):
+        store.take_back(loan.end)
+    with pytest.raises(DataLoss):
+        store.push(push_of(0))
+    journal_of(store).close()
+
+    assert recover(tmp_path, settings).shard.is_duplicate(0, 0)
