@@ -202,9 +202,9 @@ class Journal:
 
     def _remove_rows(self) -> None:
         """Remove the files of rows that no snapshot needs."""
-        remove_rows(
-            self._folder, {name for each in find_snapshots(self._folder) for name in each.row_files()}
-        )
+        # Those that the next snapshot goes on from are known: to be unable to read a file now, for whatever reason, costs none of them.
+        needed = (each.row_files() for each in find_snapshots(self._folder))
+        remove_rows(self._folder, self._chains.names.union(*needed))
 
     def _prune(self) -> None:
         """Keep the newest snapshots, and the log from the oldest of these on."""

@@ -153,7 +153,7 @@ def _replay(path: Path, found: Recovered) -> None:
     data = _content(path)
     found.end = found.cut_bytes = 0
     while found.end < data.nbytes:
-        # Each change of the members begins a log of its own, so these are all of one generation.
+        # As of the changes before: that of the members is one of them.
         generation = found.shard.members.generation
         try:
             entry = decode(data[found.end :], generation)

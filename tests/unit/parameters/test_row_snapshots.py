@@ -135,3 +135,20 @@ def test_a_snapshot_is_due_in_the_background_while_rows_are_pushed(tmp_path: Pat
     assert store.die() < 50
     assert same_rows(store.live, model)
     assert any(tmp_path.glob("rows-*"))
+
+
+def test_files_of_rows_stay_though_no_snapshot_can_be_read_at_the_moment(
+    with_two_snapshots: KeptStore,
+) -> None:
+    store = with_two_snapshots
+    store.die()
+    assert store.live.journal
+    whole = {path: path.read_bytes() for path in store.folder.glob("snapshot-*")}
+    for path in whole:
+        path.write_bytes(b"")
+    store.live.journal._remove_rows()
+    for path, content in whole.items():
+        path.write_bytes(content)
+
+    assert store.die() == 2
+    assert same_rows(store.live, expected())
