@@ -228,7 +228,8 @@ class Log:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Write and force what is left, and close the files."""
+        """Write and force what is left, and close the files; nothing is appended any more."""
+        self.settle()  # first: whoever waits may be writing, to a number that could mean another file once this one is closed
         with self._changed:
             self._closing = True
             self._to_do.notify()

@@ -1,5 +1,6 @@
 """Gradients that a log reads where their worker has lent them."""
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import Cancelled, DataLoss
+from headrace.testing.patience import until
 from headrace_parameters.core.config import Consistency, Durability, StoreConfig
 from headrace_parameters.core.exchange import GradientLost
 from headrace_parameters.core.record import Sealed
@@ -58,6 +60,10 @@ def fill_logs(store: LiveStore) -> int:
     for step in range(steps):
         journal_of(store)._finish_writing()  # so that there is an old one
         store.push(push_of(step))
+    waiters = vars(journal_of(store)._log._to_do)["_waiters"]
+    until(
+        lambda: waiters
+    )  # the log's own thread sleeps, so that what comes next is written by whoever waits for it
     return steps
 
 
@@ -183,3 +189,27 @@ def test_what_only_the_log_has_is_not_left_out_when_its_worker_takes_it_back_lat
     journal_of(store).close()
 
     assert recover(tmp_path, settings).shard.is_duplicate(0, 0)
+
+
+@LEVELS
+def test_a_log_that_is_closed_while_somebody_writes_lets_that_be_done(
+    tmp_path: Path, durability: Durability
+) -> None:
+    settings = config(durability=durability)
+    store = store_in(tmp_path, settings)
+    steps = fill_logs(store)
+    journal = journal_of(store)
+    journal._finish_writing()
+    closing = threading.Thread(target=journal.close)
+
+    class Watching(Lent):
+        def holds(self) -> bool:  # between the payload and the header
+            closing.start()
+            closing.join(0.2)
+            return True
+
+    journal.append(Sealed.of(lent(steps, Watching())))
+    journal.wait(journal.position)
+    closing.join()
+
+    assert same(recover(tmp_path, settings), model(settings, steps + 1, lambda step: [push_of(step)]))
