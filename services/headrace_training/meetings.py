@@ -37,7 +37,7 @@ class Meetings:
         self._met = 0  # generation of the group that was met last, or tried to
         self._stopped = False
         self._waiting = Interruptible()  # what waits for other ranks: of one generation
-        self._store: Store = None  # this rank's own, once it leads
+        self._own: tuple[Store, str] | None = None  # this rank's store and its address, once it leads
 
     def hear(self, word: bytes) -> None:
         """Take note who the members are, from any thread; a wait for those of an older generation ends."""
@@ -97,24 +97,23 @@ class Meetings:
             return self._members, self._waiting
 
     def _meet(self, members: SetMembersRequest, place: int, waiting: Interruptible) -> GlooGroup:
-        lead = members.lead
-        if place == 0:
-            store = self._own_store()
-        else:
-            store = waiting.run(
-                lambda: connect(find(lead, self._epoch, self._timeout_s, waiting), self._timeout_s),
-                self._timeout_s,
-                "search for the rank that leads",
-            )
+        lead, timeout_s = members.lead, self._timeout_s
+        own = self._own_address() if place == 0 else ""
+        # A connection for each generation, also to one's own store: one by which somebody waits, as for a rank that is gone, does nothing else.
+        store = waiting.run(
+            lambda: connect(own or find(lead, self._epoch, timeout_s, waiting), timeout_s),
+            timeout_s,
+            "search for the rank that leads",
+        )
         shared = c10d.PrefixStore(f"{lead.task}/{self._epoch}/{members.generation}", store)
-        return GlooGroup(shared, place, len(members.members), self._host, self._timeout_s, waiting)
+        return GlooGroup(shared, place, len(members.members), self._host, timeout_s, waiting)
 
-    def _own_store(self) -> Store:
-        """Return the store of this process, the same in all generations that it leads."""
-        if self._store is None:
-            self._store, address = open_store(self._host, self._timeout_s)
-            self._tell(Task(rendezvous=address))
-        return self._store
+    def _own_address(self) -> str:
+        """Return where this rank's store is, the same in all generations that it leads."""
+        if self._own is None:
+            self._own = open_store(self._host, self._timeout_s)
+            self._tell(Task(rendezvous=self._own[1]))
+        return self._own[1]
 
 
 class PassingGroup:

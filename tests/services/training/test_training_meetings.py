@@ -1,0 +1,51 @@
+"""Ranks meet again although somebody of the generation before never came to it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import pytest
+import torch
+
+from headrace.errors import MembersChanged
+from headrace.testing.patience import until
+from headrace.training.v1.workers_pb2 import Lead, SetMembersRequest, StartTaskRequest
+from headrace.types.v1.task_pb2 import Task
+from headrace_training.gloo import GlooGroup, c10d
+from headrace_training.interruption import Interruptible
+from headrace_training.meetings import Meetings
+from headrace_training.rendezvous import connect
+
+HOST, WAIT_S = "127.0.0.1", 30.0
+TASK = "projects/default/tasks/run-1-train-0"
+
+
+def members(generation: int, ranks: tuple[int, ...]) -> bytes:
+    return SetMembersRequest(generation=generation, members=ranks, lead=Lead(task=TASK)).SerializeToString()
+
+
+def come_second(address: str, generation: int) -> GlooGroup:
+    """Meet the rank that leads in this generation, as the other one of it."""
+    store = c10d.PrefixStore(f"{TASK}/1/{generation}", connect(address, WAIT_S))
+    return GlooGroup(store, 1, 2, HOST, WAIT_S, Interruptible())
+
+
+def test_the_one_that_leads_meets_the_next_members_while_it_still_waits_for_one_that_is_gone() -> None:
+    told: SimpleQueue[Task] = SimpleQueue()
+    lead = Meetings(StartTaskRequest(name=TASK, rank=0, epoch=1), HOST, WAIT_S, told.put)
+    with ThreadPoolExecutor(1) as pool:
+        lead.hear(members(1, (0, 1)))
+        in_vain = pool.submit(lead.join)
+        address = told.get(timeout=WAIT_S).rendezvous
+        until(connect(address, WAIT_S).num_keys)  # it says where it is, and waits for the other one to do so
+        lead.hear(members(2, (0, 2)))
+        with pytest.raises(MembersChanged):
+            in_vain.result(WAIT_S)
+
+        met = pool.submit(lead.join)
+        other, mine, its = come_second(address, 2), torch.ones(1), torch.ones(1)
+        summed = pool.submit(met.result(WAIT_S).sum, mine)
+        other.sum(its)
+        summed.result(WAIT_S)
+
+        assert mine.item() == its.item() == 2
+        come_second(address, 1)  # so that no thread is left waiting
