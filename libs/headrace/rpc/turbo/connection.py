@@ -1,0 +1,418 @@
+"""One connection of the turbo front end: HTTP/2 by libnghttp2 (through ngh2), calls on top of it. Used by its event loop's thread alone.
+
+Flow control: what has come and is not yet with a handler is bounded, by `CONNECTION_WINDOW` for a connection and by one message,
+or `STREAM_WINDOW`, for a call. Whoever sends more waits.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import ngh2
+import structlog
+
+from headrace.errors import HeadraceError
+from headrace.rpc.turbo.headers import (
+    IDENTITY,
+    OK,
+    RESPONSE,
+    Head,
+    Header,
+    NotGrpc,
+    answer_encoding,
+    read_head,
+    trailers_of_error,
+)
+from headrace.rpc.turbo.messages import Deframer
+
+CONNECTION_WINDOW = 256 << 20
+STREAM_WINDOW = 1 << 20
+MOST_STREAMS = 1_000  # on one connection; how many are served is not said here
+WRITE_BYTES = 1 << 20  # handed to the socket at a time
+HANDSHAKE_S = 10.0
+PING_S = 10.0  # between two looks whether a caller who waits is still there
+PING_ANSWER_S = 10.0
+_SETTINGS = {
+    ngh2.Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+    ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+    ngh2.Setting.MAX_FRAME_SIZE: 1 << 20,
+    ngh2.Setting.ENABLE_PUSH: 0,
+}
+_CANCEL, _NO_ERROR = 0x08, 0x00
+
+CONFIGURATION = ngh2.Configuration(
+    auto_window_update=False,
+    # Callers whose time is over break their calls off, many at once when the server is slow. Each costs microseconds here, and no handler.
+    stream_reset_rate_limit=(20_000, 5_000),
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Call(Protocol):
+    """A call in the making, told what its caller sends."""
+
+    def message(self, data: bytes) -> None:
+        """Take the next message."""
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether its caller may send on; if not, `Stream.go_on` when that has changed."""
+
+    def half_closed(self) -> None:
+        """Take note that no message follows."""
+
+    def gone(self) -> None:
+        """Take note that nobody waits any more."""
+
+    def room(self) -> None:
+        """Take note that more may be sent, after `Stream.send` said that it was enough."""
+
+
+class Dispatch(Protocol):
+    """Finds who answers."""
+
+    def begin(self, head: Head, stream: "Stream") -> Call:
+        """Begin a call; HeadraceError if it is refused."""
+
+
+class Stream:
+    """One call's place on its connection. Only the loop's thread uses it.
+
+    Args:
+        number: The HTTP/2 stream's.
+        encoding: Of the answer's messages, if they are compressed.
+    """
+
+    __slots__ = ("_begun", "_deframer", "_half_closed", "_held", "call", "connection", "encoding", "number", "over", "timer")
+
+    def __init__(self, connection: "Connection", number: int, deframer: Deframer, encoding: bytes) -> None:
+        self.connection = connection
+        self.number = number
+        self.encoding = encoding
+        self._deframer = deframer
+        self._begun = self._half_closed = False
+        self._held = 0  # bytes that have come, and that the caller was not told to send on for
+        self.over = False
+        self.call: Call | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def received(self, data: bytes, *, end: bool) -> None:
+        """Take bytes of the request."""
+        assert self.call is not None
+        for message in self._deframer.feed(data) if data else ():
+            self.call.message(message)
+            if self.over:
+                return
+        self._held += len(data)
+        if self.call.wants_more:
+            self.go_on()
+        if end:
+            self._half_closed = True
+            self.call.half_closed()
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the caller has sent everything."""
+        return self._half_closed
+
+    def begin(self, headers: Sequence[Header] = ()) -> None:
+        """Send the headers of the answer, once."""
+        if not (self._begun or self.over):
+            self._begun = True
+            self.connection.session.send_response(self.number, (*RESPONSE, *_encoded(self.encoding), *headers))
+            self.connection.flush_soon()
+
+    def send(self, framed: bytes) -> bool:
+        """Send a message; return False if that is enough, until `Call.room`."""
+        if self.over:
+            return True
+        self.begin()
+        return self.connection.send(self.number, framed)
+
+    def finish(self, trailers: Sequence[Header] = OK) -> None:
+        """Send how the call ended, and forget it."""
+        if self.over:
+            return
+        session = self.connection.session
+        if self._begun:
+            session.send_trailers(self.number, trailers)
+        else:  # "Trailers-Only"
+            session.send_response(self.number, (*RESPONSE, *trailers), end_stream=True)
+        self.connection.finished(self)
+
+    def fail(self, error: HeadraceError) -> None:
+        """End the call with an error."""
+        self.finish(trailers_of_error(error))
+
+    def reset(self, code: int = _CANCEL) -> None:
+        """Break the call off."""
+        if not self.over:
+            self.connection.session.reset_stream(self.number, code)
+            self.connection.finished(self)
+
+    def go_on(self) -> None:
+        """Let the caller send as much as has come."""
+        if not self.over:
+            held, self._held = self._held, 0
+            self.connection.used(self.number, held)
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one connection.
+
+    Args:
+        max_message_bytes: Largest message taken.
+        closed: Called with the connection when it is lost.
+    """
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        loop: asyncio.AbstractEventLoop,
+        max_message_bytes: int,
+        closed: Callable[["Connection"], None],
+    ) -> None:
+        self._dispatch = dispatch
+        self._loop = loop
+        self._max_message_bytes = max_message_bytes
+        self._closed = closed
+        self._transport: asyncio.Transport | None = None
+        self._streams: dict[int, Stream] = {}
+        self._ending: list[int] = []  # answered before their callers had sent everything
+        self._filling: set[int] = set()  # that wait for room to write more
+        self._paused = self._flushing = self._leaving = False
+        self._heard = loop.time()
+        self._pinged: float | None = None
+        self._greeted = False
+        self.session = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
+        self.peer = ""
+        self.identity: Mapping[str, Iterable[bytes]] = {}
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its base class
+        self.peer = _peer_name(transport)
+        self.session.initiate_connection(_SETTINGS)
+        self.session.set_local_window_size(CONNECTION_WINDOW)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, do what they say, and answer at once what can be."""
+        self._heard = self._loop.time()
+        try:
+            self.session.receive_data(data)
+            for event in self.session.events():
+                handle = _HANDLERS.get(type(event))
+                if handle is not None:
+                    handle(self, event)
+        except ngh2.NGH2Error as error:
+            log.debug("connection_broken", peer=self.peer, error=str(error))
+            self.abort()
+            return
+        self.flush()
+        if not self.session.want_read and not self.session.want_write:
+            self.close()
+
+    def eof_received(self) -> bool:
+        """Close: HTTP/2 knows no half of a connection."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's interface
+        """Tell all calls that their caller is gone."""
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+            if stream.call is not None:
+                stream.call.gone()
+        self._closed(self)
+
+    def pause_writing(self) -> None:
+        """Hold back: the caller reads more slowly than is written."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._paused = False
+        self.flush()
+
+    # What the caller says
+
+    def _request(self, event: ngh2.RequestReceived) -> None:
+        number = event.stream_id
+        try:
+            head = read_head(event.headers)
+        except NotGrpc as error:
+            self.session.send_response(number, [(b":status", error.status)], end_stream=True)
+            self._end_early(number)
+            return
+        except HeadraceError as error:
+            self.session.send_response(number, (*RESPONSE, *trailers_of_error(error)), end_stream=True)
+            self._end_early(number)
+            return
+        deframer = Deframer(self._max_message_bytes, head.encoding)
+        stream = Stream(self, number, deframer, answer_encoding(head))
+        self._streams[number] = stream
+        try:
+            stream.call = self._dispatch.begin(head, stream)
+        except HeadraceError as error:
+            stream.fail(error)
+            return
+        if event.end_stream and not stream.over:
+            stream.received(b"", end=True)
+
+    def _data(self, event: ngh2.DataReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        data = event.data
+        if stream is None:  # answered already; what still comes counts for the connection
+            self.used(event.stream_id, len(data))
+            return
+        try:
+            stream.received(data, end=event.end_stream)
+        except HeadraceError as error:
+            gone = stream.call
+            stream.fail(error)
+            if gone is not None:
+                gone.gone()
+
+    def _trailers(self, event: ngh2.TrailersReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.received(b"", end=True)
+
+    def _stream_closed(self, event: ngh2.StreamClosed | ngh2.StreamReset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            self._forget(stream)
+            if stream.call is not None:
+                stream.call.gone()
+
+    def _settings(self, event: ngh2.SettingsReceived) -> None:  # noqa: ARG002 - a handler of events
+        self._greeted = True
+
+    def _pong(self, event: ngh2.PingAcknowledged) -> None:  # noqa: ARG002 - a handler of events
+        self._pinged = None
+
+    # What calls say, through their streams
+
+    def used(self, number: int, size: int) -> None:
+        """Let the caller send `size` bytes more, on this stream and in all."""
+        if size:
+            self.session.acknowledge_received_data(size, number)
+            self.flush_soon()
+
+    def send(self, number: int, framed: bytes) -> bool:
+        """Send bytes of a body; return False if many wait already."""
+        self.session.send_data(number, framed)
+        self.flush_soon()
+        if self.session.queued_body_size(number) < STREAM_WINDOW:
+            return True
+        self._filling.add(number)
+        return False
+
+    def finished(self, stream: Stream) -> None:
+        """Take note that the answer is complete."""
+        if not stream.half_closed:
+            self._end_early(stream.number)
+        self._forget(stream)
+        self.flush_soon()
+
+    def _end_early(self, number: int) -> None:
+        self._ending.append(number)
+
+    def _forget(self, stream: Stream) -> None:
+        stream.over = True
+        if stream.timer is not None:
+            stream.timer.cancel()
+        self._streams.pop(stream.number, None)
+        if self._leaving and not self._streams:
+            self._loop.call_soon(self.close)
+
+    def flush_soon(self) -> None:
+        """Write what there is at the end of this turn of the loop."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what the caller's windows and socket let out."""
+        self._flushing = False
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        while not self._paused and (out := self.session.data_to_send(WRITE_BYTES)):
+            transport.write(out)
+        self._after_writing()
+
+    def _after_writing(self) -> None:
+        """Let calls that wait for room write on, and break off what callers still send to calls that have ended."""
+        for number in tuple(self._filling):
+            stream = self._streams.get(number)
+            queued = self.session.queued_body_size(number)
+            if stream is None or stream.call is None or queued < STREAM_WINDOW:
+                self._filling.discard(number)
+            if stream is not None and stream.call is not None and queued < STREAM_WINDOW:
+                stream.call.room()
+        for number in self._ending[:]:
+            if not (self._paused or self.session.queued_body_size(number)):  # the trailers are out too
+                self._ending.remove(number)
+                self.session.reset_stream(number, _NO_ERROR)
+                self.flush_soon()
+
+    # What the server says
+
+    def tick(self, now: float) -> None:
+        """Look whether the caller is still there; the server calls it about once a second."""
+        if not self._greeted and now - self._heard > HANDSHAKE_S:
+            self.abort()
+        elif self._pinged is not None and now - self._pinged > PING_ANSWER_S:
+            log.debug("connection_silent", peer=self.peer)
+            self.abort()
+        elif self._pinged is None and self._streams and now - self._heard > PING_S:
+            self._pinged = now
+            self.session.ping()
+            self.flush()
+
+    def leave(self) -> None:
+        """Ask the caller to begin no further calls here, and close when those that run have ended."""
+        self._leaving = True
+        self.session.send_goaway()
+        self.flush()
+        if not self._streams:
+            self.close()
+
+    def close(self) -> None:
+        """Close, after what has been written is out."""
+        if self._transport is not None:
+            self.flush()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    ngh2.RequestReceived: Connection._request,
+    ngh2.DataReceived: Connection._data,
+    ngh2.TrailersReceived: Connection._trailers,
+    ngh2.StreamReset: Connection._stream_closed,
+    ngh2.StreamClosed: Connection._stream_closed,
+    ngh2.SettingsReceived: Connection._settings,
+    ngh2.PingAcknowledged: Connection._pong,
+}
+
+
+def _encoded(encoding: bytes) -> Sequence[Header]:
+    return () if encoding == IDENTITY else ((b"grpc-encoding", encoding),)
+
+
+def _peer_name(transport: asyncio.BaseTransport) -> str:
+    """Name the caller as grpcio does."""
+    found = transport.get_extra_info("peername")
+    if not isinstance(found, tuple):
+        return "unix:"
+    host, port, *_ = found
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,0 +1,160 @@
+"""What a handler sees of a call that came by the turbo front end."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+from google.rpc import status_pb2
+
+from headrace.rpc.status import STATUS_METADATA
+from headrace.rpc.turbo.headers import Header, Head, escaped, trailers_of, write_metadata
+
+
+class Aborted(Exception):
+    """A handler's call was ended by `abort` or `abort_with_status`."""
+
+
+class TurboContext(grpc.ServicerContext):
+    """A `grpc.ServicerContext`.
+
+    Args:
+        peer: Who calls, as grpcio names it: "ipv4:127.0.0.1:51234".
+        identity: What TLS knows of the caller.
+        cancel: Ends the call from this side.
+        begin: Sends the headers of the answer before its first message.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        peer: str,
+        identity: Mapping[str, Iterable[bytes]],
+        cancel: Callable[[], None],
+        begin: Callable[[list[Header]], None],
+    ) -> None:
+        self._head = head
+        self._peer = peer
+        self._identity = identity
+        self._cancel = cancel
+        self._begin = begin
+        self._deadline = None if head.timeout_s is None else time.monotonic() + head.timeout_s
+        self._lock = threading.Lock()
+        self._active = True
+        self._callbacks: list[Callable[[], None]] = []
+        self._code: grpc.StatusCode | int | None = None
+        self._details = ""
+        self._status: status_pb2.Status | None = None
+        self._trailing: list[Header] = []
+        self.compressed = True  # as far as the caller accepts it
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller stops waiting, on the monotonic clock; None: never."""
+        return self._deadline
+
+    def end(self) -> None:
+        """Tell that the call is over, or its caller gone: callbacks run, once."""
+        with self._lock:
+            self._active = False
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def trailers(self) -> list[Header]:
+        """Return how the call ends, as its handler said."""
+        if self._status is not None:
+            return [*trailers_of(self._status), *self._trailing]
+        code = self._code.value[0] if isinstance(self._code, grpc.StatusCode) else self._code or 0
+        message = [(b"grpc-message", escaped(self._details))] if self._details else []
+        return [(b"grpc-status", b"%d" % code), *message, *self._trailing]
+
+    def is_active(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self._active
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # None without a deadline, as grpcio does
+        """Return the seconds until the deadline, at least 0; None if there is none."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def cancel(self) -> bool:
+        """End the call; return whether it ran."""
+        active = self._active
+        self._cancel()
+        return active
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Run `callback` when the call is over; return False, without running it, if it is."""
+        with self._lock:
+            if self._active:
+                self._callbacks.append(callback)
+            return self._active
+
+    def invocation_metadata(self) -> Any:
+        """Return what the caller sent beside the request, as pairs."""
+        return self._head.metadata
+
+    def peer(self) -> str:
+        """Return who calls."""
+        return self._peer
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Return the names in the caller's certificate; None without one."""
+        key = self.peer_identity_key()
+        return self._identity[key] if key else None
+
+    def peer_identity_key(self) -> str | None:
+        """Return the kind of `peer_identities`."""
+        return next((key for key in ("x509_subject_alternative_name", "x509_common_name") if key in self._identity), None)
+
+    def auth_context(self) -> Mapping[str, Any]:
+        """Return what the caller was authenticated by."""
+        return self._identity
+
+    def code(self) -> grpc.StatusCode | int | None:
+        """Return the code that was set; None before."""
+        return self._code
+
+    def details(self) -> str:
+        """Return the text that was set."""
+        return self._details
+
+    def set_code(self, code: grpc.StatusCode | int) -> None:
+        """Set how the call will end."""
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        """Set the text that goes with the code."""
+        self._details = details
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """End the call with a code and a text."""
+        self._code, self._details = code, details
+        raise Aborted
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """End the call with a status that may have details."""
+        self._code, self._details = status.code, status.details
+        for key, value in status.trailing_metadata or ():
+            if key == STATUS_METADATA and isinstance(value, bytes):
+                self._status = status_pb2.Status.FromString(value)
+            else:
+                self._trailing += write_metadata([(key, value)])
+        raise Aborted
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Choose whether answers are compressed, where the caller accepts it."""
+        self.compressed = compression is not grpc.Compression.NoCompression
+
+    def disable_next_message_compression(self) -> None:
+        """Send what comes plain."""
+        self.compressed = False
+
+    def send_initial_metadata(self, initial_metadata: Any) -> None:
+        """Send headers before the first message."""
+        self._begin(write_metadata(initial_metadata))
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Send metadata after the last message."""
+        self._trailing = write_metadata(trailing_metadata)

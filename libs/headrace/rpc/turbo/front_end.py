@@ -1,0 +1,181 @@
+"""The turbo front end: an event loop in a thread of its own that speaks HTTP/2, and threads for handlers that wait."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeAlias
+
+from headrace.errors import TooManyCalls
+from headrace.rpc.layers import Handler
+from headrace.rpc.turbo.calls import ThreadedCall
+from headrace.rpc.turbo.connection import Call, Connection, Stream
+from headrace.rpc.turbo.context import TurboContext
+from headrace.rpc.turbo.headers import ENCODINGS, Head, escaped
+from headrace.rpc.turbo.messages import unknown_encoding
+
+FindHandler: TypeAlias = "Callable[[str], Handler | None]"
+
+TICK_S = 1.0
+LEAVING_S = 0.5  # for statuses that are still on their way out
+
+
+class TurboFrontEnd:
+    """Serves handlers to gRPC's clients.
+
+    Args:
+        find: Returns the handler of a method, layers included, or None.
+        threads: Calls that are served at a time; one more is refused.
+        max_message_bytes: Largest message taken.
+    """
+
+    def __init__(self, find: FindHandler, threads: int, max_message_bytes: int) -> None:
+        self._find = find
+        self._threads = threads
+        self._max_message_bytes = max_message_bytes
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
+        self._serving = 0
+        self._connections: set[Connection] = set()
+        self._listening: list[asyncio.Server] = []
+        self._letters: list[Callable[[], object]] = []
+        self._awake = False
+        self._post_lock = threading.Lock()
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name="turbo", daemon=True)
+        self._stopped = threading.Event()
+        self._thread.start()
+
+    # For any thread
+
+    def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Accept connections, and return the port.
+
+        Raises:
+            OSError: Somebody else listens there, or the host is not of this machine.
+        """
+        return asyncio.run_coroutine_threadsafe(self._listen(host, port, tls), self._loop).result()
+
+    def stop(self, grace_s: float | None) -> threading.Event:
+        """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done."""
+        self._loop.call_soon_threadsafe(self._leave, grace_s)
+        return self._stopped
+
+    def post(self, letter: Callable[[], object]) -> None:
+        """Have the loop's thread do something, after what was posted before."""
+        with self._post_lock:
+            self._letters.append(letter)
+            first, self._awake = not self._awake, True
+        if first:
+            self._loop.call_soon_threadsafe(self._read_letters)
+
+    # In the loop's thread
+
+    def begin(self, head: Head, stream: Stream) -> Call:
+        """Begin a call.
+
+        Raises:
+            TooManyCalls, Unimplemented: It is refused.
+        """
+        handler = self._find(head.method)
+        if handler is None:
+            stream.finish(((b"grpc-status", b"12"), (b"grpc-message", b"Method not found!")))
+            return _Refused()
+        if head.encoding not in ENCODINGS:
+            raise unknown_encoding(head.encoding)
+        if self._serving >= self._threads:
+            raise TooManyCalls(f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads})
+        connection = stream.connection
+        context = TurboContext(
+            head,
+            connection.peer,
+            connection.identity,
+            cancel=partial(self.post, stream.reset),
+            begin=lambda headers: self.post(partial(stream.begin, headers)),
+        )
+        call = ThreadedCall(handler, context, stream, self._submit, self.post)
+        if head.timeout_s is not None:
+            stream.timer = self._loop.call_later(head.timeout_s, _expire, stream, call)
+        return call
+
+    def _submit(self, serve: Callable[[], None]) -> None:
+        self._serving += 1
+        self._pool.submit(serve).add_done_callback(lambda _: self.post(self._served))
+
+    def _served(self) -> None:
+        self._serving -= 1
+
+    def _read_letters(self) -> None:
+        with self._post_lock:
+            letters, self._letters, self._awake = self._letters, [], False
+        for letter in letters:
+            letter()
+
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        server = await self._loop.create_server(self._connection, host, port, ssl=tls, backlog=1024)
+        self._listening.append(server)
+        number: int = server.sockets[0].getsockname()[1]
+        return number
+
+    def _connection(self) -> Connection:
+        connection = Connection(self, self._loop, self._max_message_bytes, self._connections.discard)
+        self._connections.add(connection)
+        return connection
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        for connection in tuple(self._connections):
+            connection.tick(now)
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _leave(self, grace_s: float | None) -> None:
+        for server in self._listening:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.leave()
+        self._loop.call_later(grace_s or 0, self._end)
+
+    def _end(self) -> None:
+        for connection in tuple(self._connections):
+            connection.close()
+        self._loop.call_soon(self._loop.stop)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_later(TICK_S, self._tick)
+        self._loop.run_forever()
+        self._loop.close()
+        self._pool.shutdown(wait=False)
+        self._stopped.set()
+
+
+class _Refused:
+    """A call that ended as it began."""
+
+    wants_more = True
+
+    def message(self, data: bytes) -> None:
+        """Drop it."""
+
+    def half_closed(self) -> None:
+        """Do nothing."""
+
+    def gone(self) -> None:
+        """Do nothing."""
+
+    def room(self) -> None:
+        """Do nothing."""
+
+
+def _expire(stream: Stream, call: Call) -> None:
+    stream.finish(((b"grpc-status", b"4"), (b"grpc-message", escaped("Deadline Exceeded"))))
+    call.gone()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

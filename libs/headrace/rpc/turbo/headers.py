@@ -1,0 +1,150 @@
+"""The headers of gRPC over HTTP/2, both ways (grpc.io, PROTOCOL-HTTP2)."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from google.rpc import status_pb2
+
+from headrace.errors import HeadraceError, InvalidArgument
+from headrace.rpc.status import STATUS_METADATA, to_status
+
+Header = tuple[bytes, bytes]
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+CONTENT_TYPE = b"application/grpc"
+IDENTITY = b"identity"
+ENCODINGS = (IDENTITY, b"deflate", b"gzip")
+_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNPRINTABLE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
+# What the protocol itself uses; everything else is the caller's metadata.
+_RESERVED = frozenset((b"te", b"content-type", b"accept-encoding"))
+
+RESPONSE = ((b":status", b"200"), (b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b",".join(ENCODINGS)))
+OK = ((b"grpc-status", b"0"),)
+
+
+class NotGrpc(Exception):
+    """The request is none of gRPC's; `status` is the HTTP status that says why."""
+
+    def __init__(self, status: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a call begins with.
+
+    Args:
+        method: `/package.Service/Method`.
+        timeout_s: Seconds the caller waits; None: for ever.
+        encoding: How its messages are compressed.
+        accepts: How answers may be.
+        metadata: What the caller sent beside.
+    """
+
+    method: str
+    timeout_s: float | None
+    encoding: bytes
+    accepts: bytes
+    metadata: Metadata
+
+
+def read_head(headers: Sequence[Header]) -> Head:
+    """Read the headers of a request.
+
+    Raises:
+        NotGrpc: It is another kind of request.
+        InvalidArgument: `grpc-timeout`, or binary metadata, is not as it should be.
+    """
+    method = path = b""
+    content_type = accepts = b""
+    encoding, timeout_s = IDENTITY, None
+    metadata: list[tuple[str, str | bytes]] = []
+    for name, value in headers:
+        if name == b":path":
+            path = value
+        elif name == b":method":
+            method = value
+        elif name == b"content-type":
+            content_type = value
+        elif name == b"grpc-timeout":
+            timeout_s = read_timeout(value)
+        elif name == b"grpc-encoding":
+            encoding = value
+        elif name == b"grpc-accept-encoding":
+            accepts = value
+        elif name[:1] != b":" and name not in _RESERVED:
+            metadata += _read_metadata(name, value)
+    if method != b"POST":
+        raise NotGrpc(b"405")
+    if not content_type.startswith(CONTENT_TYPE):
+        raise NotGrpc(b"415")
+    return Head(path.decode("ascii", "replace"), timeout_s, encoding, accepts, tuple(metadata))
+
+
+def read_timeout(value: bytes) -> float:
+    """Read `grpc-timeout` as seconds.
+
+    Raises:
+        InvalidArgument: It is not one to eight digits and a unit.
+    """
+    found = _TIMEOUT.fullmatch(value)
+    if found is None:
+        raise InvalidArgument(f"grpc-timeout {value[:20]!r} is not one to eight digits and one of H, M, S, m, u, n")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def _read_metadata(name: bytes, value: bytes) -> Iterable[tuple[str, str | bytes]]:
+    key = name.decode("ascii", "replace")
+    if not key.endswith("-bin"):
+        return [(key, value.decode("ascii", "replace"))]
+    return [(key, _unpadded(key, part)) for part in value.split(b",")]
+
+
+def _unpadded(key: str, value: bytes) -> bytes:
+    """Decode base64 with or without its padding."""
+    try:
+        return base64.b64decode(value.strip() + b"=" * (-len(value.strip()) % 4), validate=True)
+    except binascii.Error:
+        raise InvalidArgument(f"metadata {key!r} is not base64, as names that end in -bin must be") from None
+
+
+def write_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
+    """Write metadata of an answer."""
+    return [(key.encode("ascii"), _value(value)) for key, value in metadata]
+
+
+def _value(value: str | bytes) -> bytes:
+    return value.encode("ascii") if isinstance(value, str) else base64.b64encode(value).rstrip(b"=")
+
+
+def trailers_of(status: status_pb2.Status) -> tuple[Header, ...]:
+    """Return the trailers of a call that failed, its details included."""
+    details = base64.b64encode(status.SerializeToString()).rstrip(b"=")
+    return (
+        (b"grpc-status", b"%d" % status.code),
+        (b"grpc-message", escaped(status.message)),
+        (STATUS_METADATA.encode(), details),
+    )
+
+
+def trailers_of_error(error: HeadraceError) -> tuple[Header, ...]:
+    """Return the trailers of a call that failed so."""
+    return trailers_of(to_status(error))
+
+
+@lru_cache(256)
+def escaped(message: str) -> bytes:
+    """Percent-encode a `grpc-message`: what is not printable ASCII, and the percent sign."""
+    return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
+
+
+def answer_encoding(head: Head) -> bytes:
+    """Answer compressed as the request was, if the caller reads that."""
+    return head.encoding if head.encoding in head.accepts else IDENTITY
