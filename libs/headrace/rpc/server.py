@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,14 @@ from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.admission import Admission
 from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
 from headrace.rpc.errors import errors_mapped
+from headrace.rpc.front_end import FrontEnd, GrpcioFrontEnd
 from headrace.rpc.health import Health
 from headrace.rpc.lanes.server import Lanes
-from headrace.rpc.layers import Handler, LayeredInterceptor
+from headrace.rpc.layers import INFRASTRUCTURE, Handler, LayeredInterceptor
 from headrace.rpc.observation import RpcMetrics, logged
 from headrace.rpc.reflection import CompositePool
 from headrace.rpc.tracing import traced
+from headrace.rpc.turbo.front_end import TurboFrontEnd
 
 SPARE_THREADS = 8  # for health, reflection and channelz, and to tell callers politely that the server is full
 LAST_WORDS_S = 0.5  # after the drain, for statuses still on their way out
@@ -37,6 +38,20 @@ class _Details:
 
     method: str
     invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+
+class _Infrastructure:
+    """Collects the handlers of health, channelz and reflection, as a `grpc.Server` would."""
+
+    def __init__(self) -> None:
+        self.handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
+        """Remember a service."""
+        self.handlers += generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
+        """Do nothing, as in `Server`."""
 
 
 class AddressUnavailable(Exception):
@@ -70,6 +85,7 @@ class Server(grpc.Server):
         authenticate: Authenticate = local_user,
         metrics: CollectorRegistry | None = None,
         probes: Collection[str] = (),
+        turbo: bool = False,
     ) -> None:
         self._address = address
         self._pools = pools
@@ -86,24 +102,22 @@ class Server(grpc.Server):
         )
         self._interceptor = LayeredInterceptor(layers, infrastructure=(errors_mapped,))
         self._handlers: list[grpc.ServiceRpcHandler] = []
-        self.lanes = Lanes(self._handler, max_concurrent_rpcs)
-        self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[self._interceptor],
-            options=server_options(max_message_bytes),
-            maximum_concurrent_rpcs=threads,  # as many as threads, so that no call waits unseen in a queue
+        self._infrastructure = _Infrastructure()
+        self._found: dict[str, Handler] = {}
+        self.lanes = Lanes(self._service_handler, max_concurrent_rpcs)
+        self._front: FrontEnd = (
+            TurboFrontEnd(self._handler, threads, max_message_bytes)
+            if turbo
+            else GrpcioFrontEnd(self._handler, threads, server_options(max_message_bytes))
         )
+        self._stopped = threading.Event()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
         """Serve a service; the generated code calls this."""
-        handlers = tuple(generic_rpc_handlers)
-        self._handlers += handlers
-        self._server.add_generic_rpc_handlers(handlers)
+        self._handlers += generic_rpc_handlers
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """Serve a service's methods the fast way; the generated code calls this."""
-        # Every service comes through `add_generic_rpc_handlers` as well, which remembers its name.
-        self._server.add_registered_method_handlers(service_name, method_handlers)
+        """Do nothing: every service comes through `add_generic_rpc_handlers` as well; the generated code calls both."""
 
     def start(self) -> str:  # type: ignore[override]  # says where, which grpc's does not
         """Begin to serve and return the real address.
@@ -114,7 +128,7 @@ class Server(grpc.Server):
         host, _ = split_address(self._address)
         self._describe()
         port = self.add_insecure_port(self._address)
-        self._server.start()
+        self._front.start()
         return join_address(host, port)
 
     def add_insecure_port(self, address: str) -> int:
@@ -125,28 +139,38 @@ class Server(grpc.Server):
         """
         _check_free(address)
         try:
-            return self._server.add_insecure_port(address)
-        except RuntimeError as error:  # somebody was faster
+            return self._front.listen(address)
+        except OSError as error:  # somebody was faster
             raise AddressUnavailable(f"cannot listen on {address}") from error
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Listen at one more address, with TLS."""
-        return self._server.add_secure_port(address, server_credentials)
+        """Refused: TLS is not served yet."""
+        raise NotImplementedError(f"TLS at {address}")
+
+    def _service_handler(self, method: str) -> "Handler | None":
+        """Find the handler of an rpc of a service: what lanes offer."""
+        return None if method.startswith(INFRASTRUCTURE) else self._handler(method)
 
     def _handler(self, method: str) -> "Handler | None":
-        """Find the handler of an rpc, with the layers around it."""
-        return self._interceptor.intercept_service(self._bare_handler, _Details(method))
+        """Find the handler of any rpc, with the layers around it."""
+        found = self._found.get(method)
+        if found is None:
+            found = self._interceptor.intercept_service(self._bare_handler, _Details(method))
+            if found is not None:
+                self._found[method] = found
+        return found
 
     def _bare_handler(self, details: grpc.HandlerCallDetails) -> "Handler | None":
-        return next((found for handler in self._handlers if (found := handler.service(details))), None)
+        handlers = (*self._handlers, *self._infrastructure.handlers)
+        return next((found for handler in handlers if (found := handler.service(details))), None)
 
     def _describe(self) -> None:
         """Add health, channelz and reflection, which know the services by name."""
-        add_HealthServicer_to_server(self._health, self._server)
-        channelz.add_channelz_servicer(self._server)
         services = [handler.service_name() for handler in self._handlers]
+        add_HealthServicer_to_server(self._health, self._infrastructure)
+        channelz.add_channelz_servicer(self._infrastructure)
         served = [*services, _only_service(HEALTH), _only_service(CHANNELZ), reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(served, self._server, pool=CompositePool(self._pools))
+        reflection.enable_server_reflection(served, self._infrastructure, pool=CompositePool(self._pools))
         for service in services:
             self._health.set(service, serving=True)
 
@@ -165,17 +189,17 @@ class Server(grpc.Server):
         self._health.leave()
         finished = self._admission.drain(bound_s)
         self.lanes.close(at_once=not finished)
-        self._server.stop(LAST_WORDS_S if finished else 0).wait(LAST_WORDS_S * 2)
+        self._front.stop(LAST_WORDS_S if finished else 0).wait(LAST_WORDS_S * 2)
         return finished or self._admission.drain(LAST_WORDS_S)
 
     def stop(self, grace: float | None) -> threading.Event:
         """Stop as `grpc.Server.stop` does, without the good order of `drain`."""
         self.lanes.close(at_once=True)
-        return self._server.stop(grace)
+        return self._front.stop(grace)
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Block until the server has stopped or `timeout` seconds have passed; return whether it timed out."""
-        return self._server.wait_for_termination(timeout)
+        raise NotImplementedError("`drain` tells when the server has ended")
 
 
 def _check_free(address: str) -> None:

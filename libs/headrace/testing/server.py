@@ -1,6 +1,7 @@
 """A real server for one test."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ def serve(
         rules, pools, authenticate, options: As `Server` takes them.
         timeout_s, project: As `open_channel` takes them.
     """
+    options.setdefault("turbo", os.environ.get("HEADRACE_TEST_FRONT_END") == "turbo")
     server = Server("127.0.0.1:0", rules=rules, pools=pools, authenticate=authenticate, **options)
     for add in register:
         add(server)

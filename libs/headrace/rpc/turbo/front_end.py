@@ -4,11 +4,13 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
 
 from headrace.errors import TooManyCalls
+from headrace.rpc.addresses import split_address
 from headrace.rpc.layers import Handler
 from headrace.rpc.turbo.calls import ThreadedCall
 from headrace.rpc.turbo.connection import Call, Connection, Stream
@@ -19,7 +21,7 @@ from headrace.rpc.turbo.messages import unknown_encoding
 FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 
 TICK_S = 1.0
-LEAVING_S = 0.5  # for statuses that are still on their way out
+LAST_BYTES_S = 0.1  # for what is still on its way out when the server has stopped
 
 
 class TurboFrontEnd:
@@ -45,21 +47,30 @@ class TurboFrontEnd:
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._run, name="turbo", daemon=True)
         self._stopped = threading.Event()
+        self._leaving = False
         self._thread.start()
 
     # For any thread
 
-    def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Accept connections, and return the port.
+    def listen(self, address: str) -> int:
+        """Accept connections at `host:port` once it has started, and return the real port.
 
         Raises:
             OSError: Somebody else listens there, or the host is not of this machine.
         """
-        return asyncio.run_coroutine_threadsafe(self._listen(host, port, tls), self._loop).result()
+        host, port = split_address(address)
+        return asyncio.run_coroutine_threadsafe(self._listen(host, port, None), self._loop).result()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        for server in self._listening:
+            asyncio.run_coroutine_threadsafe(server.start_serving(), self._loop).result()
 
     def stop(self, grace_s: float | None) -> threading.Event:
         """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done."""
-        self._loop.call_soon_threadsafe(self._leave, grace_s)
+        if not self._leaving:
+            self._leaving = True
+            self._loop.call_soon_threadsafe(self._leave, grace_s)
         return self._stopped
 
     def post(self, letter: Callable[[], object]) -> None:
@@ -68,7 +79,8 @@ class TurboFrontEnd:
             self._letters.append(letter)
             first, self._awake = not self._awake, True
         if first:
-            self._loop.call_soon_threadsafe(self._read_letters)
+            with suppress(RuntimeError):  # the loop has ended: nobody hears of it any more
+                self._loop.call_soon_threadsafe(self._read_letters)
 
     # In the loop's thread
 
@@ -113,7 +125,7 @@ class TurboFrontEnd:
             letter()
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
-        server = await self._loop.create_server(self._connection, host, port, ssl=tls, backlog=1024)
+        server = await self._loop.create_server(self._connection, host, port, ssl=tls, backlog=1024, start_serving=False)
         self._listening.append(server)
         number: int = server.sockets[0].getsockname()[1]
         return number
@@ -139,7 +151,7 @@ class TurboFrontEnd:
     def _end(self) -> None:
         for connection in tuple(self._connections):
             connection.close()
-        self._loop.call_soon(self._loop.stop)
+        self._loop.call_later(LAST_BYTES_S if self._connections else 0, self._loop.stop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
