@@ -1,0 +1,73 @@
+"""Messages of gRPC within the bytes of a stream, however these are cut."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import Internal, ResourceExhausted, Unimplemented
+from headrace.rpc.turbo.messages import Deframer, decompressed, framed, framed_compressed
+
+LIMIT = 1 << 16
+messages = st.lists(st.binary(max_size=300), max_size=8)
+
+
+@given(messages, st.lists(st.integers(1, 50), min_size=1), st.sampled_from([b"identity", b"gzip", b"deflate"]))
+def test_messages_come_whole_and_in_order_wherever_the_bytes_are_cut(
+    sent: list[bytes], cuts: list[int], encoding: bytes
+) -> None:
+    write = framed if encoding == b"identity" else lambda message: framed_compressed(message, encoding)
+    data = b"".join(map(write, sent))
+    deframer, found, at, turn = Deframer(LIMIT, encoding), [], 0, 0
+    while at < len(data):
+        size = cuts[turn % len(cuts)]
+        found += deframer.feed(data[at : at + size])
+        at, turn = at + size, turn + 1
+    assert found == sent
+    assert deframer.is_empty
+
+
+def test_a_message_that_is_too_large_is_refused_before_it_has_come() -> None:
+    deframer = Deframer(100, b"identity")
+    with pytest.raises(ResourceExhausted, match="100"):
+        deframer.feed(b"\0" + (101).to_bytes(4, "big"))
+
+
+def test_a_message_as_large_as_may_be_is_taken() -> None:
+    assert Deframer(100, b"identity").feed(framed(b"x" * 100)) == [b"x" * 100]
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+def test_a_small_message_that_would_become_too_large_is_refused(encoding: bytes) -> None:
+    bomb = framed_compressed(b"\0" * 10_000_000, encoding)
+    assert len(bomb) < LIMIT
+    with pytest.raises(ResourceExhausted):
+        Deframer(LIMIT, encoding).feed(bomb)
+
+
+def test_what_says_it_is_compressed_must_be_as_the_call_said() -> None:
+    packed = framed_compressed(b"hello", b"gzip")
+    with pytest.raises(Internal, match="grpc-encoding"):
+        Deframer(LIMIT, b"identity").feed(packed)
+    with pytest.raises(Unimplemented, match="'snappy'.*identity, deflate, gzip"):
+        Deframer(LIMIT, b"snappy").feed(packed)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"gzip", b"deflate"]))
+def test_damaged_bytes_are_refused_or_unpacked_and_nothing_else(data: bytes, encoding: bytes) -> None:
+    try:
+        assert len(decompressed(data, encoding, LIMIT)) <= LIMIT
+    except (Internal, ResourceExhausted):
+        pass
+
+
+def test_a_message_that_ends_before_its_compression_does_is_refused() -> None:
+    with pytest.raises(Internal, match="ends before"):
+        decompressed(zlib.compress(b"hello" * 100)[:-3], b"deflate", LIMIT)
+
+
+@given(st.integers(2, 255), st.binary(max_size=20))
+def test_a_flag_that_is_neither_0_nor_1_is_refused(flag: int, data: bytes) -> None:
+    with pytest.raises(Internal, match=str(flag)):
+        Deframer(LIMIT, b"identity").feed(bytes([flag]) + len(data).to_bytes(4, "big") + data)
