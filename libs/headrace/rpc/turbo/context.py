@@ -1,5 +1,6 @@
 """What a handler sees of a call that came by the turbo front end."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +40,7 @@ class TurboContext(grpc.ServicerContext):
         self._identity = identity
         self._cancel = cancel
         self._begin = begin
-        self._deadline = None if head.timeout_s is None else time.monotonic() + head.timeout_s
+        self._deadline = math.inf if head.timeout_s is None else time.monotonic() + head.timeout_s
         self._lock = threading.Lock()
         self._active = True
         self._callbacks: list[Callable[[], None]] = []
@@ -48,11 +49,6 @@ class TurboContext(grpc.ServicerContext):
         self._status: status_pb2.Status | None = None
         self._trailing: list[Header] = []
         self.compressed = True  # as far as the caller accepts it
-
-    @property
-    def deadline(self) -> float | None:
-        """When the caller stops waiting, on the monotonic clock; None: never."""
-        return self._deadline
 
     def end(self) -> None:
         """Tell that the call is over, or its caller gone: callbacks run, once."""
@@ -74,9 +70,9 @@ class TurboContext(grpc.ServicerContext):
         """Whether somebody waits for the answer."""
         return self._active
 
-    def time_remaining(self) -> float | None:  # type: ignore[override]  # None without a deadline, as grpcio does
-        """Return the seconds until the deadline, at least 0; None if there is none."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+    def time_remaining(self) -> float:
+        """Return the seconds until the deadline, at least 0; without one, more than anybody waits, as grpcio says."""
+        return max(0.0, self._deadline - time.monotonic())
 
     def cancel(self) -> bool:
         """End the call; return whether it ran."""
