@@ -1,8 +1,7 @@
-"""The layer that admits a bounded number of calls, and none while the server drains."""
+"""The gate that admits a bounded number of calls, and none while the server drains."""
 
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 from headrace.errors import ServerDraining, TooManyCalls
 from headrace.rpc.layers import Call
@@ -26,8 +25,7 @@ class Admission:
         self._draining = False
         self._changed = threading.Condition()
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
+    def enter(self, call: Call) -> None:
         """Let a call in.
 
         Raises:
@@ -35,15 +33,7 @@ class Admission:
             ServerDraining: The door is closed.
         """
         if call.method in self._probes:
-            yield
             return
-        self._enter(call)
-        try:
-            yield
-        finally:
-            self._leave(call)
-
-    def _enter(self, call: Call) -> None:
         with self._changed:
             if self._draining:
                 raise ServerDraining(
@@ -57,10 +47,12 @@ class Admission:
                 )
             self._inside.add(call)
 
-    def _leave(self, call: Call) -> None:
+    def leave(self, call: Call) -> None:
+        """Let it out."""
         with self._changed:
             self._inside.discard(call)
-            self._changed.notify_all()
+            if self._draining:
+                self._changed.notify_all()
 
     def drain(self, bound_s: float) -> bool:
         """Close the door, ask the streams inside to end, and wait; return whether all were out within `bound_s`."""

@@ -4,11 +4,10 @@ An rpc declares its rule in the proto, as the option `headrace.types.v1.access`;
 gets a table. An rpc without a rule is refused to everyone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import Default, DescriptorPool
 
@@ -49,13 +48,17 @@ Authenticate = Callable[[Call], Principal]
 
 def local_user(call: Call) -> Principal:
     """Take the caller for the user of this machine, who may do everything: how a server on loopback sees it."""
-    project = call.metadata(context.PROJECT_METADATA) or DEFAULT_PROJECT
+    return _local(call.metadata(context.PROJECT_METADATA) or DEFAULT_PROJECT)
+
+
+@lru_cache(1024)
+def _local(project: str) -> Principal:
     names.check_id(project, context.PROJECT_METADATA)
     return Principal("local", project, frozenset({Role.ADMIN, Role.NODE}), every_project=True)
 
 
 class Authorization:
-    """The layer that lets a call through or refuses it.
+    """The gate that lets a call through or refuses it.
 
     Args:
         rules: Rules by `/package.Service/Method`, for services whose protos declare none.
@@ -73,8 +76,7 @@ class Authorization:
         self._pools = (Default(), *pools)
         self._authenticate = authenticate
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
+    def enter(self, call: Call) -> None:
         """Let the caller in, as `current_principal()`.
 
         Raises:
@@ -82,14 +84,11 @@ class Authorization:
             InvalidArgument: The request names no project where it must, and the caller may not enter every one.
         """
         caller = self._authenticate(call)
-        rule = self._rule(call.method)
-        _check(caller, rule, call)
-        token = context.principal.set(caller)
-        try:
-            with structlog.contextvars.bound_contextvars(principal=caller.name):
-                yield
-        finally:
-            context.principal.reset(token)
+        _check(caller, self._rule(call.method), call)
+        call.principal = caller
+
+    def leave(self, call: Call) -> None:
+        """Do nothing."""
 
     def _rule(self, method: str) -> Rule:
         if method not in self._rules:

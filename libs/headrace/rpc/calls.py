@@ -50,8 +50,8 @@ class Defaults:
     def _metadata(self) -> Iterator[tuple[str, str]]:
         if self.project:
             yield context.PROJECT_METADATA, self.project
-        if context.request_id.get():  # one id for all that a call makes other services do
-            yield context.REQUEST_ID_METADATA, context.request_id.get()
+        if context.current_request_id():  # one id for all that a call makes other services do
+            yield context.REQUEST_ID_METADATA, context.current_request_id()
 
     def error(self, error: grpc.RpcError, details: CallDetails) -> HeadraceError:
         """Turn what the stub raised into an error of our own."""

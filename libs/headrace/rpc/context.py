@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from headrace.errors import Unauthenticated
 
@@ -50,9 +51,34 @@ class Principal:
         return self.every_project or project == self.project
 
 
-# Set by the server before a handler runs. gRPC gives every call a context of its own, generators included.
-request_id: ContextVar[str] = ContextVar("headrace_request_id", default="")
-principal: ContextVar[Principal | None] = ContextVar("headrace_principal", default=None)
+class Served(Protocol):
+    """The call that is served, as far as it matters beyond the server."""
+
+    @property
+    def method(self) -> str:
+        """`/package.Service/Method`."""
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who calls; None before that is known, or if the call is open to strangers."""
+
+    @property
+    def request_id(self) -> str:
+        """The id that the caller gave, or one that is made now."""
+
+    @property
+    def peer(self) -> str:
+        """Where the caller is, as gRPC names it."""
+
+
+# Set by the server before a handler runs, in a context that is the call's own, generators included.
+served: ContextVar[Served | None] = ContextVar("headrace_served", default=None)
+
+
+def current_request_id() -> str:
+    """Return the id of the call that this thread serves; empty if it serves none."""
+    call = served.get()
+    return call.request_id if call else ""
 
 
 def current_principal() -> Principal:
@@ -61,10 +87,10 @@ def current_principal() -> Principal:
     Raises:
         Unauthenticated: No call is being served here, or it is one that is open to strangers.
     """
-    caller = principal.get()
-    if caller is None:
+    call = served.get()
+    if call is None or call.principal is None:
         raise Unauthenticated("there is no caller here: only a handler of a call has one")
-    return caller
+    return call.principal
 
 
 Metadata = Iterable[tuple[str, str | bytes]]

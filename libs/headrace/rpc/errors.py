@@ -1,8 +1,7 @@
-"""The layer that turns what a handler raises into a status; the only place that does."""
+"""From what a handler raises to a status; the only place that does this."""
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import NoReturn
 
 import grpc
 import structlog
@@ -16,18 +15,14 @@ from headrace.rpc.status import to_status
 log = structlog.get_logger()
 
 
-@contextmanager
-def errors_mapped(call: Call) -> Iterator[None]:
+def answer_error(call: Call, error: Exception) -> None:
     """Answer a `HeadraceError` with its status, and any other exception with INTERNAL and an id that is in the log."""
-    try:
-        yield
-    except HeadraceError as error:
+    if isinstance(error, HeadraceError):
         log.debug("rpc_refused", reason=error.reason, message=error.message)
         _abort(call, to_status(error))
-    except Exception as error:  # the top of every call
-        if _is_gone(error, call) or status_code(call.context) is not None:
-            raise  # Nobody listens any more, or a foreign servicer called `context.abort`: gRPC knows both.
-        _abort(call, to_status(_hidden(error)))
+    if _is_gone(error, call) or status_code(call.context) is not None:
+        return  # Nobody listens any more, or a foreign servicer called `context.abort`: the front end knows both.
+    _abort(call, to_status(_hidden(error)))
 
 
 def _is_gone(error: Exception, call: Call) -> bool:
@@ -45,5 +40,5 @@ def _hidden(error: Exception) -> Internal:
     )
 
 
-def _abort(call: Call, status: status_pb2.Status) -> None:
+def _abort(call: Call, status: status_pb2.Status) -> NoReturn:
     call.context.abort_with_status(rpc_status.to_status(status))

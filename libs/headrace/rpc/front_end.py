@@ -1,6 +1,5 @@
 """What stands between the network and the handlers of a server: grpcio's own, or the turbo one, behind one seam."""
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

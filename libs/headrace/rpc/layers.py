@@ -1,20 +1,24 @@
-"""One gRPC interceptor for all: layers around a handler, the same for unary and streaming calls.
+"""Layers around a handler, the same for unary and streaming calls.
 
-A layer is a function from a call to a context manager: it sees the call begin, end and fail. The first layer is the
-outermost. Around a streaming response the layers stay open until the last message was sent or the caller is gone.
+A layer is told when a call begins and ends. The first layer is the outermost. Around a streaming response the layers stay until the last
+message was sent or the caller is gone.
 """
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from contextvars import ContextVar
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 
-from headrace.rpc.context import metadata_value
+from headrace.rpc.context import REQUEST_ID_METADATA, Principal, metadata_value, served
 
 INFRASTRUCTURE = "/grpc."  # health, reflection, channelz: open to all, even when the server is full
+
+MAX_REQUEST_ID = 128  # characters; an id is for reading, and it is repeated in every line
 
 Message = Any  # a protobuf message of the call's own type; only its handler knows which
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
@@ -27,11 +31,22 @@ class Call:
         self.method = method
         self.context = context
         self.request = request
-        self._ended = threading.Event()
+        self.principal: Principal | None = None  # who calls, once that is known
+        self.began = 0.0  # on time.perf_counter, once somebody measures
+        self.span: AbstractContextManager[object] | None = None  # while it is traced
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        if not context.add_callback(self.end):
-            self._ended.set()
+        self._ended = not context.add_callback(self.end)
+
+    @cached_property
+    def request_id(self) -> str:
+        """The id that the caller gave, or one that is made now."""
+        return self.metadata(REQUEST_ID_METADATA)[:MAX_REQUEST_ID] or uuid.uuid4().hex
+
+    @property
+    def peer(self) -> str:
+        """Where the caller is, as gRPC names it."""
+        return self.context.peer()
 
     @property
     def first_request(self) -> Message | None:
@@ -49,7 +64,7 @@ class Call:
     @property
     def ended(self) -> bool:
         """Whether a stream should end now: the caller is gone, or the server is about to stop."""
-        return self._ended.is_set()
+        return self._ended
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` when `ended` becomes true, at once if it is: it wakes a stream that waits for news.
@@ -58,7 +73,7 @@ class Call:
         holds while it yields.
         """
         with self._lock:
-            if not self._ended.is_set():
+            if not self._ended:
                 self._callbacks.append(callback)
                 return
         callback()
@@ -66,7 +81,7 @@ class Call:
     def end(self) -> None:
         """Make `ended` true."""
         with self._lock:
-            self._ended.set()
+            self._ended = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -88,13 +103,10 @@ def _code_name(code: grpc.StatusCode | int) -> str:
     return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")
 
 
-_current: ContextVar[Call | None] = ContextVar("headrace_call", default=None)
-
-
 def current_call() -> Call:
     """Return the call that this thread serves: a stream asks it when to end."""
-    call = _current.get()
-    assert call is not None, "only the handler of a call may ask for it"
+    call = served.get()
+    assert isinstance(call, Call), "only the handler of a call may ask for it"
     return call
 
 
@@ -120,67 +132,103 @@ class Requests(Iterator[Message]):
         return next(self._messages)
 
 
-Layer = Callable[[Call], AbstractContextManager[None]]
+class Layer(Protocol):
+    """Is told of each call."""
+
+    def enter(self, call: Call) -> None:
+        """Take note that a call begins. What is raised refuses it, if the layer is a gate."""
+
+    def leave(self, call: Call) -> None:
+        """Take note that a call has ended, whose `enter` returned."""
+
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+AnswerError = Callable[
+    [Call, Exception], None
+]  # aborts the call as it should end, or returns: then what was raised goes on
 
 
-class LayeredInterceptor(grpc.ServerInterceptor):
-    """Wrap every handler into the layers, and those of health, reflection and channelz into layers of their own."""
+@dataclass(frozen=True)
+class Layers:
+    """What is around a handler.
 
-    def __init__(self, layers: Sequence[Layer], infrastructure: Sequence[Layer] = ()) -> None:
-        self._layers = tuple(layers)
-        self._infrastructure = tuple(infrastructure)
+    Args:
+        observers: See every call, and how it ended.
+        answer_error: Turns what gates and handlers raise into a status.
+        gates: May refuse a call.
+    """
 
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Handler | None]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """Return the handler of this call, wrapped; None when there is no such method."""
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None:
-            return None
-        return _wrap(
-            method, handler, self._infrastructure if method.startswith(INFRASTRUCTURE) else self._layers
-        )
+    observers: Sequence[Layer]
+    answer_error: AnswerError
+    gates: Sequence[Layer]
+
+    def enter(self, call: Call) -> None:
+        """Begin a call; if a gate refuses it, it has ended when this raises."""
+        served.set(call)  # never reset: every call runs in a context of its own
+        for observer in self.observers:
+            observer.enter(call)
+        inside = 0
+        try:
+            for gate in self.gates:
+                gate.enter(call)
+                inside += 1
+        except BaseException as error:
+            self.leave(call, error, inside)
+            raise
+
+    def leave(self, call: Call, error: BaseException | None = None, inside: int | None = None) -> None:
+        """End a call; with an error, this raises what its front end understands, or returns if it knows nothing better than the error."""
+        for gate in reversed(self.gates[:inside]):
+            gate.leave(call)
+        try:
+            if isinstance(error, Exception):
+                self.answer_error(call, error)
+        finally:
+            for observer in reversed(self.observers):
+                observer.leave(call)
+
+    def around(self, method: str, handler: Handler) -> Handler:
+        """Return a handler that does the same with the layers around it."""
+        make, behavior = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        inner: Behavior = getattr(handler, behavior)
+        serve = self._stream if handler.response_streaming else self._unary
+
+        def layered(request: Any, context: grpc.ServicerContext) -> Any:
+            return serve(
+                inner, Call(method, Requests(request) if handler.request_streaming else request, context)
+            )
+
+        return make(layered, handler.request_deserializer, handler.response_serializer)
+
+    def _unary(self, inner: Behavior, call: Call) -> Message:
+        self.enter(call)
+        try:
+            response = inner(call.request, call.context)
+        except BaseException as error:
+            self.leave(call, error)
+            raise
+        self.leave(call)
+        return response
+
+    def _stream(self, inner: Behavior, call: Call) -> Iterator[Message]:
+        self.enter(call)
+        try:
+            yield from _while_active(inner(call.request, call.context), call)
+        except BaseException as error:
+            self.leave(call, error)
+            raise
+        self.leave(call)
 
 
-def _wrap(method: str, handler: "Handler", layers: Sequence[Layer]) -> "Handler":
-    make, behavior = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-    inner: Behavior = getattr(handler, behavior)
-    around = _around_stream if handler.response_streaming else _around_unary
-
-    def wrapped(request: Any, context: grpc.ServicerContext) -> Any:
-        call = Call(method, Requests(request) if handler.request_streaming else request, context)
-        return around(inner, call, layers)
-
-    return make(wrapped, handler.request_deserializer, handler.response_serializer)
-
-
-def _around_unary(inner: Behavior, call: Call, layers: Sequence[Layer]) -> Message:
-    with ExitStack() as stack:
-        _enter(stack, call, layers)
-        return inner(call.request, call.context)
-    raise AssertionError("a layer swallowed an exception")
-
-
-def _around_stream(inner: Behavior, call: Call, layers: Sequence[Layer]) -> Iterator[Message]:
-    with ExitStack() as stack:
-        _enter(stack, call, layers)
-        messages = iter(inner(call.request, call.context))
-        # A generator is closed here, in the call's own thread and context, not whenever it is collected.
-        stack.callback(getattr(messages, "close", lambda: None))
+def _while_active(messages: Iterator[Message], call: Call) -> Iterator[Message]:
+    try:
         for message in messages:
             if not call.context.is_active():
                 return
             yield message
-
-
-def _enter(stack: ExitStack, call: Call, layers: Sequence[Layer]) -> None:
-    _current.set(call)  # never reset: gRPC runs every call in a context of its own
-    for layer in layers:
-        stack.enter_context(layer(call))
+    finally:
+        # A generator is closed here, in the call's own thread and context, not whenever it is collected.
+        getattr(messages, "close", lambda: None)()
 
 
 _KINDS: "dict[tuple[bool, bool], tuple[Callable[..., Handler], str]]" = {

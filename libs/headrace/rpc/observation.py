@@ -1,14 +1,12 @@
-"""The layers that watch: log fields of a call, and its metrics."""
+"""The observer of calls: their metrics."""
 
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from headrace.rpc import context
 from headrace.rpc.layers import Call
 
 # From a parameter push on loopback to an upload that takes minutes.
@@ -31,25 +29,10 @@ LATENCY_BUCKETS_S = (
     60,
     300,
 )
-MAX_REQUEST_ID = 128  # characters; an id is for reading, and it is repeated in every line
-
-
-@contextmanager
-def logged(call: Call) -> Iterator[None]:
-    """Bind the rpc, the caller's address and the request id to every line that is logged during the call."""
-    request_id = call.metadata(context.REQUEST_ID_METADATA)[:MAX_REQUEST_ID] or uuid.uuid4().hex
-    token = context.request_id.set(request_id)
-    try:
-        with structlog.contextvars.bound_contextvars(
-            rpc=call.method.lstrip("/"), peer=call.context.peer(), request_id=request_id
-        ):
-            yield
-    finally:
-        context.request_id.reset(token)
 
 
 class RpcMetrics:
-    """The layer that counts and times calls, by method and code."""
+    """The observer that counts and times calls, by method and code."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._handled = Counter(
@@ -65,17 +48,37 @@ class RpcMetrics:
         self._in_flight = Gauge(
             "headrace_rpc_in_flight", "Calls being served now.", ["method"], registry=registry
         )
+        self._methods: dict[str, _Method] = {}
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
-        """Count one call."""
-        method = call.method.lstrip("/")
-        started = time.perf_counter()
-        in_flight = self._in_flight.labels(method)
-        in_flight.inc()
-        try:
-            yield
-        finally:
-            in_flight.dec()
-            self._seconds.labels(method).observe(time.perf_counter() - started)
-            self._handled.labels(method, call.code).inc()
+    def enter(self, call: Call) -> None:
+        """Begin to count one call."""
+        call.began = time.perf_counter()
+        self._method(call.method).in_flight.inc()
+
+    def leave(self, call: Call) -> None:
+        """Count it."""
+        method = self._method(call.method)
+        method.in_flight.dec()
+        method.seconds.observe(time.perf_counter() - call.began)
+        method.handled(call.code).inc()
+
+    def _method(self, path: str) -> "_Method":
+        """Find what is counted of a method; only those that are served come here."""
+        method = self._methods.get(path)
+        if method is None:
+            name = path.lstrip("/")
+            method = self._methods[path] = _Method(
+                self._in_flight.labels(name),
+                self._seconds.labels(name),
+                cache(partial(self._handled.labels, name)),
+            )
+        return method
+
+
+@dataclass(frozen=True)
+class _Method:
+    """The series of one method: finding them takes as long as counting."""
+
+    in_flight: Gauge
+    seconds: Histogram
+    handled: Callable[[str], Counter]

@@ -18,17 +18,18 @@ from prometheus_client import CollectorRegistry
 from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.admission import Admission
 from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
-from headrace.rpc.errors import errors_mapped
+from headrace.rpc.errors import answer_error
 from headrace.rpc.front_end import FrontEnd, GrpcioFrontEnd
 from headrace.rpc.health import Health
 from headrace.rpc.lanes.server import Lanes
-from headrace.rpc.layers import INFRASTRUCTURE, Handler, LayeredInterceptor
-from headrace.rpc.observation import RpcMetrics, logged
+from headrace.rpc.layers import INFRASTRUCTURE, Handler, Layers
+from headrace.rpc.observation import RpcMetrics
 from headrace.rpc.reflection import CompositePool
-from headrace.rpc.tracing import traced
+from headrace.rpc.tracing import Traced
 from headrace.rpc.turbo.front_end import TurboFrontEnd
 
 SPARE_THREADS = 8  # for health, reflection and channelz, and to tell callers politely that the server is full
+_OPEN = Layers((), answer_error, ())  # for health, reflection and channelz
 LAST_WORDS_S = 0.5  # after the drain, for statuses still on their way out
 
 
@@ -92,15 +93,11 @@ class Server(grpc.Server):
         self._admission = Admission(max_concurrent_rpcs, probes)
         self._health = Health(max_watchers=SPARE_THREADS // 2)
         threads = max_concurrent_rpcs + SPARE_THREADS
-        layers = (
-            logged,
-            traced,
-            RpcMetrics(metrics or CollectorRegistry()),
-            errors_mapped,
-            self._admission,
-            Authorization(rules, pools, authenticate),
+        self._layers = Layers(
+            observers=(Traced(), RpcMetrics(metrics or CollectorRegistry())),
+            answer_error=answer_error,
+            gates=(self._admission, Authorization(rules, pools, authenticate)),
         )
-        self._interceptor = LayeredInterceptor(layers, infrastructure=(errors_mapped,))
         self._handlers: list[grpc.ServiceRpcHandler] = []
         self._infrastructure = _Infrastructure()
         self._found: dict[str, Handler] = {}
@@ -154,10 +151,9 @@ class Server(grpc.Server):
     def _handler(self, method: str) -> "Handler | None":
         """Find the handler of any rpc, with the layers around it."""
         found = self._found.get(method)
-        if found is None:
-            found = self._interceptor.intercept_service(self._bare_handler, _Details(method))
-            if found is not None:
-                self._found[method] = found
+        if found is None and (bare := self._bare_handler(_Details(method))) is not None:
+            layers = _OPEN if method.startswith(INFRASTRUCTURE) else self._layers
+            found = self._found[method] = layers.around(method, bare)
         return found
 
     def _bare_handler(self, details: grpc.HandlerCallDetails) -> "Handler | None":

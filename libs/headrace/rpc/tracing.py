@@ -45,27 +45,34 @@ def install(tracing: Tracing | None) -> None:
     _installed = tracing
 
 
-@contextmanager
-def traced(call: Call) -> Iterator[None]:
-    """Run a call inside a server span, the child of the caller's span."""
-    if _installed is None:
-        yield
-        return
-    from opentelemetry.trace import SpanKind
+class Traced:
+    """The observer that has a call run inside a server span, the child of the caller's span."""
 
-    carrier = {key: call.metadata(key) for key in ("traceparent", "tracestate") if call.metadata(key)}
-    parent = _installed.propagator.extract(carrier)
-    with _installed.tracer.start_as_current_span(
-        call.method.lstrip("/"),
-        parent,
-        SpanKind.SERVER,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield
-        finally:
-            end_span(span, call.code)
+    def enter(self, call: Call) -> None:
+        """Begin the span."""
+        if _installed is None:
+            return
+        from opentelemetry.trace import SpanKind
+
+        carrier = {key: call.metadata(key) for key in ("traceparent", "tracestate") if call.metadata(key)}
+        parent = _installed.propagator.extract(carrier)
+        call.span = _installed.tracer.start_as_current_span(
+            call.method.lstrip("/"),
+            parent,
+            SpanKind.SERVER,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        call.span.__enter__()
+
+    def leave(self, call: Call) -> None:
+        """End it with the call's code."""
+        if call.span is None:
+            return
+        from opentelemetry.trace import get_current_span
+
+        end_span(get_current_span(), call.code)
+        call.span.__exit__(None, None, None)
 
 
 @contextmanager

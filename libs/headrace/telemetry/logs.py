@@ -3,7 +3,7 @@
     log = structlog.get_logger()
     log.info("version_created", version=name, seconds=0.8)
 
-The rpc, its caller, the request id and the trace id are bound by the server; what libraries log comes out the same way.
+Each line that is logged while a call is served has its rpc, caller, request id and trace id; what libraries log comes out the same way.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import Processor
 
+from headrace.rpc.context import served
 from headrace.rpc.tracing import current_trace_id
 
 
@@ -53,10 +54,13 @@ def _shared_processors(constants: dict[str, str]) -> list[Processor]:
         event.update(constants)
         if trace_id := current_trace_id():
             event["trace_id"] = trace_id
+        if call := served.get():
+            event.update(rpc=call.method.lstrip("/"), peer=call.peer, request_id=call.request_id)
+            if call.principal:
+                event["principal"] = call.principal.name
         return event
 
     return [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_constants,

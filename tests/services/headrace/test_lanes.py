@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import grpc
 import pytest
@@ -120,6 +120,15 @@ def test_an_unexpected_exception_leaks_nothing() -> None:
     assert "secret" not in caught.value.message
 
 
+class Serving(NamedTuple):
+    """A call that is served while another is made."""
+
+    method: str
+    principal: Principal | None
+    request_id: str
+    peer: str
+
+
 def test_the_layers_of_the_server_are_around_it() -> None:
     """Who may not call by gRPC may not by a lane, and calls are counted."""
     metrics, seen = CollectorRegistry(), list[str]()
@@ -128,13 +137,13 @@ def test_the_layers_of_the_server_are_around_it() -> None:
         seen.append(call.metadata(rpc_context.REQUEST_ID_METADATA))
         return Principal("stranger", "default", frozenset({Role.NODE}))
 
-    token = rpc_context.request_id.set("one-id")
+    token = rpc_context.served.set(Serving("/a.B/C", None, "one-id", ""))
     with (
         lane(named, authenticate=stranger, metrics=metrics) as opened,
         pytest.raises(errors.PermissionDenied, match="stranger lacks the role"),
     ):
         opened.get()
-    rpc_context.request_id.reset(token)
+    rpc_context.served.reset(token)
 
     labels = {"method": GET_MODEL, "code": "PERMISSION_DENIED"}
     assert metrics.get_sample_value("headrace_rpc_handled_total", labels) == 1

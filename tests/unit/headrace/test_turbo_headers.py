@@ -18,31 +18,54 @@ from headrace.rpc.turbo.headers import (
     write_metadata,
 )
 
-REQUEST = ((b":method", b"POST"), (b":path", b"/p.S/M"), (b"te", b"trailers"), (b"content-type", b"application/grpc"))
+REQUEST = (
+    (b":method", b"POST"),
+    (b":path", b"/p.S/M"),
+    (b"te", b"trailers"),
+    (b"content-type", b"application/grpc"),
+)
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(b"5S", 5.0), (b"90m", 0.09), (b"2M", 120.0), (b"1H", 3600.0), (b"250u", 2.5e-4), (b"99999999n", 0.099999999), (b"0n", 0.0)],
+    [
+        (b"5S", 5.0),
+        (b"90m", 0.09),
+        (b"2M", 120.0),
+        (b"1H", 3600.0),
+        (b"250u", 2.5e-4),
+        (b"99999999n", 0.099999999),
+        (b"0n", 0.0),
+    ],
 )
 def test_a_timeout_is_digits_and_a_unit(value: bytes, seconds: float) -> None:
     assert read_timeout(value) == pytest.approx(seconds)
 
 
-@given(st.binary(max_size=12).filter(lambda value: not (value[:-1].isdigit() and len(value) <= 9 and value[-1:] in b"HMSmun")))
+@given(
+    st.binary(max_size=12).filter(
+        lambda value: not (value[:-1].isdigit() and len(value) <= 9 and value[-1:] in b"HMSmun")
+    )
+)
 def test_anything_else_is_no_timeout(value: bytes) -> None:
     with pytest.raises(InvalidArgument, match="grpc-timeout"):
         read_timeout(value)
 
 
 def test_a_request_says_what_is_called_and_how() -> None:
-    head = read_head((*REQUEST, (b"grpc-timeout", b"3S"), (b"grpc-encoding", b"gzip"), (b"grpc-accept-encoding", b"gzip")))
+    head = read_head(
+        (*REQUEST, (b"grpc-timeout", b"3S"), (b"grpc-encoding", b"gzip"), (b"grpc-accept-encoding", b"gzip"))
+    )
     assert (head.method, head.timeout_s, head.encoding, head.accepts) == ("/p.S/M", 3.0, b"gzip", b"gzip")
 
 
 @pytest.mark.parametrize(
     ("change", "status"),
-    [((b":method", b"GET"), b"405"), ((b"content-type", b"application/json"), b"415"), ((b"content-type", b""), b"415")],
+    [
+        ((b":method", b"GET"), b"405"),
+        ((b"content-type", b"application/json"), b"415"),
+        ((b"content-type", b""), b"415"),
+    ],
 )
 def test_what_is_not_grpc_is_told_so_by_http(change: tuple[bytes, bytes], status: bytes) -> None:
     with pytest.raises(NotGrpc) as refused:
@@ -50,9 +73,15 @@ def test_what_is_not_grpc_is_told_so_by_http(change: tuple[bytes, bytes], status
     assert refused.value.status == status
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_.]{0,10}(-bin)?", fullmatch=True), st.binary(max_size=40), max_size=5))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9_.]{0,10}(-bin)?", fullmatch=True), st.binary(max_size=40), max_size=5
+    )
+)
 def test_metadata_comes_as_it_was_written(sent: dict[str, bytes]) -> None:
-    metadata = [(key, value if key.endswith("-bin") else value.hex()) for key, value in sent.items() if key != "te"]
+    metadata = [
+        (key, value if key.endswith("-bin") else value.hex()) for key, value in sent.items() if key != "te"
+    ]
     assert list(read_head((*REQUEST, *write_metadata(metadata))).metadata) == metadata
 
 

@@ -13,7 +13,9 @@ LIMIT = 1 << 16
 messages = st.lists(st.binary(max_size=300), max_size=8)
 
 
-@given(messages, st.lists(st.integers(1, 50), min_size=1), st.sampled_from([b"identity", b"gzip", b"deflate"]))
+@given(
+    messages, st.lists(st.integers(1, 50), min_size=1), st.sampled_from([b"identity", b"gzip", b"deflate"])
+)
 def test_messages_come_whole_and_in_order_wherever_the_bytes_are_cut(
     sent: list[bytes], cuts: list[int], encoding: bytes
 ) -> None:

@@ -184,8 +184,8 @@ class LaneCall(Generic[Response]):
 
 def _metadata(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     metadata = dict(headers)
-    if context.request_id.get():  # one id for all that a call makes other services do
-        metadata[context.REQUEST_ID_METADATA] = context.request_id.get()
+    if context.current_request_id():  # one id for all that a call makes other services do
+        metadata[context.REQUEST_ID_METADATA] = context.current_request_id()
     return metadata
 
 

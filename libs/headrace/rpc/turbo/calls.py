@@ -121,7 +121,9 @@ class ThreadedCall:
 
     def _answered(self) -> Sequence[Header]:
         handler, context = self._handler, self._context
-        behavior = getattr(handler, _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)])
+        behavior = getattr(
+            handler, _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        )
         request = self._requests() if handler.request_streaming else self._read(self._messages.popleft())
         if handler.response_streaming:
             for response in behavior(request, context):

@@ -84,7 +84,18 @@ class Stream:
         encoding: Of the answer's messages, if they are compressed.
     """
 
-    __slots__ = ("_begun", "_deframer", "_half_closed", "_held", "call", "connection", "encoding", "number", "over", "timer")
+    __slots__ = (
+        "_begun",
+        "_deframer",
+        "_half_closed",
+        "_held",
+        "call",
+        "connection",
+        "encoding",
+        "number",
+        "over",
+        "timer",
+    )
 
     def __init__(self, connection: "Connection", number: int, deframer: Deframer, encoding: bytes) -> None:
         self.connection = connection
@@ -120,7 +131,9 @@ class Stream:
         """Send the headers of the answer, once."""
         if not (self._begun or self.over):
             self._begun = True
-            self.connection.session.send_response(self.number, (*RESPONSE, *_encoded(self.encoding), *headers))
+            self.connection.session.send_response(
+                self.number, (*RESPONSE, *_encoded(self.encoding), *headers)
+            )
             self.connection.flush_soon()
 
     def send(self, framed: bytes) -> bool:
@@ -185,6 +198,15 @@ class Connection(asyncio.Protocol):
         self._heard = loop.time()
         self._pinged: float | None = None
         self._greeted = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ngh2.RequestReceived: self._request,
+            ngh2.DataReceived: self._data,
+            ngh2.TrailersReceived: self._trailers,
+            ngh2.StreamReset: self._stream_closed,
+            ngh2.StreamClosed: self._stream_closed,
+            ngh2.SettingsReceived: self._settings,
+            ngh2.PingAcknowledged: self._pong,
+        }
         self.session = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
         self.peer = ""
         self.identity: Mapping[str, Iterable[bytes]] = {}
@@ -193,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its base class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         self.peer = _peer_name(transport)
         self.session.initiate_connection(_SETTINGS)
         self.session.set_local_window_size(CONNECTION_WINDOW)
@@ -205,9 +227,9 @@ class Connection(asyncio.Protocol):
         try:
             self.session.receive_data(data)
             for event in self.session.events():
-                handle = _HANDLERS.get(type(event))
+                handle = self._handlers.get(type(event))
                 if handle is not None:
-                    handle(self, event)
+                    handle(event)
         except ngh2.NGH2Error as error:
             log.debug("connection_broken", peer=self.peer, error=str(error))
             self.abort()
@@ -392,17 +414,6 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
-
-
-_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    ngh2.RequestReceived: Connection._request,
-    ngh2.DataReceived: Connection._data,
-    ngh2.TrailersReceived: Connection._trailers,
-    ngh2.StreamReset: Connection._stream_closed,
-    ngh2.StreamClosed: Connection._stream_closed,
-    ngh2.SettingsReceived: Connection._settings,
-    ngh2.PingAcknowledged: Connection._pong,
-}
 
 
 def _encoded(encoding: bytes) -> Sequence[Header]:

@@ -10,7 +10,7 @@ import grpc
 from google.rpc import status_pb2
 
 from headrace.rpc.status import STATUS_METADATA
-from headrace.rpc.turbo.headers import Header, Head, escaped, trailers_of, write_metadata
+from headrace.rpc.turbo.headers import Head, Header, escaped, trailers_of, write_metadata
 
 
 class Aborted(Exception):
@@ -102,7 +102,10 @@ class TurboContext(grpc.ServicerContext):
 
     def peer_identity_key(self) -> str | None:
         """Return the kind of `peer_identities`."""
-        return next((key for key in ("x509_subject_alternative_name", "x509_common_name") if key in self._identity), None)
+        return next(
+            (key for key in ("x509_subject_alternative_name", "x509_common_name") if key in self._identity),
+            None,
+        )
 
     def auth_context(self) -> Mapping[str, Any]:
         """Return what the caller was authenticated by."""

@@ -4,8 +4,8 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -97,7 +97,9 @@ class TurboFrontEnd:
         if head.encoding not in ENCODINGS:
             raise unknown_encoding(head.encoding)
         if self._serving >= self._threads:
-            raise TooManyCalls(f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads})
+            raise TooManyCalls(
+                f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads}
+            )
         connection = stream.connection
         context = TurboContext(
             head,
@@ -125,7 +127,9 @@ class TurboFrontEnd:
             letter()
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
-        server = await self._loop.create_server(self._connection, host, port, ssl=tls, backlog=1024, start_serving=False)
+        server = await self._loop.create_server(
+            self._connection, host, port, ssl=tls, backlog=1024, start_serving=False
+        )
         self._listening.append(server)
         number: int = server.sockets[0].getsockname()[1]
         return number

@@ -22,9 +22,26 @@ _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 # What the protocol itself uses; everything else is the caller's metadata.
-_RESERVED = frozenset((b"te", b"content-type", b"accept-encoding"))
+_PROTOCOL = frozenset(
+    (
+        b":method",
+        b":path",
+        b":scheme",
+        b":authority",
+        b"te",
+        b"content-type",
+        b"accept-encoding",
+        b"grpc-timeout",
+        b"grpc-encoding",
+        b"grpc-accept-encoding",
+    )
+)
 
-RESPONSE = ((b":status", b"200"), (b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b",".join(ENCODINGS)))
+RESPONSE = (
+    (b":status", b"200"),
+    (b"content-type", CONTENT_TYPE),
+    (b"grpc-accept-encoding", b",".join(ENCODINGS)),
+)
 OK = ((b"grpc-status", b"0"),)
 
 
@@ -62,30 +79,21 @@ def read_head(headers: Sequence[Header]) -> Head:
         NotGrpc: It is another kind of request.
         InvalidArgument: `grpc-timeout`, or binary metadata, is not as it should be.
     """
-    method = path = b""
-    content_type = accepts = b""
-    encoding, timeout_s = IDENTITY, None
-    metadata: list[tuple[str, str | bytes]] = []
-    for name, value in headers:
-        if name == b":path":
-            path = value
-        elif name == b":method":
-            method = value
-        elif name == b"content-type":
-            content_type = value
-        elif name == b"grpc-timeout":
-            timeout_s = read_timeout(value)
-        elif name == b"grpc-encoding":
-            encoding = value
-        elif name == b"grpc-accept-encoding":
-            accepts = value
-        elif name[:1] != b":" and name not in _RESERVED:
-            metadata += _read_metadata(name, value)
-    if method != b"POST":
+    found = {name: value for name, value in headers if name in _PROTOCOL}
+    if found.get(b":method") != b"POST":
         raise NotGrpc(b"405")
-    if not content_type.startswith(CONTENT_TYPE):
+    if not found.get(b"content-type", b"").startswith(CONTENT_TYPE):
         raise NotGrpc(b"415")
-    return Head(path.decode("ascii", "replace"), timeout_s, encoding, accepts, tuple(metadata))
+    timeout = found.get(b"grpc-timeout")
+    return Head(
+        found[b":path"].decode("ascii", "replace"),
+        None if timeout is None else read_timeout(timeout),
+        found.get(b"grpc-encoding", IDENTITY),
+        found.get(b"grpc-accept-encoding", b""),
+        tuple(
+            pair for name, value in headers if name not in _PROTOCOL for pair in _read_metadata(name, value)
+        ),
+    )
 
 
 def read_timeout(value: bytes) -> float:
@@ -96,7 +104,9 @@ def read_timeout(value: bytes) -> float:
     """
     found = _TIMEOUT.fullmatch(value)
     if found is None:
-        raise InvalidArgument(f"grpc-timeout {value[:20]!r} is not one to eight digits and one of H, M, S, m, u, n")
+        raise InvalidArgument(
+            f"grpc-timeout {value[:20]!r} is not one to eight digits and one of H, M, S, m, u, n"
+        )
     return int(found[1]) * _UNITS_S[found[2]]
 
 

@@ -107,9 +107,14 @@ def decompressed(data: bytes, encoding: bytes, limit: int) -> bytes:
 def unknown_encoding(encoding: bytes) -> HeadraceError:
     """Say which encodings there are."""
     known = b", ".join(ENCODINGS).decode()
-    return Unimplemented(f"grpc-encoding {encoding[:40].decode('ascii', 'replace')!r} is not known; known are {known}")
+    return Unimplemented(
+        f"grpc-encoding {encoding[:40].decode('ascii', 'replace')!r} is not known; known are {known}"
+    )
 
 
 def too_large(size: int, limit: int) -> HeadraceError:
     """Say how large a message may be."""
-    return ResourceExhausted(f"a message of {size} bytes or more is larger than {limit}; send less at a time", metadata={"limit": limit})
+    return ResourceExhausted(
+        f"a message of {size} bytes or more is larger than {limit}; send less at a time",
+        metadata={"limit": limit},
+    )
