@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         max_message_bytes: Largest message taken.
-        closed: Called with the connection when it is lost.
+        connections: Those that are open: it adds itself when it is, and leaves when it is lost.
     """
 
     def __init__(
@@ -184,12 +184,12 @@ class Connection(asyncio.Protocol):
         dispatch: Dispatch,
         loop: asyncio.AbstractEventLoop,
         max_message_bytes: int,
-        closed: Callable[["Connection"], None],
+        connections: "set[Connection]",
     ) -> None:
         self._dispatch = dispatch
         self._loop = loop
         self._max_message_bytes = max_message_bytes
-        self._closed = closed
+        self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._ending: list[int] = []  # answered before their callers had sent everything
@@ -216,6 +216,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._connections.add(self)
         self.peer = _peer_name(transport)
         self.session.initiate_connection(_SETTINGS)
         self.session.set_local_window_size(CONNECTION_WINDOW)
@@ -248,7 +249,7 @@ class Connection(asyncio.Protocol):
             self._forget(stream)
             if stream.call is not None:
                 stream.call.gone()
-        self._closed(self)
+        self._connections.discard(self)
 
     def pause_writing(self) -> None:
         """Hold back: the caller reads more slowly than is written."""

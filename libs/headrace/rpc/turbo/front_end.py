@@ -135,9 +135,7 @@ class TurboFrontEnd:
         return number
 
     def _connection(self) -> Connection:
-        connection = Connection(self, self._loop, self._max_message_bytes, self._connections.discard)
-        self._connections.add(connection)
-        return connection
+        return Connection(self, self._loop, self._max_message_bytes, self._connections)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -148,9 +146,9 @@ class TurboFrontEnd:
     def _leave(self, grace_s: float | None) -> None:
         for server in self._listening:
             server.close()
+        self._loop.call_later(grace_s or 0, self._end)
         for connection in tuple(self._connections):
             connection.leave()
-        self._loop.call_later(grace_s or 0, self._end)
 
     def _end(self) -> None:
         for connection in tuple(self._connections):

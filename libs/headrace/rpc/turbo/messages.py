@@ -115,6 +115,6 @@ def unknown_encoding(encoding: bytes) -> HeadraceError:
 def too_large(size: int, limit: int) -> HeadraceError:
     """Say how large a message may be."""
     return ResourceExhausted(
-        f"a message of {size} bytes or more is larger than {limit}; send less at a time",
+        f"a message of {size} bytes or more is larger than max ({limit}); send less at a time",
         metadata={"limit": limit},
     )
