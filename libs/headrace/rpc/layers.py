@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 
 from headrace.rpc.context import REQUEST_ID_METADATA, Principal, metadata_value, served
+from headrace.rpc.deferred import Answer, is_declared_to_answer_later
 
 INFRASTRUCTURE = "/grpc."  # health, reflection, channelz: open to all, even when the server is full
 
@@ -143,6 +144,30 @@ class Layer(Protocol):
 
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+if TYPE_CHECKING:
+    _Base = grpc.RpcMethodHandler[Any, Any]
+else:  # only its types can be told what messages there are
+    _Base = grpc.RpcMethodHandler
+
+
+class LayeredHandler(_Base):
+    """A handler with layers around it.
+
+    `begin` is None, or begins a unary call without waiting for its answer, which may be a `Answer`; its handler says that it never blocks.
+    """
+
+    def __init__(self, bare: Handler, behavior: str, layered: Behavior, begin: Behavior | None) -> None:
+        self.request_streaming = bare.request_streaming
+        self.response_streaming = bare.response_streaming
+        self.request_deserializer = bare.request_deserializer
+        self.response_serializer = bare.response_serializer
+        self.unary_unary = self.unary_stream = self.stream_unary = self.stream_stream = None
+        setattr(self, behavior, layered)
+        self.begin = begin
+
+
 AnswerError = Callable[
     [Call, Exception], None
 ]  # aborts the call as it should end, or returns: then what was raised goes on
@@ -187,9 +212,9 @@ class Layers:
             for observer in reversed(self.observers):
                 observer.leave(call)
 
-    def around(self, method: str, handler: Handler) -> Handler:
+    def around(self, method: str, handler: Handler) -> LayeredHandler:
         """Return a handler that does the same with the layers around it."""
-        make, behavior = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        behavior = _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)]
         inner: Behavior = getattr(handler, behavior)
         serve = self._stream if handler.response_streaming else self._unary
 
@@ -198,15 +223,25 @@ class Layers:
                 inner, Call(method, Requests(request) if handler.request_streaming else request, context)
             )
 
-        return make(layered, handler.request_deserializer, handler.response_serializer)
+        def begin(request: Any, context: grpc.ServicerContext) -> Any:
+            return self._begin(inner, Call(method, request, context))
+
+        later = behavior == "unary_unary" and is_declared_to_answer_later(inner)
+        return LayeredHandler(handler, behavior, layered, begin if later else None)
 
     def _unary(self, inner: Behavior, call: Call) -> Message:
+        response = self._begin(inner, call)
+        return response.wait() if isinstance(response, Answer) else response
+
+    def _begin(self, inner: Behavior, call: Call) -> "Message | Answer[Message]":
         self.enter(call)
         try:
             response = inner(call.request, call.context)
         except BaseException as error:
             self.leave(call, error)
             raise
+        if isinstance(response, Answer):
+            return _Leaving(self, call, response)
         self.leave(call)
         return response
 
@@ -231,9 +266,30 @@ def _while_active(messages: Iterator[Message], call: Call) -> Iterator[Message]:
         getattr(messages, "close", lambda: None)()
 
 
-_KINDS: "dict[tuple[bool, bool], tuple[Callable[..., Handler], str]]" = {
-    (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
-    (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
-    (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),
-    (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
+class _Leaving(Answer[Message]):
+    """A later answer; whoever takes it has the call leave its layers."""
+
+    def __init__(self, layers: Layers, call: Call, answer: Answer[Message]) -> None:
+        self._layers = layers
+        self._call = call
+        self._answer = answer
+
+    def then(self, callback: Callable[[], object]) -> None:
+        self._answer.then(callback)
+
+    def wait(self) -> Message:
+        try:
+            response = self._answer.wait()
+        except BaseException as error:
+            self._layers.leave(self._call, error)
+            raise
+        self._layers.leave(self._call)
+        return response
+
+
+_BEHAVIORS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
 }

@@ -19,14 +19,13 @@ from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.admission import Admission
 from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
 from headrace.rpc.errors import answer_error
-from headrace.rpc.front_end import FrontEnd, GrpcioFrontEnd
+from headrace.rpc.front_end import FindHandler, FrontEnd, GrpcioFrontEnd
 from headrace.rpc.health import Health
 from headrace.rpc.lanes.server import Lanes
 from headrace.rpc.layers import INFRASTRUCTURE, Handler, Layers
 from headrace.rpc.observation import RpcMetrics
 from headrace.rpc.reflection import CompositePool
 from headrace.rpc.tracing import Traced
-from headrace.rpc.turbo.front_end import TurboFrontEnd
 
 SPARE_THREADS = 8  # for health, reflection and channelz, and to tell callers politely that the server is full
 _OPEN = Layers((), answer_error, ())  # for health, reflection and channelz
@@ -71,6 +70,7 @@ class Server(grpc.Server):
         authenticate: Who calls.
         metrics: Where the rpc metrics are registered; nowhere else if None.
         probes: Rpcs that are answered even when the server is full or draining: see `Admission`.
+        turbo: Speak HTTP/2 by `headrace.rpc.turbo` instead of grpcio (decision 0070).
 
     `lanes` offers its unary rpcs to callers of this machine in a quicker way; nobody gets in who was not invited by an rpc.
     """
@@ -103,7 +103,7 @@ class Server(grpc.Server):
         self._found: dict[str, Handler] = {}
         self.lanes = Lanes(self._service_handler, max_concurrent_rpcs)
         self._front: FrontEnd = (
-            TurboFrontEnd(self._handler, threads, max_message_bytes)
+            _turbo(self._handler, threads, max_message_bytes)
             if turbo
             else GrpcioFrontEnd(self._handler, threads, server_options(max_message_bytes))
         )
@@ -196,6 +196,13 @@ class Server(grpc.Server):
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Block until the server has stopped or `timeout` seconds have passed; return whether it timed out."""
         raise NotImplementedError("`drain` tells when the server has ended")
+
+
+def _turbo(find: FindHandler, threads: int, max_message_bytes: int) -> FrontEnd:
+    """Only who chooses it needs its libraries."""
+    from headrace.rpc.turbo.front_end import TurboFrontEnd
+
+    return TurboFrontEnd(find, threads, max_message_bytes)
 
 
 def _check_free(address: str) -> None:

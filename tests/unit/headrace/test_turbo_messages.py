@@ -53,7 +53,7 @@ def test_what_says_it_is_compressed_must_be_as_the_call_said() -> None:
     packed = framed_compressed(b"hello", b"gzip")
     with pytest.raises(Internal, match="grpc-encoding"):
         Deframer(LIMIT, b"identity").feed(packed)
-    with pytest.raises(Unimplemented, match="'snappy'.*identity, deflate, gzip"):
+    with pytest.raises(Unimplemented, match=r"'snappy'.*identity, deflate, gzip"):
         Deframer(LIMIT, b"snappy").feed(packed)
 
 

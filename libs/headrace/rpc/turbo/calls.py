@@ -8,18 +8,15 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
-import structlog
 
 from headrace.errors import Internal, Unimplemented
 from headrace.rpc.layers import Handler
-from headrace.rpc.turbo.connection import STREAM_WINDOW, Stream
-from headrace.rpc.turbo.context import Aborted, TurboContext
-from headrace.rpc.turbo.headers import IDENTITY, Header, escaped
-from headrace.rpc.turbo.messages import framed, framed_compressed
+from headrace.rpc.turbo.coding import Coding
+from headrace.rpc.turbo.context import TurboContext
+from headrace.rpc.turbo.headers import Header
+from headrace.rpc.turbo.stream import STREAM_WINDOW, Stream
 
 Post: TypeAlias = "Callable[[Callable[[], object]], None]"  # have the loop's thread do something
-
-log = structlog.get_logger(__name__)
 
 
 class CallerGone(grpc.RpcError):
@@ -49,6 +46,7 @@ class ThreadedCall:
         self._post = post
         self._messages: deque[bytes] = deque()
         self._queued_bytes = 0
+        self._coding = Coding(handler, context, stream.encoding, stream.connection.max_message_bytes)
         self._changed = threading.Condition()
         self._complete = self._gone = self._begun = False
         self._room, self._unsent = True, 0
@@ -109,14 +107,8 @@ class ThreadedCall:
     def _handle(self) -> None:
         try:
             trailers = self._answered()
-        except Aborted:
-            trailers = self._context.trailers()
-        except _Broken as broken:
-            trailers = broken.trailers
-        except Exception as error:  # the top of a call: the layers have answered what they know
-            if not self._gone:
-                log.error("handler_failed", exc_info=error)
-            trailers = _said(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+        except Exception as error:  # noqa: BLE001 - the top of a call
+            trailers = self._coding.trailers(error)
         self._post(partial(self._stream.finish, trailers))
 
     def _answered(self) -> Sequence[Header]:
@@ -124,7 +116,9 @@ class ThreadedCall:
         behavior = getattr(
             handler, _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)]
         )
-        request = self._requests() if handler.request_streaming else self._read(self._messages.popleft())
+        request = (
+            self._requests() if handler.request_streaming else self._coding.read(self._messages.popleft())
+        )
         if handler.response_streaming:
             for response in behavior(request, context):
                 self._send(response)
@@ -136,7 +130,7 @@ class ThreadedCall:
 
     def _requests(self) -> Iterator[Any]:
         while (data := self._next()) is not None:
-            yield self._read(data)
+            yield self._coding.read(data)
 
     def _next(self) -> bytes | None:
         """Wait for a message; None if none follows."""
@@ -153,16 +147,9 @@ class ThreadedCall:
             self._post(self._stream.go_on)
         return data
 
-    def _read(self, data: bytes) -> Any:
-        deserialize = self._handler.request_deserializer
-        try:
-            return deserialize(data) if deserialize else data
-        except Exception as error:  # whatever a deserializer raises: the bytes are no such message
-            raise _Broken("Exception deserializing request!") from error
-
     def _send(self, response: Any) -> None:
         """Send a message as soon as there is room for it."""
-        message = self._written(response)
+        message = self._coding.write(response)
         with self._changed:
             self._changed.wait_for(lambda: self._room or self._gone)
             self._unsent += len(message)
@@ -173,30 +160,6 @@ class ThreadedCall:
         """Have the loop's thread send a message, and let the handler go on unless much waits."""
         if self._stream.send(message):
             self.room()
-
-    def _written(self, response: Any) -> bytes:
-        serialize = self._handler.response_serializer
-        try:
-            message: bytes = serialize(response) if serialize else response
-        except Exception as error:  # whatever a serializer raises: the handler returned something else
-            raise _Broken("Exception serializing response!") from error
-        encoding = self._stream.encoding
-        if encoding == IDENTITY or not self._context.compressed:
-            return framed(message)
-        return framed_compressed(message, encoding)
-
-
-class _Broken(Exception):
-    """A message cannot be read or written; said as grpcio says it."""
-
-    def __init__(self, details: str) -> None:
-        super().__init__(details)
-        self.trailers = _said(grpc.StatusCode.INTERNAL, details)
-
-
-def _said(code: grpc.StatusCode, details: str) -> Sequence[Header]:
-    number: int = code.value[0]
-    return ((b"grpc-status", b"%d" % number), (b"grpc-message", escaped(details)))
 
 
 _BEHAVIORS = {

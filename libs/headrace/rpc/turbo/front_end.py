@@ -11,12 +11,14 @@ from typing import TypeAlias
 
 from headrace.errors import TooManyCalls
 from headrace.rpc.addresses import split_address
-from headrace.rpc.layers import Handler
+from headrace.rpc.layers import Handler, LayeredHandler
 from headrace.rpc.turbo.calls import ThreadedCall
-from headrace.rpc.turbo.connection import Call, Connection, Stream
+from headrace.rpc.turbo.connection import Connection
 from headrace.rpc.turbo.context import TurboContext
 from headrace.rpc.turbo.headers import ENCODINGS, Head, escaped
+from headrace.rpc.turbo.later_calls import LaterCall
 from headrace.rpc.turbo.messages import unknown_encoding
+from headrace.rpc.turbo.stream import Call, Stream
 
 FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 
@@ -30,7 +32,7 @@ class TurboFrontEnd:
     Args:
         find: Returns the handler of a method, layers included, or None.
         threads: Calls that are served at a time; one more is refused.
-        max_message_bytes: Largest message taken.
+        max_message_bytes: Largest message taken or sent.
     """
 
     def __init__(self, find: FindHandler, threads: int, max_message_bytes: int) -> None:
@@ -96,10 +98,6 @@ class TurboFrontEnd:
             return _Refused()
         if head.encoding not in ENCODINGS:
             raise unknown_encoding(head.encoding)
-        if self._serving >= self._threads:
-            raise TooManyCalls(
-                f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads}
-            )
         connection = stream.connection
         context = TurboContext(
             head,
@@ -108,10 +106,19 @@ class TurboFrontEnd:
             cancel=partial(self.post, stream.reset),
             begin=lambda headers: self.post(partial(stream.begin, headers)),
         )
-        call = ThreadedCall(handler, context, stream, self._submit, self.post)
+        call = self._call(handler, context, stream)
         if head.timeout_s is not None:
             stream.timer = self._loop.call_later(head.timeout_s, _expire, stream, call)
         return call
+
+    def _call(self, handler: Handler, context: TurboContext, stream: Stream) -> Call:
+        if isinstance(handler, LayeredHandler) and handler.begin is not None:
+            return LaterCall(handler, handler.begin, context, stream, self.post)
+        if self._serving >= self._threads:
+            raise TooManyCalls(
+                f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads}
+            )
+        return ThreadedCall(handler, context, stream, self._submit, self.post)
 
     def _submit(self, serve: Callable[[], None]) -> None:
         self._serving += 1
