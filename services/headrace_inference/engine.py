@@ -9,20 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError
-from headrace_inference.core.batching import Arrays, Batching, BatchQueue, Request, Runner, Turn, join, split
+from headrace_inference.core.batching import (
+    Arrays,
+    Batching,
+    BatchQueue,
+    Cut,
+    Request,
+    Runner,
+    Turn,
+    join,
+    split,
+)
+from headrace_inference.statistics import BatchStatistics, Run
 
 Clock = Callable[[], float]
 Watch = Callable[[Callable[[], None]], object]
-
-
-class Observer(Protocol):
-    """What is told about every batch that ran."""
-
-    def ran(self, rows: int, queued_s: Sequence[float], run_s: float) -> None:
-        """Take the rows of a batch, how long each of its requests waited, and how long it ran."""
 
 
 class EngineClosed(Exception):
@@ -39,6 +42,7 @@ class Place:
         self.request = request
         self.timeout_s = timeout_s
         self.batch: Sequence[Place] = ()
+        self.cut = Cut.IDLE
         self.taken = False
         self.woken = threading.Event()
         self.outputs: Arrays | None = None
@@ -55,6 +59,7 @@ class Engine:
 
     Args:
         joins: Whether its requests may be joined into batches.
+        statistics: Counts what it does.
         clock: Tells the time, in seconds, that deadlines of requests are on.
     """
 
@@ -64,12 +69,12 @@ class Engine:
         batching: Batching,
         *,
         joins: bool,
-        observer: Observer,
+        statistics: BatchStatistics,
         clock: Clock = time.monotonic,
     ) -> None:
         self._runner = runner
         self._queue = BatchQueue(batching, joins=joins)
-        self._observer = observer
+        self.statistics = statistics
         self._clock = clock
         self._places: dict[Request, Place] = {}
         self._changed = threading.Condition()
@@ -103,7 +108,7 @@ class Engine:
         if not place.batch:
             self._wait(place)
         if place.batch:
-            self._lead(place.batch)
+            self._lead(place.batch, place.cut)
         if place.error is not None:
             raise place.error
         assert place.outputs is not None, "a place that has been left is settled"
@@ -154,10 +159,10 @@ class Engine:
                 self._queue.withdraw(place.request)
             _settle(place, None, error)
 
-    def _lead(self, batch: Sequence[Place]) -> None:
+    def _lead(self, batch: Sequence[Place], cut: Cut) -> None:
         """Run a batch, then hand the worker's place on."""
         try:
-            self._run_batch(batch)
+            self._run_batch(batch, cut)
         finally:
             with self._changed:
                 self._hand_on(self._queue.next_turn(self._clock()))
@@ -170,31 +175,39 @@ class Engine:
         for place in batch:
             place.taken = True
         if batch:
-            batch[0].batch = batch
+            batch[0].batch, batch[0].cut = batch, turn.cut
             batch[0].woken.set()
 
-    def _run_batch(self, batch: Sequence[Place]) -> None:
+    def _run_batch(self, batch: Sequence[Place], cut: Cut) -> None:
         """Settle every place of a batch; if the batch fails as a whole, each runs alone, so that one cannot spoil it."""
         try:
-            results = self._run_joined([place.request for place in batch])
+            results = self._run_joined([place.request for place in batch], cut)
         except Exception as error:  # noqa: BLE001 - the top of a run: its callers get it, each in his own thread
             if len(batch) == 1:
                 _settle(batch[0], None, error)
                 return
             for place in batch:
-                self._run_batch([place])
+                self._run_batch([place], Cut.NEIGHBOUR_FAILED)
             return
         for place, outputs in zip(batch, results, strict=True):
             _settle(place, outputs, None)
 
-    def _run_joined(self, requests: Sequence[Request]) -> Sequence[Arrays]:
-        inputs, outputs = join(requests)
+    def _run_joined(self, requests: Sequence[Request], cut: Cut) -> Sequence[Arrays]:
         began = self._clock()
-        results = split(self._runner.run(inputs, outputs), requests)
-        self._observer.ran(
-            sum(request.rows for request in requests),
-            [began - request.arrived for request in requests],
-            self._clock() - began,
+        inputs, outputs = join(requests)
+        joined = self._clock()
+        found = self._runner.run(inputs, outputs)
+        ran = self._clock()
+        results = split(found, requests)
+        self.statistics.ran(
+            Run(
+                rows=sum(request.rows for request in requests),
+                queued_s=[began - request.arrived for request in requests],
+                input_s=joined - began,
+                infer_s=ran - joined,
+                output_s=self._clock() - ran,
+                cut=cut,
+            )
         )
         return results
 

@@ -16,6 +16,7 @@ from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
+from headrace_inference.statistics import BatchStatistics
 
 log = structlog.get_logger()
 
@@ -105,8 +106,8 @@ class Loader:
         began = time.perf_counter()
         session = self._open_session(self._registry.download_bytes(source.artifact))
         batched = self._batching.max_size > 1 and rows_are_independent(session, session.signature)
-        engine = Engine(session, self._batching, joins=batched, observer=self._metrics.of(key))
-        self._metrics.watch(key, lambda: engine.waiting)
+        engine = Engine(session, self._batching, joins=batched, statistics=BatchStatistics())
+        self._metrics.watch(key, source.number, engine.statistics, lambda: engine.waiting)
         log.info(
             "model_loaded",
             project=key.project,

@@ -1,6 +1,7 @@
 """The models of this server: loaded, switched and unloaded while requests come."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -74,15 +75,14 @@ class Models:
         """
         while True:
             model = self.find(key, version)
+            began = time.monotonic()
             try:
-                answer = self._run(model, inputs, outputs, timeout_s, watch)
+                return model, self._run(model, inputs, outputs, timeout_s, watch)
             except EngineClosed:
                 continue  # replaced or unloaded in this very moment: ask again who answers
             except HeadraceError as error:
-                self._metrics.count(key, error.reason)
+                model.engine.statistics.failed(error.reason, time.monotonic() - began)
                 raise
-            self._metrics.count(key, "OK")
-            return model, answer
 
     @staticmethod
     def _run(
@@ -151,13 +151,13 @@ class Models:
                 self._drain(model)
             with self._changing_catalog():
                 self._catalog.finish_unload(key)
-            self._metrics.forget(key)
 
     def _drain(self, model: Model) -> None:
         # Closed only now: the catalog names another model already, or none, so a request that comes too late asks there.
         model.engine.close()
         if not model.engine.drain(self._drain_s):
             log.warning("drain_abandoned", model=model.key.model, version=str(model.source.version))
+        self._metrics.forget(model.key, model.source.number, model.engine.statistics)
         log.info(
             "model_dropped",
             project=model.key.project,

@@ -7,6 +7,7 @@ more arrives while one of them runs. The queue tells no time, starts no thread a
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
@@ -68,12 +69,26 @@ class Request:
         return frozenset((name, array.dtype, array.shape[1:]) for name, array in self.inputs.items())
 
 
+class Cut(Enum):
+    """Why a batch is not larger."""
+
+    IDLE = "idle"  # it found a worker free, and ran at once
+    DRAINED = "drained"  # nothing more waited
+    FULL = "full"  # it has as many rows as it may have
+    NEXT_TOO_LARGE = "next_too_large"  # with the next request it would have more
+    OTHER_SHAPES = "other_shapes"  # only requests of other shapes or types waited
+    TOO_LARGE = "too_large"  # a single request has more rows than a batch of several may have
+    UNBATCHED = "unbatched"  # the model's requests are never joined
+    NEIGHBOUR_FAILED = "neighbour_failed"  # it was part of a batch that failed as a whole
+
+
 @dataclass(frozen=True)
 class Turn:
     """What a worker does next: run `batch` (nothing, if it is empty). The `expired` are out of the queue, unrun."""
 
     batch: Sequence[Request]
     expired: Sequence[Request]
+    cut: Cut = Cut.IDLE
 
 
 class BatchQueue:
@@ -132,24 +147,33 @@ class BatchQueue:
         if not self._waiting:
             self._busy -= 1
             return Turn((), expired)
-        batch = self._batch()
+        batch, cut = self._batch()
         for request in batch:
             self._waiting.remove(request)
-        return Turn(batch, expired)
+        return Turn(batch, expired, cut)
 
-    def _batch(self) -> list[Request]:
+    def _batch(self) -> tuple[list[Request], Cut]:
         leader, *others = self._waiting
         batch, rows = [leader], leader.rows
         if not self._joins:
-            return batch
+            return batch, Cut.UNBATCHED
+        if rows >= self._batching.max_size:
+            return batch, Cut.FULL if rows == self._batching.max_size else Cut.TOO_LARGE
         for request in others:
             if request.kind != leader.kind:
                 continue
+            if rows == self._batching.max_size:
+                return batch, Cut.FULL
             if rows + request.rows > self._batching.max_size:
-                break  # not the next smaller one: nobody is overtaken by his own kind
+                return (
+                    batch,
+                    Cut.NEXT_TOO_LARGE,
+                )  # not the next smaller one: nobody is overtaken by his own kind
             batch.append(request)
             rows += request.rows
-        return batch
+        if rows == self._batching.max_size:
+            return batch, Cut.FULL
+        return batch, Cut.DRAINED if len(batch) == 1 + len(others) else Cut.OTHER_SHAPES
 
 
 def join(batch: Sequence[Request]) -> tuple[Arrays, tuple[str, ...]]:

@@ -94,11 +94,16 @@ def test_requests_that_come_while_one_runs_share_the_next_run(server: InferenceS
     assert [scaled(call) for call in calls] == [0, 2, 4, 6]
     assert gate.ran == [[0], [1, 2, 3]]
     metrics = generate_latest(server.metrics).decode()
-    assert 'headrace_inference_batch_rows_sum{model="affine",project="default"} 4.0' in metrics
-    assert 'headrace_inference_batch_rows_count{model="affine",project="default"} 2.0' in metrics
-    assert 'headrace_inference_queue_seconds_count{model="affine",project="default"} 4.0' in metrics
-    assert 'headrace_inference_run_seconds_count{model="affine",project="default"} 2.0' in metrics
-    assert 'headrace_inference_requests_total{model="affine",outcome="OK",project="default"} 4.0' in metrics
+    assert 'headrace_inference_batch_rows_sum{model="affine",project="default",version="1"} 4.0' in metrics
+    assert 'headrace_inference_batch_rows_count{model="affine",project="default",version="1"} 2.0' in metrics
+    assert (
+        'headrace_inference_queue_seconds_count{model="affine",project="default",version="1"} 4.0' in metrics
+    )
+    assert 'headrace_inference_run_seconds_count{model="affine",project="default",version="1"} 2.0' in metrics
+    assert (
+        'headrace_inference_requests_total{model="affine",outcome="OK",project="default",version="1"} 4.0'
+        in metrics
+    )
 
 
 def test_a_request_whose_deadline_passed_in_the_queue_never_runs(server: InferenceServer, gate: Gate) -> None:

@@ -8,19 +8,10 @@ import pytest
 
 from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted
 from headrace.testing import FakeClock
-from headrace_inference.core.batching import Arrays, Batching
+from headrace_inference.core.batching import Arrays, Batching, Cut
 from headrace_inference.engine import Engine, EngineClosed, Place
+from headrace_inference.statistics import NS, BatchStatistics, Duration
 from tests.unit.inference.gated_runner import WAIT_S, GatedRunner
-
-
-class Batches:
-    """Remembers what the engine says of its batches."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, list[float], float]] = []
-
-    def ran(self, rows: int, queued_s: Sequence[float], run_s: float) -> None:
-        self.seen.append((rows, list(queued_s), run_s))
 
 
 class Bench:
@@ -29,9 +20,8 @@ class Bench:
     def __init__(self, pool: ThreadPoolExecutor, *, joins: bool = True, **batching: int) -> None:
         self.runner = GatedRunner()
         self.clock = FakeClock()
-        self.batches = Batches()
         self.engine = Engine(
-            self.runner, Batching(**batching), joins=joins, observer=self.batches, clock=self.clock
+            self.runner, Batching(**batching), joins=joins, statistics=BatchStatistics(), clock=self.clock
         )
         self._pool = pool
 
@@ -188,7 +178,7 @@ def test_a_closed_engine_answers_those_inside_and_nobody_else(pool: ThreadPoolEx
     assert bench.engine.drain(WAIT_S)
 
 
-def test_the_observer_hears_of_every_batch(pool: ThreadPoolExecutor) -> None:
+def test_every_batch_is_counted_with_its_times_and_why_it_was_cut(pool: ThreadPoolExecutor) -> None:
     bench = Bench(pool)
     callers = [bench.call(0)]
     bench.clock.advance(1)
@@ -197,9 +187,11 @@ def test_the_observer_hears_of_every_batch(pool: ThreadPoolExecutor) -> None:
     bench.runner.let_through(2)
     for caller in callers:
         caller.y()
-    (first, second) = bench.batches.seen
-    assert first[0] == 1
-    assert second[:2] == (3, [2, 2])
+    seen = bench.engine.statistics.snapshot()
+    assert (seen.inferences, seen.executions, seen.success.count) == (4, 2, 3)
+    assert seen.queue == Duration(3, 4 * NS)
+    assert list(seen.batches) == [1, 3]
+    assert seen.cuts == {Cut.IDLE: 1, Cut.DRAINED: 1}
 
 
 def test_an_error_that_nobody_foresaw_reaches_its_caller_and_frees_the_worker(
@@ -209,7 +201,7 @@ def test_an_error_that_nobody_foresaw_reaches_its_caller_and_frees_the_worker(
         def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
             raise ZeroDivisionError
 
-    engine = Engine(Broken(), Batching(), joins=True, observer=Batches())
+    engine = Engine(Broken(), Batching(), joins=True, statistics=BatchStatistics())
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             engine.run({"x": np.ones(1)}, ("y",), None, lambda _: None)
@@ -226,7 +218,7 @@ def test_whatever_callers_do_each_gets_his_own_answer_or_an_error_and_nothing_is
                 raise InvalidArgument("negative")
             return {"y": inputs["x"] * 2}
 
-    engine = Engine(Doubling(), Batching(2, 4, 8), joins=True, observer=Batches())
+    engine = Engine(Doubling(), Batching(2, 4, 8), joins=True, statistics=BatchStatistics())
 
     def caller(number: int) -> None:
         random = np.random.default_rng([seed, number])
