@@ -1,5 +1,8 @@
 """The process of the inference service: `python -m headrace_inference`; `--help` lists its settings."""
 
+import tempfile
+from pathlib import Path
+
 from headrace.config import load_or_exit
 from headrace.inference.oip.descriptor_pool import POOL
 from headrace.inference.oip.v2.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -8,14 +11,16 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
+from headrace_inference.cache import FileCache
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Catalog
 from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.report import report
+from headrace_inference.runners.onnx_sessions import Hardware
+from headrace_inference.runners.opening import Opener
 from headrace_inference.servicer import PROBES, RULES, InferenceServicer
-from headrace_inference.session import Hardware, Session
 from headrace_inference.settings import Settings
 
 
@@ -36,15 +41,23 @@ def main() -> None:
 
 def _models(process: Process, settings: Settings) -> Models:
     metrics = ModelMetrics(process.metrics)
-    hardware = Hardware(settings.threads, tuple(settings.providers))
+    hardware = Hardware(settings.threads, settings.workers, tuple(settings.providers))
     loader = Loader(
         _registry(process, settings),
-        lambda data: Session(data, hardware),
+        Opener(hardware, _cache(process, settings)).open,
         Batching(settings.workers, settings.max_batch_size, settings.max_queue_size),
         metrics,
     )
     catalog: Catalog[Model] = Catalog(settings.slots, settings.max_model_bytes)
     return Models(catalog, loader, metrics, drain_s=settings.drain_s)
+
+
+def _cache(process: Process, settings: Settings) -> FileCache:
+    if settings.cache_dir is not None:
+        return FileCache(settings.cache_dir, settings.max_cache_bytes)
+    folder = tempfile.TemporaryDirectory(prefix="headrace-inference-")
+    process.closing(folder.cleanup)
+    return FileCache(Path(folder.name), max_bytes=0)
 
 
 def _registry(process: Process, settings: Settings) -> RegistryClient | None:

@@ -8,14 +8,15 @@ from typing import Protocol
 import structlog
 
 from headrace.errors import FailedPrecondition, NotFound
-from headrace.names import ModelName, VersionName, parse_model_reference
+from headrace.names import ArtifactName, ModelName, VersionName, parse_model_reference
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, File, Version
-from headrace_inference.core.batching import Batching, Runner
+from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Key, Source
 from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
+from headrace_inference.runners.runner import Format, ModelFile, Runner
 from headrace_inference.statistics import BatchStatistics
 
 log = structlog.get_logger()
@@ -37,17 +38,14 @@ class Model:
 
     key: Key
     source: Source
-    signature: Signature
+    runner: Runner
     batched: bool
     engine: Engine
-
-
-class Session(Runner, Protocol):
-    """A model that runs; `headrace_inference.session.Session` is one."""
 
     @property
     def signature(self) -> Signature:
         """What it takes and gives."""
+        return self.runner.signature
 
 
 class Loader:
@@ -55,18 +53,18 @@ class Loader:
 
     Args:
         registry: None if the server knows none.
-        open_session: Makes the bytes of a file run; may raise `FailedPrecondition`.
+        open_runner: Makes a file run; may raise `FailedPrecondition`.
     """
 
     def __init__(
         self,
         registry: Registry | None,
-        open_session: Callable[[bytes], Session],
+        open_runner: Callable[[ModelFile], Runner],
         batching: Batching,
         metrics: ModelMetrics,
     ) -> None:
         self._known_registry = registry
-        self._open_session = open_session
+        self._open_runner = open_runner
         self._batching = batching
         self._metrics = metrics
 
@@ -104,9 +102,9 @@ class Loader:
             DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
         """
         began = time.perf_counter()
-        session = self._open_session(self._registry.download_bytes(source.artifact))
-        batched = self._batching.max_size > 1 and rows_are_independent(session, session.signature)
-        engine = Engine(session, self._batching, joins=batched, statistics=BatchStatistics())
+        runner = self._open_runner(self._file(source))
+        batched = self._batching.max_size > 1 and rows_are_independent(runner, runner.signature)
+        engine = Engine(runner, self._batching, joins=batched, statistics=BatchStatistics())
         self._metrics.watch(key, source.number, engine.statistics, lambda: engine.waiting)
         log.info(
             "model_loaded",
@@ -117,7 +115,11 @@ class Loader:
             batched=batched,
             seconds=round(time.perf_counter() - began, 3),
         )
-        return Model(key, source, session.signature, batched, engine)
+        return Model(key, source, runner, batched, engine)
+
+    def _file(self, source: Source) -> ModelFile:
+        digest = ArtifactName.parse(source.artifact).digest
+        return ModelFile(Format.ONNX, digest, lambda: self._registry.download_bytes(source.artifact))
 
 
 def _serving_file(version: Version, path: str) -> File:

@@ -13,6 +13,7 @@ from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Catalog, Key, Listing, Source
 from headrace_inference.engine import EngineClosed, Watch
 from headrace_inference.loader import Loader, Model
+from headrace_inference.memory import give_back_memory
 from headrace_inference.metrics import ModelMetrics
 
 log = structlog.get_logger()
@@ -158,6 +159,8 @@ class Models:
         if not model.engine.drain(self._drain_s):
             log.warning("drain_abandoned", model=model.key.model, version=str(model.source.version))
         self._metrics.forget(model.key, model.source.number, model.engine.statistics)
+        model.runner.close()
+        give_back_memory()
         log.info(
             "model_dropped",
             project=model.key.project,

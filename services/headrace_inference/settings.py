@@ -1,6 +1,7 @@
 """What the inference service can be told, by environment variables `HEADRACE_INFERENCE_*`."""
 
 import os
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -8,6 +9,10 @@ from pydantic_settings import SettingsConfigDict
 from headrace.node import NodeSettings
 
 GIB = 1 << 30
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(NodeSettings):
@@ -44,16 +49,22 @@ class Settings(NodeSettings):
         128, ge=1, le=4096, description="Requests that wait for one model; one more is refused."
     )
     # One worker, because while it is busy the next batch grows: two batches at a time are two smaller ones, and slower.
-    # Half of the cores, because the other half speaks gRPC: `python -m benchmarks.inference workers`.
     workers: int = Field(1, ge=1, le=256, description="Batches of one model that run at the same time.")
     threads: int = Field(
-        default_factory=lambda: max(1, (os.cpu_count() or 1) // 2),
+        default_factory=_cores,
         ge=1,
         le=256,
-        description="Threads that share the work of one batch; by default half of the cores.",
+        description="Threads that share the work of one batch, if that is faster; by default one per core.",
     )
     providers: list[str] = Field(
         ["CPUExecutionProvider"],
         min_length=1,
         description="onnxruntime's execution providers, most wanted first, separated by commas.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder that keeps models from one start to the next; without one they are fetched again.",
+    )
+    max_cache_bytes: int = Field(
+        16 * GIB, ge=0, description="Most bytes kept in it; the models used longest ago are removed first."
     )

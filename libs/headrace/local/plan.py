@@ -65,7 +65,12 @@ def plan(
             **(training or {}),
         ),
         *planner.nodes("optimization", sizes.optimizers, ALLOW_ARCHIVES="true", **reading),
-        *planner.nodes("inference", sizes.replicas, first=inference),
+        *planner.nodes(
+            "inference",
+            sizes.replicas,
+            first=inference,
+            CACHE_DIR=str(planner.data_dir / "inference-cache"),  # which all of them share
+        ),
     ]
 
 

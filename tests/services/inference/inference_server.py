@@ -1,5 +1,6 @@
 """An inference server in this process, behind real gRPC, with a real registry beside it."""
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +20,20 @@ from headrace.registry.client import RegistryClient
 from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_REPORT, File, Version
 from headrace.testing import serve
 from headrace.testing.server import ServedChannel
-from headrace_inference import session
+from headrace_inference.cache import FileCache
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.catalog import Catalog
-from headrace_inference.loader import Loader, Model, Session
+from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
+from headrace_inference.runners import opening
+from headrace_inference.runners.onnx_sessions import Hardware
+from headrace_inference.runners.runner import ModelFile, Runner
 from headrace_inference.servicer import PROBES, RULES, InferenceServicer
 from tests.services.registry.registry_server import serve_registry
 
 WAIT_S = 20  # a bound for tests that would otherwise hang
+_FOLDER = tempfile.TemporaryDirectory()
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,16 @@ class InferenceServer:
         return InferenceClient(self.address, timeout_s=10, **options)
 
 
-def open_session(data: bytes) -> Session:
-    return session.Session(data, session.Hardware())
+def open_runner(file: ModelFile) -> Runner:
+    """Open a file on this machine, and keep nothing of it on the disk."""
+    return opening.Opener(Hardware(), FileCache(Path(_FOLDER.name), max_bytes=0)).open(file)
 
 
 @contextmanager
 def serve_inference(
     folder: Path,
     *,
-    open_session: Callable[[bytes], Session] = open_session,
+    open_runner: Callable[[ModelFile], Runner] = open_runner,
     batching: Batching = Batching(),  # noqa: B008 - frozen
     slots: int = 50,
     is_ready: Callable[[], bool] = lambda: True,
@@ -87,7 +93,7 @@ def serve_inference(
         registry, collector = RegistryClient(registry_channel), CollectorRegistry()
         metrics = ModelMetrics(collector)
         catalog: Catalog[Model] = Catalog(slots, 1 << 30)
-        loader = Loader(registry, open_session, batching, metrics)
+        loader = Loader(registry, open_runner, batching, metrics)
         models = Models(catalog, loader, metrics, drain_s=WAIT_S)
         servicer = InferenceServicer(models, is_ready)
         with serve(
@@ -128,14 +134,14 @@ class Gate:
     def let_through(self, runs: int = 1) -> None:
         self._open.release(runs)
 
-    def open_session(self, data: bytes) -> Session:
-        return GatedSession(open_session(data), self)
+    def open_runner(self, file: ModelFile) -> Runner:
+        return GatedRunner(open_runner(file), self)
 
 
-class GatedSession:
-    """A real session behind a gate."""
+class GatedRunner:
+    """A real runner behind a gate."""
 
-    def __init__(self, inner: Session, gate: Gate) -> None:
+    def __init__(self, inner: Runner, gate: Gate) -> None:
         self._inner = inner
         self._gate = gate
 
@@ -146,3 +152,6 @@ class GatedSession:
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
         self._gate.pass_through(inputs)
         return self._inner.run(inputs, outputs)
+
+    def close(self) -> None:
+        self._inner.close()

@@ -33,7 +33,7 @@ def gate() -> Gate:
 def server(tmp_path: Path, gate: Gate) -> Iterator[InferenceServer]:
     """A server with two models behind the gate, which is closed."""
     batching = Batching(max_size=4, max_waiting=MAX_WAITING)
-    with serve_inference(tmp_path, open_session=gate.open_session, batching=batching) as served:
+    with serve_inference(tmp_path, open_runner=gate.open_runner, batching=batching) as served:
         with served.client() as client:
             served.publish("affine", onnx_models.affine(2))
             served.publish("gather", gather_pairs())
@@ -185,7 +185,7 @@ def test_a_draining_server_answers_what_it_has_and_says_that_it_is_not_ready(
     draining = threading.Event()
     with (
         serve_inference(
-            tmp_path, open_session=gate.open_session, is_ready=lambda: not draining.is_set()
+            tmp_path, open_runner=gate.open_runner, is_ready=lambda: not draining.is_set()
         ) as server,
         server.client() as client,
         ThreadPoolExecutor(1) as pool,

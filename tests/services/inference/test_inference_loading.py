@@ -13,7 +13,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, Resou
 from headrace.inference.client import InferenceClient, ModelState
 from headrace.inference.oip.v2 import inference_pb2 as pb
 from headrace.testing import until
-from headrace_inference.loader import Session
+from headrace_inference.runners.runner import ModelFile, Runner
 from tests.services.inference import inference_server
 from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
 from tests.unit.inference import onnx_models
@@ -174,13 +174,13 @@ class Counting:
         self._now = 0
         self._lock = threading.Lock()
 
-    def open_session(self, data: bytes) -> Session:
+    def open_runner(self, file: ModelFile) -> Runner:
         with self._lock:
             self.opened += 1
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            return inference_server.open_session(data)
+            return inference_server.open_runner(file)
         finally:
             with self._lock:
                 self._now -= 1
@@ -188,7 +188,7 @@ class Counting:
 
 def test_what_is_served_already_is_not_loaded_again(tmp_path: Path) -> None:
     counting = Counting()
-    with serve_inference(tmp_path, open_session=counting.open_session) as server, server.client() as client:
+    with serve_inference(tmp_path, open_runner=counting.open_runner) as server, server.client() as client:
         server.publish("digits", onnx_models.affine())
         client.load("digits")
         client.load("digits")
@@ -197,7 +197,7 @@ def test_what_is_served_already_is_not_loaded_again(tmp_path: Path) -> None:
 
 def test_loads_of_one_name_come_one_after_the_other(tmp_path: Path) -> None:
     counting = Counting()
-    with serve_inference(tmp_path, open_session=counting.open_session) as server, server.client() as client:
+    with serve_inference(tmp_path, open_runner=counting.open_runner) as server, server.client() as client:
         versions = [server.publish("digits", onnx_models.affine(number)) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda version: client.load("digits", version=version), versions))
@@ -212,7 +212,7 @@ def gate() -> Gate:
 
 @pytest.fixture
 def gated(tmp_path: Path, gate: Gate) -> Iterator[InferenceServer]:
-    with serve_inference(tmp_path, open_session=gate.open_session) as served:
+    with serve_inference(tmp_path, open_runner=gate.open_runner) as served:
         yield served
 
 

@@ -70,6 +70,17 @@ def affine(factor: float = 2.0, *, first: int | str | None = "n") -> bytes:
     )
 
 
+def matmul(size: int) -> bytes:
+    """Make y = x @ w, with size x size random weights."""
+    weights = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+    return model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", "FP32", ("n", size))],
+        [tensor("y", "FP32", ("n", size))],
+        w=weights,
+    )
+
+
 def gather() -> bytes:
     """Make y = table[x], with a table of 3 rows of 2: an index of 3 or more fails while it runs."""
     return model(

@@ -1,0 +1,1 @@
+"""What can run a model, behind one seam: `runner.Runner`; `opening` chooses by the role of the file in the registry."""
