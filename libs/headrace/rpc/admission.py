@@ -23,7 +23,8 @@ class Admission:
         self._probes = frozenset(probes)
         self._inside: set[Call] = set()
         self._draining = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def enter(self, call: Call) -> None:
         """Let a call in.
@@ -34,7 +35,7 @@ class Admission:
         """
         if call.method in self._probes:
             return
-        with self._changed:
+        with self._lock:
             if self._draining:
                 raise ServerDraining(
                     "the server is about to stop; call again soon", retry_after_s=RETRY_AFTER_S
@@ -49,7 +50,7 @@ class Admission:
 
     def leave(self, call: Call) -> None:
         """Let it out."""
-        with self._changed:
+        with self._lock:
             self._inside.discard(call)
             if self._draining:
                 self._changed.notify_all()

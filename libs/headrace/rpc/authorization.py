@@ -102,8 +102,8 @@ class Authorization:
 
 
 def _check(caller: Principal, rule: Rule, call: Call) -> None:
-    rpc = call.method.lstrip("/")
     if not caller.has(rule.role):
+        rpc = call.method.lstrip("/")
         raise PermissionDenied(f"{caller.name} lacks the role {rule.role.name} that {rpc} needs")
     if not rule.resource_field:
         return

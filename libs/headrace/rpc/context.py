@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Protocol
 
 from headrace.errors import Unauthenticated
@@ -44,7 +45,11 @@ class Principal:
 
     def has(self, role: Role) -> bool:
         """Tell whether one of the roles includes `role`."""
-        return any(role in _INCLUDED[own] for own in self.roles)
+        return role in self._included
+
+    @cached_property
+    def _included(self) -> frozenset[Role]:
+        return frozenset(role for own in self.roles for role in _INCLUDED[own])
 
     def may_enter(self, project: str) -> bool:
         """Tell whether the roles count in `project`."""
@@ -98,4 +103,7 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 def metadata_value(metadata: Metadata, key: str) -> str:
     """Return the first text value of `key`, or an empty string."""
-    return next((value for name, value in metadata if name == key and isinstance(value, str)), "")
+    for name, value in metadata:
+        if name == key and isinstance(value, str):
+            return value
+    return ""

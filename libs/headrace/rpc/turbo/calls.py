@@ -2,21 +2,18 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 
 from headrace.errors import Internal, Unimplemented
 from headrace.rpc.layers import Handler
 from headrace.rpc.turbo.coding import Coding
-from headrace.rpc.turbo.context import TurboContext
-from headrace.rpc.turbo.headers import Header
+from headrace.rpc.turbo.context import Post, TurboContext
 from headrace.rpc.turbo.stream import STREAM_WINDOW, Stream
-
-Post: TypeAlias = "Callable[[Callable[[], object]], None]"  # have the loop's thread do something
 
 
 class CallerGone(grpc.RpcError):
@@ -106,12 +103,13 @@ class ThreadedCall:
 
     def _handle(self) -> None:
         try:
-            trailers = self._answered()
+            last = self._answered()
         except Exception as error:  # noqa: BLE001 - the top of a call
-            trailers = self._coding.trailers(error)
-        self._post(partial(self._stream.finish, trailers))
+            last = partial(self._stream.finish, self._coding.trailers(error))
+        self._post(last)
 
-    def _answered(self) -> Sequence[Header]:
+    def _answered(self) -> Callable[[], None]:
+        """Have the handler answer; return what ends the call."""
         handler, context = self._handler, self._context
         behavior = getattr(
             handler, _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)]
@@ -119,14 +117,14 @@ class ThreadedCall:
         request = (
             self._requests() if handler.request_streaming else self._coding.read(self._messages.popleft())
         )
-        if handler.response_streaming:
-            for response in behavior(request, context):
-                self._send(response)
-                if self._gone:
-                    break
-        else:
-            self._send(behavior(request, context))
-        return context.trailers()
+        if not handler.response_streaming:
+            message = self._coding.write(behavior(request, context))
+            return partial(self._stream.answer, message, context.trailers())
+        for response in behavior(request, context):
+            self._send(response)
+            if self._gone:
+                break
+        return partial(self._stream.finish, context.trailers())
 
     def _requests(self) -> Iterator[Any]:
         while (data := self._next()) is not None:

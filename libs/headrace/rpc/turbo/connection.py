@@ -114,9 +114,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's interface
         """Tell all calls that their caller is gone."""
         for stream in list(self._streams.values()):
-            self._forget(stream)
-            if stream.call is not None:
-                stream.call.gone()
+            self._lost(stream)
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
@@ -175,9 +173,13 @@ class Connection(asyncio.Protocol):
     def _stream_closed(self, event: ngh2.StreamClosed | ngh2.StreamReset) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            self._forget(stream)
-            if stream.call is not None:
-                stream.call.gone()
+            self._lost(stream)
+
+    def _lost(self, stream: Stream) -> None:
+        call = stream.call
+        self._forget(stream)
+        if call is not None:
+            call.gone()
 
     def _settings(self, event: ngh2.SettingsReceived) -> None:  # noqa: ARG002 - a handler of events
         self._greeted = True
@@ -213,7 +215,10 @@ class Connection(asyncio.Protocol):
         self._ending.append(number)
 
     def _forget(self, stream: Stream) -> None:
-        stream.over = True
+        stream.over, stream.call = (
+            True,
+            None,
+        )  # call and stream know each other: apart, they are freed without the garbage collector
         if stream.timer is not None:
             stream.timer.cancel()
         self._streams.pop(stream.number, None)

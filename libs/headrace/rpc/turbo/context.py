@@ -3,14 +3,18 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
 
 from headrace.rpc.status import STATUS_METADATA
-from headrace.rpc.turbo.headers import Head, Header, escaped, trailers_of, write_metadata
+from headrace.rpc.turbo.headers import OK, Head, Header, escaped, trailers_of, write_metadata
+from headrace.rpc.turbo.stream import Stream
+
+Post: TypeAlias = "Callable[[Callable[[], object]], None]"  # have the loop's thread do something
 
 
 class Aborted(Exception):
@@ -21,25 +25,15 @@ class TurboContext(grpc.ServicerContext):
     """A `grpc.ServicerContext`.
 
     Args:
-        peer: Who calls, as grpcio names it: "ipv4:127.0.0.1:51234".
-        identity: What TLS knows of the caller.
-        cancel: Ends the call from this side.
-        begin: Sends the headers of the answer before its first message.
+        stream: Its place on its connection, which knows the caller.
+        post: Has the thread of the stream's loop do something.
     """
 
-    def __init__(
-        self,
-        head: Head,
-        peer: str,
-        identity: Mapping[str, Iterable[bytes]],
-        cancel: Callable[[], None],
-        begin: Callable[[list[Header]], None],
-    ) -> None:
+    def __init__(self, head: Head, stream: Stream, post: Post) -> None:
         self._head = head
-        self._peer = peer
-        self._identity = identity
-        self._cancel = cancel
-        self._begin = begin
+        self._stream = stream
+        self._post = post
+        self._peer, self._identity = stream.connection.peer, stream.connection.identity
         self._deadline = math.inf if head.timeout_s is None else time.monotonic() + head.timeout_s
         self._lock = threading.Lock()
         self._active = True
@@ -58,8 +52,10 @@ class TurboContext(grpc.ServicerContext):
         for callback in callbacks:
             callback()
 
-    def trailers(self) -> list[Header]:
+    def trailers(self) -> Sequence[Header]:
         """Return how the call ends, as its handler said."""
+        if not (self._code or self._details or self._trailing):
+            return OK
         if self._status is not None:
             return [*trailers_of(self._status), *self._trailing]
         code = self._code.value[0] if isinstance(self._code, grpc.StatusCode) else self._code or 0
@@ -77,7 +73,7 @@ class TurboContext(grpc.ServicerContext):
     def cancel(self) -> bool:
         """End the call; return whether it ran."""
         active = self._active
-        self._cancel()
+        self._post(self._stream.reset)
         return active
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
@@ -152,7 +148,7 @@ class TurboContext(grpc.ServicerContext):
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send headers before the first message."""
-        self._begin(write_metadata(initial_metadata))
+        self._post(partial(self._stream.begin, write_metadata(initial_metadata)))
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Send metadata after the last message."""

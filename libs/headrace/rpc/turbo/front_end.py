@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import TypeAlias
 
 from headrace.errors import TooManyCalls
@@ -98,14 +97,7 @@ class TurboFrontEnd:
             return _Refused()
         if head.encoding not in ENCODINGS:
             raise unknown_encoding(head.encoding)
-        connection = stream.connection
-        context = TurboContext(
-            head,
-            connection.peer,
-            connection.identity,
-            cancel=partial(self.post, stream.reset),
-            begin=lambda headers: self.post(partial(stream.begin, headers)),
-        )
+        context = TurboContext(head, stream, self.post)
         call = self._call(handler, context, stream)
         if head.timeout_s is not None:
             stream.timer = self._loop.call_later(head.timeout_s, _expire, stream, call)

@@ -4,8 +4,8 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from google.rpc import status_pb2
 
@@ -53,23 +53,22 @@ class NotGrpc(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What a call begins with.
 
     Args:
         method: `/package.Service/Method`.
-        timeout_s: Seconds the caller waits; None: for ever.
         encoding: How its messages are compressed.
         accepts: How answers may be.
         metadata: What the caller sent beside.
+        timeout_s: Seconds the caller waits; None: for ever.
     """
 
     method: str
-    timeout_s: float | None
     encoding: bytes
     accepts: bytes
     metadata: Metadata
+    timeout_s: float | None = None
 
 
 def read_head(headers: Sequence[Header]) -> Head:
@@ -79,15 +78,22 @@ def read_head(headers: Sequence[Header]) -> Head:
         NotGrpc: It is another kind of request.
         InvalidArgument: `grpc-timeout`, or binary metadata, is not as it should be.
     """
+    for place, (name, value) in enumerate(headers):
+        if name == b"grpc-timeout":  # the one that is another in each call
+            head = _read((*headers[:place], *headers[place + 1 :]))
+            return head._replace(timeout_s=read_timeout(value))
+    return _read(tuple(headers))
+
+
+@lru_cache(256)  # callers send the same again and again
+def _read(headers: tuple[Header, ...]) -> Head:
     found = {name: value for name, value in headers if name in _PROTOCOL}
     if found.get(b":method") != b"POST":
         raise NotGrpc(b"405")
     if not found.get(b"content-type", b"").startswith(CONTENT_TYPE):
         raise NotGrpc(b"415")
-    timeout = found.get(b"grpc-timeout")
     return Head(
         found[b":path"].decode("ascii", "replace"),
-        None if timeout is None else read_timeout(timeout),
         found.get(b"grpc-encoding", IDENTITY),
         found.get(b"grpc-accept-encoding", b""),
         tuple(

@@ -1,18 +1,15 @@
 """Calls whose handlers answer later: they cost no thread. Used by the event loop's thread alone, but for what others settle."""
 
-from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from headrace.errors import Internal, Unimplemented
 from headrace.rpc.deferred import Answer
 from headrace.rpc.layers import Behavior, Handler
 from headrace.rpc.turbo.coding import Coding
-from headrace.rpc.turbo.context import TurboContext
+from headrace.rpc.turbo.context import Post, TurboContext
 from headrace.rpc.turbo.stream import Stream
-
-Post: TypeAlias = "Callable[[Callable[[], object]], None]"  # have the loop's thread do something
 
 
 class LaterCall:
@@ -75,11 +72,11 @@ class LaterCall:
 
     def _answer(self, response: Any) -> None:
         try:
-            self._stream.send(self._coding.write(response))
+            message = self._coding.write(response)
         except Exception as error:  # noqa: BLE001 - the top of a call
             self._failed(error)
             return
-        self._stream.finish(self._context.trailers())
+        self._stream.answer(message, self._context.trailers())
         self._context.end()
 
     def _failed(self, error: Exception) -> None:

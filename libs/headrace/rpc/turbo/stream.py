@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.errors import HeadraceError
-from headrace.rpc.turbo.headers import IDENTITY, OK, RESPONSE, Head, Header, trailers_of_error
+from headrace.rpc.turbo.headers import ENCODINGS, IDENTITY, OK, RESPONSE, Head, Header, trailers_of_error
 from headrace.rpc.turbo.messages import Deframer
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 STREAM_WINDOW = 1 << 20
 _CANCEL = 0x08
+_RESPONSES = {
+    encoding: RESPONSE if encoding == IDENTITY else (*RESPONSE, (b"grpc-encoding", encoding))
+    for encoding in ENCODINGS
+}
 
 
 class Call(Protocol):
@@ -78,17 +82,18 @@ class Stream:
 
     def received(self, data: bytes, *, end: bool) -> None:
         """Take bytes of the request."""
-        assert self.call is not None
+        call = self.call
+        assert call is not None
         for message in self._deframer.feed(data) if data else ():
-            self.call.message(message)
+            call.message(message)
             if self.over:
                 return
         self._held += len(data)
-        if self.call.wants_more:
+        if call.wants_more:
             self.go_on()
         if end:
             self._half_closed = True
-            self.call.half_closed()
+            call.half_closed()
 
     @property
     def half_closed(self) -> bool:
@@ -99,10 +104,11 @@ class Stream:
         """Send the headers of the answer, once."""
         if not (self._begun or self.over):
             self._begun = True
-            self.connection.session.send_response(
-                self.number, (*RESPONSE, *_encoded(self.encoding), *headers)
+            connection = self.connection
+            connection.session.send_response(
+                self.number, (*_RESPONSES[self.encoding], *headers) if headers else _RESPONSES[self.encoding]
             )
-            self.connection.flush_soon()
+            connection.flush_soon()
 
     def send(self, framed: bytes) -> bool:
         """Send a message; return False if that is enough, until `Call.room`."""
@@ -110,6 +116,16 @@ class Stream:
             return True
         self.begin()
         return self.connection.send(self.number, framed)
+
+    def answer(self, framed: bytes, trailers: Sequence[Header]) -> None:
+        """Send the only message, and how the call ended."""
+        if self.over:
+            return
+        self.begin()
+        session = self.connection.session
+        session.send_data(self.number, framed)
+        session.send_trailers(self.number, trailers)
+        self.connection.finished(self)
 
     def finish(self, trailers: Sequence[Header] = OK) -> None:
         """Send how the call ended, and forget it."""
@@ -137,7 +153,3 @@ class Stream:
         if not self.over:
             held, self._held = self._held, 0
             self.connection.used(self.number, held)
-
-
-def _encoded(encoding: bytes) -> Sequence[Header]:
-    return () if encoding == IDENTITY else ((b"grpc-encoding", encoding),)
