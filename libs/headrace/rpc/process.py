@@ -117,7 +117,13 @@ class Process:
             self._refuse("address", error)
         gc.collect()
         gc.freeze()  # what was made at start stays: to look for garbage in it again and again costs a small call 2 us of 27
-        log.info("listening", service=self._service, address=address, pid=os.getpid())
+        log.info(
+            "listening",
+            service=self._service,
+            address=address,
+            front_end=self._settings.front_end,
+            pid=os.getpid(),
+        )
         if self._settings.address_file:
             _write_address(Path(self._settings.address_file), address)
         if on_listening is not None:
@@ -136,6 +142,7 @@ class Process:
             pools=pools,
             metrics=self.metrics,
             probes=probes,
+            turbo=self._settings.front_end == "turbo",
         )
 
     def _drain(self, server: Server) -> None:

@@ -103,10 +103,11 @@ def get(address: str, model: str = "m") -> models_pb2.Model:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("front_end", ["grpcio", "turbo"])
 def test_a_signal_ends_it_in_good_order_with_status_0(
-    number: signal.Signals, start: Start, tmp_path: Path
+    front_end: str, number: signal.Signals, start: Start, tmp_path: Path
 ) -> None:
-    process = start(address_file=str(tmp_path / "address"))
+    process = start(address_file=str(tmp_path / "address"), front_end=front_end)
     address = address_of(process)
     assert get(address).name == "projects/default/models/m"
     assert (tmp_path / "address").read_text() == f"{address}\n"
@@ -116,10 +117,12 @@ def test_a_signal_ends_it_in_good_order_with_status_0(
     assert out == "closed second\nclosed first\n"
     assert list(lines(log)) == ["listening", "draining", "stopped"]
     assert lines(log)["listening"]["address"] == address
+    assert lines(log)["listening"]["front_end"] == front_end
 
 
-def test_it_leaves_within_its_bound_although_a_handler_never_returns(start: Start) -> None:
-    process = start(drain_s="0.2")
+@pytest.mark.parametrize("front_end", ["grpcio", "turbo"])
+def test_it_leaves_within_its_bound_although_a_handler_never_returns(front_end: str, start: Start) -> None:
+    process = start(drain_s="0.2", front_end=front_end)
     address = address_of(process)
     with ThreadPoolExecutor() as threads:
         call = threads.submit(get, address, "hang")
