@@ -1,7 +1,7 @@
 """From a name in the registry to a model that runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,17 +9,22 @@ import structlog
 
 from headrace.errors import FailedPrecondition, NotFound
 from headrace.names import ArtifactName, ModelName, VersionName, parse_model_reference
-from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, File, Version
+from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_TORCH_PROGRAM, File, FileRole, Version
 from headrace_inference.core.batching import Batching
-from headrace_inference.core.catalog import Key, Source
+from headrace_inference.core.catalog import Format, Key, Source
 from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
-from headrace_inference.runners.runner import Format, ModelFile, Runner
+from headrace_inference.runners.runner import ModelFile, Runner
 from headrace_inference.statistics import BatchStatistics
 
 log = structlog.get_logger()
+
+_FORMATS: Mapping[FileRole.ValueType, Format] = {
+    FILE_ROLE_ONNX: Format.ONNX,
+    FILE_ROLE_TORCH_PROGRAM: Format.TORCH_PROGRAM,
+}
 
 
 class Registry(Protocol):
@@ -92,7 +97,9 @@ class Loader:
             name = name.alias("latest")
         version = self._registry.get_version(str(name))
         file = _serving_file(version, path)
-        return Source(VersionName.parse(version.name), file.path, file.artifact, file.size_bytes)
+        return Source(
+            VersionName.parse(version.name), file.path, file.artifact, file.size_bytes, _FORMATS[file.role]
+        )
 
     def load(self, key: Key, source: Source) -> Model:
         """Fetch a file, check its digest, load it and run it once.
@@ -119,7 +126,7 @@ class Loader:
 
     def _file(self, source: Source) -> ModelFile:
         digest = ArtifactName.parse(source.artifact).digest
-        return ModelFile(Format.ONNX, digest, lambda: self._registry.download_bytes(source.artifact))
+        return ModelFile(source.format, digest, lambda: self._registry.download_bytes(source.artifact))
 
 
 def _serving_file(version: Version, path: str) -> File:
@@ -131,6 +138,8 @@ def _serving_file(version: Version, path: str) -> File:
     files = {file.path: file for file in version.files}
     if path not in files:
         raise NotFound(f"{version.name} has no file {path!r}; it has {', '.join(files)}")
-    if files[path].role != FILE_ROLE_ONNX:
-        raise FailedPrecondition(f"{path!r} of {version.name} is no ONNX file; name one that is, or none")
+    if files[path].role not in _FORMATS:
+        raise FailedPrecondition(
+            f"{path!r} of {version.name} cannot be served; name an ONNX model or a program of torch, or none"
+        )
     return files[path]

@@ -95,7 +95,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         return pb.ModelMetadataResponse(
             name=model.key.model,
             versions=[model.source.number],
-            platform="onnx",
+            platform=model.source.format.value,
             inputs=map(_tensor_metadata, model.signature.inputs),
             outputs=map(_tensor_metadata, model.signature.outputs),
             properties=_properties(model),

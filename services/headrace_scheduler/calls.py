@@ -18,6 +18,7 @@ from headrace.parameters.v1 import (
     stores_pb2,
     stores_pb2_grpc,
 )
+from headrace.registry.serving import SERVABLE
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.context import PROJECT_METADATA
 from headrace.scheduler.v1.jobs_pb2 import Job
@@ -238,7 +239,7 @@ def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[
     """Find out which version and which of its files a deployment means.
 
     Raises:
-        FailedPrecondition: There is no registry, or the version has nothing to serve; only ONNX files can be.
+        FailedPrecondition: There is no registry, or the version has nothing to serve, or not that file.
         NotFound: There is no such version.
         Unavailable: The registry does not answer.
     """
@@ -249,9 +250,9 @@ def resolve_file(channel: grpc.Channel | None, wished: str, file: str) -> tuple[
     request = models_pb2.GetVersionRequest(name=wished)
     version = models_pb2_grpc.ModelsStub(channel).GetVersion(request, timeout=SHORT_S)
     found = file or version.serving_file
-    servable = [entry.path for entry in version.files if entry.role == models_pb2.FILE_ROLE_ONNX]
+    servable = [entry.path for entry in version.files if entry.role in SERVABLE]
     if found not in servable:
-        wanted = f"no ONNX file {file!r}" if file else "no file to serve"
+        wanted = f"no file {file!r} that can be served" if file else "no file to serve"
         remedy = f"name one of {', '.join(servable)}" if servable else "optimize the model first"
         raise FailedPrecondition(f"{version.name} has {wanted}; {remedy}", field="deployment.file")
     return version.name, found

@@ -34,6 +34,13 @@ class Key:
     model: str
 
 
+class Format(Enum):
+    """What kind of file is served; the values are what the protocol calls the platform of a model."""
+
+    ONNX = "onnx"
+    TORCH_PROGRAM = "torch_export"
+
+
 @dataclass(frozen=True)
 class Source:
     """The file of a version that is served; `size_bytes` is that of the file."""
@@ -42,6 +49,7 @@ class Source:
     file: str
     artifact: str
     size_bytes: int
+    format: Format = Format.ONNX
 
     @property
     def number(self) -> str:

@@ -2,17 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from headrace_inference.core.batching import Arrays
+from headrace_inference.core.catalog import Format
 from headrace_inference.core.signature import Signature
-
-
-class Format(Enum):
-    """What kind of file a model is."""
-
-    ONNX = "onnx"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,13 @@ class FileRole(Enum):
     ONNX = 2
     REPORT = 3
     PLOT = 4
+    TORCH_PROGRAM = 5
+    MODEL_CONFIG = 6
+
+    @property
+    def can_be_served(self) -> bool:
+        """Whether an inference server may take such a file."""
+        return self in (FileRole.ONNX, FileRole.TORCH_PROGRAM, FileRole.MODEL_CONFIG)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from headrace.errors import InvalidArgument, NonFiniteValues
 from headrace.names import check_id
-from headrace_registry.core.resources import Draft, File, FileRole
+from headrace_registry.core.resources import Draft, File
 
 MAX_DESCRIPTION = 4096  # characters
 MAX_FILES = 64  # an optimization run of every precision and its reports makes about ten
@@ -73,10 +73,10 @@ def _check_files(draft: Draft, project: str) -> None:
         raise InvalidArgument(
             f"{count} files have the path {path!r}; give each its own", field="version.files"
         )
-    if draft.serving_file and draft.serving_file not in _onnx_paths(draft):
+    if draft.serving_file and draft.serving_file not in _servable_paths(draft):
         raise InvalidArgument(
-            f"serving_file {draft.serving_file!r} is none of the version's ONNX files "
-            f"({', '.join(_onnx_paths(draft)) or 'there are none'}); name one of them or leave it empty",
+            f"serving_file {draft.serving_file!r} is none of the version's files that can be served "
+            f"({', '.join(_servable_paths(draft)) or 'there are none'}); name one of them or leave it empty",
             field="version.serving_file",
         )
 
@@ -90,8 +90,8 @@ def _check_file(file: File, field: str, project: str) -> None:
     _check_project(file.artifact.project, project, f"{field}.artifact", str(file.artifact))
 
 
-def _onnx_paths(draft: Draft) -> list[str]:
-    return [file.path for file in draft.files if file.role is FileRole.ONNX]
+def _servable_paths(draft: Draft) -> list[str]:
+    return [file.path for file in draft.files if file.role.can_be_served]
 
 
 def _check_lineage(draft: Draft, project: str) -> None:

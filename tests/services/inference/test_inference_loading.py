@@ -83,7 +83,7 @@ def test_what_cannot_be_served_is_refused(server: InferenceServer, client: Infer
     server.publish("digits", onnx_models.affine(), serve_first=False)
     with pytest.raises(FailedPrecondition, match="has no file to serve; optimize it first, or name one"):
         client.load("digits")
-    with pytest.raises(FailedPrecondition, match=r"'report\.json' of .* is no ONNX file"):
+    with pytest.raises(FailedPrecondition, match=r"'report\.json' of .* cannot be served"):
         client.load("digits", file="report.json")
 
 

@@ -164,10 +164,10 @@ def test_deployments_are_listed_by_name_in_pages(scheduler: Scheduler) -> None:
 def test_what_could_never_be_served_is_refused(scheduler: Scheduler) -> None:
     with pytest.raises(NotFound, match="versions/9"):
         create(scheduler, version=f"{PROJECT}/models/digits/versions/9")
-    with pytest.raises(FailedPrecondition, match=r"no ONNX file 'int4\.onnx'; name one of "):
+    with pytest.raises(FailedPrecondition, match=r"no file 'int4\.onnx' that can be served; name one of "):
         create(scheduler, file="int4.onnx")
     with pytest.raises(
-        FailedPrecondition, match=r"no ONNX file 'report\.png'; name one of [a-z0-9.,\x20]+$"
+        FailedPrecondition, match=r"no file 'report\.png' that can be served; name one of [a-z0-9.,\x20]+$"
     ) as refused:
         create(scheduler, file="report.png")
     assert refused.value.message.count("report.png") == 1

@@ -91,6 +91,16 @@ def gather() -> bytes:
     )
 
 
+def vast() -> bytes:
+    """Make y of 2**40 x 2**10 elements from x of one."""
+    return model(
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        [tensor("x", "FP32", (1,))],
+        [tensor("y", "FP32", ("a", "b"))],
+        shape=np.array([1 << 40, 1 << 10]),
+    )
+
+
 def mean_of_the_batch() -> bytes:
     """Make y = x - mean over the first axis: the rows look at each other."""
     return model(

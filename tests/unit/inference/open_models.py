@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 
 from headrace_inference.cache import FileCache
+from headrace_inference.core.catalog import Format
 from headrace_inference.runners.onnx import OnnxRunner
 from headrace_inference.runners.onnx_sessions import Hardware
-from headrace_inference.runners.runner import Format, ModelFile
+from headrace_inference.runners.runner import ModelFile
 
 
 def model_file(data: bytes, kind: Format = Format.ONNX) -> ModelFile:

@@ -38,7 +38,7 @@ def test_a_version_has_some_files_with_paths_of_their_own(files: Sequence[File])
 
 
 @pytest.mark.parametrize("serving_file", ["weights", "other.onnx"])
-def test_what_is_served_is_one_of_the_onnx_files(serving_file: str) -> None:
+def test_what_is_served_is_one_of_the_files_that_can_be(serving_file: str) -> None:
     files = [file("model.onnx"), file("weights", FileRole.WEIGHTS)]
     check_draft(Draft(files, serving_file="model.onnx"), "default")
 

@@ -38,6 +38,12 @@ class _FileRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileRole.Val
     """A machine-readable report (JSON)."""
     FILE_ROLE_PLOT: _FileRole.ValueType  # 4
     """A picture for people (PNG)."""
+    FILE_ROLE_TORCH_PROGRAM: _FileRole.ValueType  # 5
+    """A program that `torch.export.save` wrote, which can be served."""
+    FILE_ROLE_MODEL_CONFIG: _FileRole.ValueType  # 6
+    """How the version's models are served: an `inference.ModelConfig` as JSON. It can be served itself if it says what runs:
+    a Python function, or an ensemble of models.
+    """
 
 class FileRole(_FileRole, metaclass=_FileRoleEnumTypeWrapper):
     """What a file of a version is."""
@@ -52,6 +58,12 @@ FILE_ROLE_REPORT: FileRole.ValueType  # 3
 """A machine-readable report (JSON)."""
 FILE_ROLE_PLOT: FileRole.ValueType  # 4
 """A picture for people (PNG)."""
+FILE_ROLE_TORCH_PROGRAM: FileRole.ValueType  # 5
+"""A program that `torch.export.save` wrote, which can be served."""
+FILE_ROLE_MODEL_CONFIG: FileRole.ValueType  # 6
+"""How the version's models are served: an `inference.ModelConfig` as JSON. It can be served itself if it says what runs:
+a Python function, or an ensemble of models.
+"""
 Global___FileRole: _TypeAlias = FileRole  # noqa: Y015
 
 @_typing.final
@@ -214,7 +226,9 @@ class Version(_message.Message):
     name: _builtins.str
     """Output only. `projects/{project}/models/{model}/versions/{number}`, numbers from 1."""
     serving_file: _builtins.str
-    """Path of the ONNX file that is served unless a deployment names another; empty if none can be served."""
+    """Path of the file that is served unless a deployment names another (an ONNX model, a program of torch, or a configuration that says
+    what runs); empty if none can be served.
+    """
     source_version: _builtins.str
     """The version this one was made from, `projects/{project}/models/{model}/versions/{number}`; empty for a trained one."""
     job: _builtins.str
