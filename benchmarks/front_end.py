@@ -112,7 +112,6 @@ class Served:
         stack.callback(ours.send, None)
         self._process = psutil.Process(process.pid)
         self._callers = Callers(ours.recv(), METHOD, _request(), callers)
-        stack.callback(self._callers.close)
         self._cpu_s = 0.0
         self._latencies_s: Sequence[float] = ()
 
