@@ -57,12 +57,26 @@ def _compile(out: Path) -> None:
     sources += [str(OIP_PATH / path.name) for path in sorted(OIP_SOURCE.glob("*.proto"))]
     command = [sys.executable, "-m", "grpc_tools.protoc"]
     command += [f"--plugin={_plugin(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    command += [f"-I{OIP_PATH}={OIP_SOURCE}", f"-I{PROTOS}", f"-I{_google_protos()}"]
+    command += [f"-I{_moved_oip(out)}", f"-I{PROTOS}", f"-I{_google_protos()}"]
     command += [f"--{kind}={out}" for kind in ("python_out", "grpc_python_out")]
     command += [f"--{kind}=quiet:{out}" for kind in ("mypy_out", "mypy_grpc_out")]
     result = subprocess.run(command + sources, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise GenerationError(result.stderr or f"protoc ended with status {result.returncode}")
+
+
+def _moved_oip(folder: Path) -> Path:
+    """Write the protos of the Open Inference Protocol below `folder` as if they lay where their stubs go.
+
+    protoc names the stubs, and their imports of one another, after the place of the protos; wire names are left as they are.
+    """
+    root = folder / "protos"
+    for path in OIP_SOURCE.glob("*.proto"):
+        _write(
+            root / OIP_PATH / path.name,
+            path.read_text().replace('import "inference/v2/', f'import "{OIP_PATH}/'),
+        )
+    return root
 
 
 def _plugin(name: str) -> str:

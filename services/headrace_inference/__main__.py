@@ -29,7 +29,9 @@ def main() -> None:
     settings = load_or_exit(Settings)
     with Process("inference", settings) as process:
         models = _models(process, settings)
-        servicer = InferenceServicer(models, is_ready=lambda: not process.stopping.is_set())
+        servicer = InferenceServicer(
+            models, is_ready=lambda: not process.stopping.is_set(), trace_file=settings.trace_file
+        )
         process.serve(
             lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),
             rules=RULES,

@@ -45,6 +45,7 @@ class Model:
     source: Source
     runner: Runner
     batched: bool
+    batching: Batching
     engine: Engine
 
     @property
@@ -122,7 +123,7 @@ class Loader:
             batched=batched,
             seconds=round(time.perf_counter() - began, 3),
         )
-        return Model(key, source, runner, batched, engine)
+        return Model(key, source, runner, batched, self._batching, engine)
 
     def _file(self, source: Source) -> ModelFile:
         digest = ArtifactName.parse(source.artifact).digest

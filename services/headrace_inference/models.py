@@ -57,6 +57,11 @@ class Models:
         with self._changed:
             return self._catalog.find(key, version)
 
+    def ready(self, project: str) -> list[Model]:
+        """Return the models of a project that answer, by name."""
+        with self._changed:
+            return self._catalog.ready(project)
+
     def infer(
         self,
         key: Key,

@@ -1,48 +1,73 @@
-"""The Open Inference Protocol on the wire."""
+# length: all rpcs of one service, two lines each
+"""The Open Inference Protocol on the wire, with the extensions that Triton's clients use."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 
 import grpc
 
-from headrace.errors import InvalidArgument, PermissionDenied, Unimplemented
-from headrace.inference.messages import fill_outputs, inputs_of
 from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.inference.oip.v2 import (
+    model_config_pb2,
+    repository_pb2,
+    settings_pb2,
+    shared_memory_pb2,
+    statistics_pb2,
+)
 from headrace.inference.oip.v2.inference_pb2_grpc import GRPCInferenceServiceServicer
-from headrace.names import check_id, project_of
 from headrace.rpc.authorization import Role, Rule, current_principal
-from headrace_inference.core.catalog import Key, Listing, State
+from headrace.rpc.context import metadata_value
+from headrace.rpc.layers import current_call
+from headrace_inference.core.catalog import Key
 from headrace_inference.core.signature import Tensor
+from headrace_inference.core.trace_settings import TraceSettings
+from headrace_inference.inference import Inference
 from headrace_inference.loader import Model
 from headrace_inference.models import Models
+from headrace_inference.shared_memory import Regions
+from headrace_inference.streaming import Place, Stream
+from headrace_inference.tracing import Tracer
+from headrace_inference.wire.config import config_of
+from headrace_inference.wire.regions import CudaRegions, SystemRegions
+from headrace_inference.wire.repository import Repository
+from headrace_inference.wire.settings import change_logs, change_traces
+from headrace_inference.wire.statistics import statistics_of
 
 _SERVICE = "/inference.GRPCInferenceService/"
 
+# What changes what others get, or has the server open memory of its machine. The settings ask for more where they are changed.
+_OF_EDITORS = (
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+)
+
 # The protocol is not ours, so its protos do not declare who may call; the project is the caller's own.
 RULES: Mapping[str, Rule] = {
-    **{
-        _SERVICE + rpc: Rule(Role.VIEWER)
-        for rpc in (
-            "ServerLive",
-            "ServerReady",
-            "ServerMetadata",
-            "ModelReady",
-            "ModelMetadata",
-            "ModelInfer",
-            "RepositoryIndex",
-        )
-    },
-    **{_SERVICE + rpc: Rule(Role.EDITOR) for rpc in ("RepositoryModelLoad", "RepositoryModelUnload")},
+    _SERVICE + method.name: Rule(Role.EDITOR if method.name in _OF_EDITORS else Role.VIEWER)
+    for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
 }
 
 # Answered even when the server is full or draining.
 PROBES = tuple(_SERVICE + rpc for rpc in ("ServerLive", "ServerReady"))
 
-# Extensions of tensors that would make the answer mean something else, if they were passed over in silence.
-_UNSUPPORTED = ("shared_memory_region", "classification")
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "statistics",
+    "system_shared_memory",
+    "trace",
+    "logging",
+)
 
-_Parameters = Mapping[str, pb.ModelRepositoryParameter]
-_Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor
+# In the metadata of a stream: errors end it with their status, instead of being answers.
+STRICT_METADATA = "triton_grpc_error"
 
 
 class InferenceServicer(GRPCInferenceServiceServicer):
@@ -50,11 +75,18 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
     Args:
         is_ready: Whether the server takes requests.
+        trace_file: As `TraceSettings`.
     """
 
-    def __init__(self, models: Models, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, models: Models, is_ready: Callable[[], bool], trace_file: str = "") -> None:
         self._models = models
         self._is_ready = is_ready
+        self._trace_settings = TraceSettings(trace_file)
+        regions = Regions()
+        self._inference = Inference(models, regions, Tracer(self._trace_settings))
+        self._repository = Repository(models)
+        self._regions = SystemRegions(regions)
+        self._cuda = CudaRegions()
 
     def ServerLive(
         self, request: pb.ServerLiveRequest, context: grpc.ServicerContext
@@ -72,17 +104,16 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
         """Describe the server."""
-        return pb.ServerMetadataResponse(
-            name="headrace", version=version("headrace"), extensions=["model_repository"]
-        )
+        return pb.ServerMetadataResponse(name="headrace", version=version("headrace"), extensions=EXTENSIONS)
 
     def ModelReady(
         self, request: pb.ModelReadyRequest, context: grpc.ServicerContext
     ) -> pb.ModelReadyResponse:
         """Tell whether a model takes requests."""
-        key = _key(request.name)
         numbers = [
-            one.source.number for one in self._listings() if one.key == key and one.state is State.READY
+            model.source.number
+            for model in self._models.ready(current_principal().project)
+            if model.key.model == request.name
         ]
         ready = self._is_ready() and bool(numbers) and request.version in ("", *numbers)
         return pb.ModelReadyResponse(ready=ready)
@@ -105,90 +136,113 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Run a model once."""
-        _refuse_unsupported(request)
-        model, outputs = self._models.infer(
-            _key(request.model_name),
-            request.model_version,
-            inputs_of(request),
-            tuple(output.name for output in request.outputs),
-            timeout_s=context.time_remaining(),
-            watch=context.add_callback,
+        project = current_principal().project
+        return self._inference.infer(project, request, context.time_remaining(), context.add_callback)
+
+    def ModelStreamInfer(
+        self, request_iterator: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        """Run models, many requests at a time."""
+        project, strict = (
+            current_principal().project,
+            metadata_value(context.invocation_metadata(), STRICT_METADATA),
         )
-        response = pb.ModelInferResponse(
-            model_name=model.key.model, model_version=model.source.number, id=request.id
-        )
-        # Who writes typed contents, by hand perhaps, wants to read them too.
-        fill_outputs(response, outputs, raw=bool(request.raw_input_contents))
-        return response
+
+        def answer(place: Place) -> None:
+            response = self._inference.infer(project, place.request, context.time_remaining(), place.watch)
+            place.give(response, final=True)
+
+        return Stream(answer, strict=strict.lower() == "true").serve(request_iterator, current_call())
+
+    def ModelConfig(
+        self, request: model_config_pb2.ModelConfigRequest, context: grpc.ServicerContext
+    ) -> model_config_pb2.ModelConfigResponse:
+        """Tell how a model is served."""
+        model = self._models.find(_key(request.name), request.version)
+        return model_config_pb2.ModelConfigResponse(config=config_of(model))
+
+    def ModelStatistics(
+        self, request: statistics_pb2.ModelStatisticsRequest, context: grpc.ServicerContext
+    ) -> statistics_pb2.ModelStatisticsResponse:
+        """Tell what one model has done, or all."""
+        if request.name:
+            models = [self._models.find(_key(request.name), request.version)]
+        else:
+            models = self._models.ready(current_principal().project)
+        return statistics_pb2.ModelStatisticsResponse(model_stats=map(statistics_of, models))
 
     def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
-    ) -> pb.RepositoryIndexResponse:
+        self, request: repository_pb2.RepositoryIndexRequest, context: grpc.ServicerContext
+    ) -> repository_pb2.RepositoryIndexResponse:
         """List the models of the caller's project."""
-        listings = [one for one in self._listings() if one.state is State.READY or not request.ready]
-        return pb.RepositoryIndexResponse(models=map(_model_index, listings))
+        return self._repository.index(request)
 
     def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
-    ) -> pb.RepositoryModelLoadResponse:
+        self, request: repository_pb2.RepositoryModelLoadRequest, context: grpc.ServicerContext
+    ) -> repository_pb2.RepositoryModelLoadResponse:
         """Load a model."""
-        _refuse_unknown(request.parameters, ("version", "file"))
-        reference = _text(request.parameters, "version")
-        if reference:
-            _check_project(reference)
-        key = _key(check_id(request.model_name, "model_name"))
-        self._models.load(key, reference, _text(request.parameters, "file"), context.time_remaining())
-        return pb.RepositoryModelLoadResponse()
+        return self._repository.load(request, context.time_remaining())
 
     def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
-    ) -> pb.RepositoryModelUnloadResponse:
+        self, request: repository_pb2.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+    ) -> repository_pb2.RepositoryModelUnloadResponse:
         """Unload a model."""
-        _refuse_unknown(request.parameters, ("unload_dependents",))
-        self._models.unload(_key(request.model_name), context.time_remaining())
-        return pb.RepositoryModelUnloadResponse()
+        unloaded = self._repository.unload(request, context.time_remaining())
+        self._trace_settings.forget(_key(unloaded.model_name))
+        return unloaded
 
-    def _listings(self) -> list[Listing]:
-        return self._models.listings(current_principal().project)
+    def SystemSharedMemoryStatus(
+        self, request: shared_memory_pb2.SystemSharedMemoryStatusRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.SystemSharedMemoryStatusResponse:
+        """List regions of the caller's project."""
+        return self._regions.status(request)
+
+    def SystemSharedMemoryRegister(
+        self, request: shared_memory_pb2.SystemSharedMemoryRegisterRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.SystemSharedMemoryRegisterResponse:
+        """Make a region known."""
+        return self._regions.register(request)
+
+    def SystemSharedMemoryUnregister(
+        self, request: shared_memory_pb2.SystemSharedMemoryUnregisterRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.SystemSharedMemoryUnregisterResponse:
+        """Forget one region, or all."""
+        return self._regions.unregister(request)
+
+    def CudaSharedMemoryStatus(
+        self, request: shared_memory_pb2.CudaSharedMemoryStatusRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.CudaSharedMemoryStatusResponse:
+        """List regions on GPUs."""
+        return self._cuda.status(request)
+
+    def CudaSharedMemoryRegister(
+        self, request: shared_memory_pb2.CudaSharedMemoryRegisterRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.CudaSharedMemoryRegisterResponse:
+        """Make a region on a GPU known."""
+        return self._cuda.register(request)
+
+    def CudaSharedMemoryUnregister(
+        self, request: shared_memory_pb2.CudaSharedMemoryUnregisterRequest, context: grpc.ServicerContext
+    ) -> shared_memory_pb2.CudaSharedMemoryUnregisterResponse:
+        """Forget one region on a GPU, or all."""
+        return self._cuda.unregister(request)
+
+    def TraceSetting(
+        self, request: settings_pb2.TraceSettingRequest, context: grpc.ServicerContext
+    ) -> settings_pb2.TraceSettingResponse:
+        """Change and tell what is traced."""
+        key = self._models.find(_key(request.model_name)).key if request.model_name else None
+        return change_traces(self._trace_settings, key, request)
+
+    def LogSettings(
+        self, request: settings_pb2.LogSettingsRequest, context: grpc.ServicerContext
+    ) -> settings_pb2.LogSettingsResponse:
+        """Change and tell what is logged."""
+        return change_logs(request)
 
 
 def _key(model: str) -> Key:
     return Key(current_principal().project, model)
-
-
-def _check_project(reference: str) -> None:
-    project = project_of(reference, field="version")
-    if not current_principal().may_enter(project):
-        raise PermissionDenied(
-            f"{current_principal().name} has no role in projects/{project}; load a model of your own"
-        )
-
-
-def _refuse_unsupported(request: pb.ModelInferRequest) -> None:
-    tensors: list[_Tensor] = [*request.inputs, *request.outputs]
-    for tensor in tensors:
-        for parameter in _UNSUPPORTED:
-            if parameter in tensor.parameters:
-                raise Unimplemented(
-                    f"tensor {tensor.name!r} has the parameter {parameter!r}, which is not offered; "
-                    "send and take plain contents"
-                )
-
-
-def _refuse_unknown(parameters: Iterable[str], known: Iterable[str]) -> None:
-    for name in parameters:
-        if name not in known:
-            raise InvalidArgument(
-                f"parameter {name!r} is not known; known are {', '.join(known)}", field="parameters"
-            )
-
-
-def _text(parameters: _Parameters, name: str) -> str:
-    if name not in parameters:
-        return ""
-    if not parameters[name].HasField("string_param"):
-        raise InvalidArgument(f"parameter {name!r} must be a string_param", field="parameters")
-    return parameters[name].string_param
 
 
 def _properties(model: Model) -> dict[str, str]:
@@ -203,13 +257,4 @@ def _properties(model: Model) -> dict[str, str]:
 def _tensor_metadata(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
         name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
-    )
-
-
-def _model_index(listing: Listing) -> pb.RepositoryIndexResponse.ModelIndex:
-    return pb.RepositoryIndexResponse.ModelIndex(
-        name=listing.key.model,
-        version=listing.source.number,
-        state=listing.state.value,
-        reason=listing.reason,
     )

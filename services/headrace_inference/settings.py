@@ -68,3 +68,7 @@ class Settings(NodeSettings):
     max_cache_bytes: int = Field(
         16 * GIB, ge=0, description="Most bytes kept in it; the models used longest ago are removed first."
     )
+    trace_file: str = Field(
+        "",
+        description='File for the requests that the rpc TraceSetting has traced; "": events of their spans, see TRACES.',
+    )

@@ -6,7 +6,7 @@ Repeating a call after a broken connection is the channel's work; what still fai
 import grpc
 
 from headrace.errors import DataLoss, FailedPrecondition
-from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
+from headrace.inference.oip.v2 import inference_pb2_grpc, repository_pb2
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
 from headrace.parameters.recoding import replication_stub
 from headrace.parameters.v1 import (
@@ -71,7 +71,7 @@ def perform(command: Command, channel: grpc.Channel) -> str:
             _load(command, channel)
         case UnloadModel():
             metadata, model = _in_project(command.model)
-            unload = inference_pb2.RepositoryModelUnloadRequest(model_name=model)
+            unload = repository_pb2.RepositoryModelUnloadRequest(model_name=model)
             _inference(channel).RepositoryModelUnload(unload, metadata=metadata, timeout=SHORT_S)
     return ""
 
@@ -223,7 +223,7 @@ def _resolve(command: ResolveVersion, channel: grpc.Channel) -> str:
 
 def _load(command: LoadModel, channel: grpc.Channel) -> None:
     metadata, model = _in_project(command.model)
-    load = inference_pb2.RepositoryModelLoadRequest(model_name=model)
+    load = repository_pb2.RepositoryModelLoadRequest(model_name=model)
     load.parameters["version"].string_param = command.version
     load.parameters["file"].string_param = command.file
     _inference(channel).RepositoryModelLoad(load, metadata=metadata, timeout=TRANSFER_S)

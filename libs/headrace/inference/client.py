@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from headrace.inference.messages import infer_request, outputs_of
 from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.inference.oip.v2 import repository_pb2
 from headrace.inference.oip.v2.inference_pb2_grpc import GRPCInferenceServiceStub
 from headrace.inference.tensors import Array
 from headrace.rpc.channel import open_aio_channel, open_channel
@@ -164,11 +165,15 @@ class InferenceClient:
         Raises:
             NotFound: It is not loaded.
         """
-        self._stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=model), timeout=timeout_s)
+        self._stub.RepositoryModelUnload(
+            repository_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=timeout_s
+        )
 
     def index(self, *, ready: bool = False, timeout_s: float | None = None) -> list[ModelState]:
         """List the models the server has, by name; if `ready`, only those that take requests."""
-        answer = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=ready), timeout=timeout_s)
+        answer = self._stub.RepositoryIndex(
+            repository_pb2.RepositoryIndexRequest(ready=ready), timeout=timeout_s
+        )
         return [ModelState(one.name, one.version, one.state, one.reason) for one in answer.models]
 
 
@@ -218,8 +223,8 @@ class AsyncInferenceClient:
         return outputs_of(await self._stub.ModelInfer(request, timeout=timeout_s))
 
 
-def _load_request(model: str, version: str, file: str) -> pb.RepositoryModelLoadRequest:
-    request = pb.RepositoryModelLoadRequest(model_name=model)
+def _load_request(model: str, version: str, file: str) -> repository_pb2.RepositoryModelLoadRequest:
+    request = repository_pb2.RepositoryModelLoadRequest(model_name=model)
     for key, value in (("version", version), ("file", file)):
         if value:
             request.parameters[key].string_param = value

@@ -1,11 +1,12 @@
 """Requests and answers of inference: named arrays on one side, messages of the Open Inference Protocol on the other."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.errors import InvalidArgument
+from headrace.errors import HeadraceError, InvalidArgument
 from headrace.inference.oip.v2.inference_pb2 import ModelInferRequest, ModelInferResponse
 from headrace.inference.tensors import (
     Array,
@@ -13,9 +14,9 @@ from headrace.inference.tensors import (
     decode_raw,
     decode_typed,
     encode_raw,
-    encode_typed,
-    has_typed_form,
 )
+
+SHARED = "shared_memory_region"  # the parameter of a tensor whose elements lie in shared memory
 
 
 def infer_request(
@@ -41,67 +42,89 @@ def infer_request(
     return request
 
 
-def inputs_of(request: ModelInferRequest) -> dict[str, Array]:
+ReadShared = Callable[[ModelInferRequest.InferInputTensor], bytes]
+
+
+def _refuse_shared(_: ModelInferRequest.InferInputTensor) -> bytes:
+    raise InvalidArgument("lies in shared memory, which is not read here; send its contents")
+
+
+def inputs_of(request: ModelInferRequest, read_shared: ReadShared = _refuse_shared) -> dict[str, Array]:
     """Read the arrays of a request, in raw or typed contents.
 
+    Args:
+        read_shared: Fetches the raw contents of an input that lies in shared memory.
     Raises:
         InvalidArgument: Two inputs have one name, or both forms of contents are used, or not one entry for each input;
             or as `decode_raw` and `decode_typed`, with the input's name in front.
     """
-    return _arrays(request.inputs, request.raw_input_contents, "inputs", "raw_input_contents")
+    tensors, raw = request.inputs, request.raw_input_contents
+    shared = [position for position, tensor in enumerate(tensors) if is_shared(tensor)]
+    if raw and len(raw) + len(shared) != len(tensors):
+        beside = f", {len(shared)} of them in shared memory" if shared else ""
+        raise InvalidArgument(
+            f"raw_input_contents has {len(raw)} entries for {len(tensors)} inputs{beside}; "
+            "send one for each, or none",
+            field="raw_input_contents",
+        )
+    entries = iter(raw)
+
+    def read(position: int, tensor: Any) -> Array:
+        if position in shared:
+            return _raw_array(tensor, read_shared(tensor))
+        return _raw_array(tensor, next(entries)) if raw else _typed_array(tensor)
+
+    return _arrays(tensors, "inputs", read)
 
 
 def outputs_of(response: ModelInferResponse) -> dict[str, Array]:
-    """Read the arrays of an answer, in raw or typed contents.
+    """Read the arrays of an answer, in raw or typed contents; those in shared memory are left out.
 
     Raises:
         InvalidArgument: As `inputs_of`: the server does not keep to the protocol.
     """
-    return _arrays(response.outputs, response.raw_output_contents, "outputs", "raw_output_contents")
-
-
-Tensor = ModelInferRequest.InferInputTensor | ModelInferResponse.InferOutputTensor
-
-
-def _arrays(tensors: Sequence[Tensor], raw: Sequence[bytes], field: str, raw_field: str) -> dict[str, Array]:
+    tensors, raw = response.outputs, response.raw_output_contents
     if raw and len(raw) != len(tensors):
         raise InvalidArgument(
-            f"{raw_field} has {len(raw)} entries for {len(tensors)} {field}; send one for each, or none",
-            field=raw_field,
+            f"raw_output_contents has {len(raw)} entries for {len(tensors)} outputs; send one for each, or none",
+            field="raw_output_contents",
         )
+
+    def read(position: int, tensor: Any) -> Array | None:
+        if is_shared(tensor):
+            return None
+        return _raw_array(tensor, raw[position]) if raw else _typed_array(tensor)
+
+    return _arrays(tensors, "outputs", read)
+
+
+def is_shared(tensor: Any) -> bool:
+    """Tell whether the elements of a tensor lie in shared memory, or shall be put there."""
+    # The first question is the quick one, and its answer is nearly always no.
+    return bool(tensor.parameters) and SHARED in tensor.parameters
+
+
+def _arrays(tensors: Sequence[Any], field: str, read: Callable[[int, Any], Array | None]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for position, tensor in enumerate(tensors):
-        if tensor.name in arrays:
-            raise InvalidArgument(f"{field} has {tensor.name!r} twice", field=f"{field}[{position}].name")
+        name = tensor.name
+        if name in arrays:
+            raise InvalidArgument(f"{field} has {name!r} twice", field=f"{field}[{position}].name")
         try:
-            arrays[tensor.name] = _array(tensor, raw[position] if raw else None)
-        except InvalidArgument as error:
-            named = f"{field[:-1]} {tensor.name!r}: {error.message}"
+            array = read(position, tensor)
+        except HeadraceError as error:
+            named = f"{field[:-1]} {name!r}: {error.message}"
             raise type(error)(named, field=f"{field}[{position}]") from None
+        if array is not None:
+            arrays[name] = array
     return arrays
 
 
-def _array(tensor: Tensor, raw: bytes | None) -> Array:
-    if raw is None:
-        return decode_typed(tensor.contents, tensor.datatype, tensor.shape)
+def _raw_array(tensor: Any, data: bytes) -> Array:
     if tensor.HasField("contents"):
         raise InvalidArgument("has contents beside the raw contents; send one of the two")
-    return decode_raw(raw, tensor.datatype, tensor.shape)
+    return decode_raw(data, tensor.datatype, tuple(tensor.shape))
 
 
-def fill_outputs(response: ModelInferResponse, outputs: Mapping[str, Array], *, raw: bool) -> None:
-    """Put arrays into an answer.
-
-    Args:
-        raw: Whether in raw contents. Datatypes without a typed form (FP16, BF16) make all of them go raw anyway, because
-            the protocol has no mixture.
-    Raises:
-        DtypeMismatch: An array has elements that the protocol cannot carry.
-    """
-    raw = raw or not all(has_typed_form(datatype_of(array.dtype)) for array in outputs.values())
-    for name, array in outputs.items():
-        tensor = response.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
-        if raw:
-            response.raw_output_contents.append(encode_raw(array))
-        else:
-            tensor.contents.CopyFrom(encode_typed(array))
+def _typed_array(tensor: Any) -> Array:
+    return decode_typed(tensor.contents, tensor.datatype, tuple(tensor.shape))

@@ -8,6 +8,7 @@ BYTES are arrays of dtype object holding `bytes`; BF16 are arrays of `ml_dtypes.
 
 import math
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -40,6 +41,8 @@ DATATYPES = tuple(_DTYPES)
 
 _DATATYPES: Mapping[np.dtype[Any], str] = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 
+_LITTLE_ENDIAN = sys.byteorder == "little"  # then raw contents are what numpy has in memory
+
 _FIELDS: Mapping[str, str] = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
@@ -71,7 +74,9 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
         DtypeMismatch: The protocol cannot carry such elements.
     """
     dtype = np.dtype(dtype)
-    datatype = _DATATYPES.get(dtype) or _DATATYPES.get(dtype.newbyteorder("="))
+    if dtype in _DATATYPES:
+        return _DATATYPES[dtype]
+    datatype = _DATATYPES.get(dtype.newbyteorder("="))
     if dtype.kind in "SU":
         return "BYTES"
     if datatype is None:
@@ -92,8 +97,21 @@ def encode_raw(array: Array) -> bytes:
     """
     if datatype_of(array.dtype) == "BYTES":
         return b"".join(struct.pack("<I", len(element)) + element for element in _elements(array))
-    little: Array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    little: Array = (
+        array if _LITTLE_ENDIAN and array.dtype.isnative else array.astype(array.dtype.newbyteorder("<"))
+    )
     return little.tobytes()
+
+
+def raw_view(array: Array) -> memoryview:
+    """Return what `encode_raw` does as bytes to read once: without a copy, where memory holds the elements as the wire does.
+
+    Raises:
+        DtypeMismatch: As `encode_raw`.
+    """
+    if array.dtype.hasobject or not (array.flags.c_contiguous and array.dtype.isnative and _LITTLE_ENDIAN):
+        return memoryview(encode_raw(array))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def decode_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
@@ -107,7 +125,7 @@ def decode_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
         InvalidArgument: A dimension is negative, or BYTES are cut off in the middle of an element.
     """
     dtype, count = dtype_of(datatype), count_elements(shape)
-    if datatype == "BYTES":
+    if dtype.hasobject:
         return _object_array(_split(data), shape)
     if len(data) != count * dtype.itemsize:
         raise ShapeMismatch(
@@ -116,8 +134,10 @@ def decode_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
     array: Array
     if datatype == "BOOL":  # any byte but zero is true; numpy would keep the 2 in a bool
         array = np.frombuffer(data, np.uint8) != 0
+    elif _LITTLE_ENDIAN:
+        array = np.frombuffer(data, dtype)
     else:
-        array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
     return _shaped(array, shape)
 
 
@@ -167,7 +187,7 @@ def count_elements(shape: Sequence[int]) -> int:
     Raises:
         InvalidArgument: A dimension is negative.
     """
-    if any(size < 0 for size in shape):
+    if shape and min(shape) < 0:
         raise InvalidArgument(
             f"shape {list(shape)} has a negative dimension; send the sizes of this very tensor"
         )

@@ -22,7 +22,7 @@ def answer_error(call: Call, error: Exception) -> None:
         _abort(call, to_status(error))
     if _is_gone(error, call) or status_code(call.context) is not None:
         return  # Nobody listens any more, or a foreign servicer called `context.abort`: the front end knows both.
-    _abort(call, to_status(_hidden(error)))
+    _abort(call, to_status(hidden(error)))
 
 
 def _is_gone(error: Exception, call: Call) -> bool:
@@ -30,7 +30,7 @@ def _is_gone(error: Exception, call: Call) -> bool:
     return isinstance(error, grpc.RpcError) and not call.context.is_active()
 
 
-def _hidden(error: Exception) -> Internal:
+def hidden(error: Exception) -> Internal:
     """Log an unexpected exception and return what the caller may know of it: the id it is logged under."""
     error_id = uuid.uuid4().hex
     log.error("rpc_failed", error_id=error_id, exc_info=error)

@@ -6,7 +6,7 @@ OpenTelemetry. See docs/decisions/0005-own-tracing-interceptors.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -104,6 +104,17 @@ def end_span(span: Span | None, code: str) -> None:
     if code != "OK":
         span.set_status(StatusCode.ERROR, code)
     span.end()
+
+
+def add_events(events: Iterable[tuple[str, int]]) -> None:
+    """Add events to the span of what this thread works for: names, and nanoseconds since 1970."""
+    if _installed is None:
+        return
+    from opentelemetry.trace import get_current_span
+
+    span = get_current_span()
+    for name, ns in events:
+        span.add_event(name, timestamp=ns)
 
 
 def current_trace_id() -> str:

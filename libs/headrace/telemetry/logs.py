@@ -8,7 +8,7 @@ Each line that is logged while a call is served has its rpc, caller, request id 
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -16,6 +16,50 @@ from structlog.typing import Processor
 
 from headrace.rpc.context import served
 from headrace.rpc.tracing import current_trace_id
+
+SEVERITIES = ("debug", "info", "warning", "error")
+
+
+class _Written(logging.Filter):
+    """Which severities are written; what is more severe than an error always is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.severities = frozenset(SEVERITIES)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._has(record.levelname.lower())
+
+    def __call__(self, _: Any, severity: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Drop a line of ours early, before anything is done to it."""
+        if self._has(severity):
+            return event
+        raise structlog.DropEvent
+
+    def _has(self, severity: str) -> bool:
+        return severity in self.severities or severity not in SEVERITIES
+
+
+_written = _Written()  # logs are one per process, as those of the standard library are
+
+
+def written_severities() -> frozenset[str]:
+    """Return the severities that are written now."""
+    return _written.severities
+
+
+def write_severities(severities: Iterable[str]) -> None:
+    """Write lines of these severities from now on, and no others: some of `SEVERITIES`."""
+    _written.severities = frozenset(severities)
+    levels = [logging.getLevelNamesMapping()[severity.upper()] for severity in severities]
+    _set_threshold(min(levels, default=logging.CRITICAL))
+
+
+def _set_threshold(threshold: int) -> None:
+    logging.getLogger().setLevel(threshold)
+    # Their debug lines are not about our service.
+    for library in ("alembic", "grpc", "sqlalchemy", "urllib3"):
+        logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
 
 
 def setup_logs(
@@ -31,20 +75,21 @@ def setup_logs(
     """
     stream = stream or sys.stderr
     pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    levels = logging.getLevelNamesMapping()
     shared = _shared_processors({} if pretty else {"service": service})
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        processors=[_written, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG
+        ),  # `write_severities` may want them all
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(shared, pretty=pretty, colors=stream.isatty()))
-    logging.basicConfig(handlers=[handler], level=threshold, force=True)
-    # Their debug lines are not about our service.
-    for library in ("alembic", "grpc", "sqlalchemy", "urllib3"):
-        logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
+    handler.addFilter(_written)
+    logging.basicConfig(handlers=[handler], force=True)
+    write_severities([one for one in SEVERITIES if levels[one.upper()] >= levels[level.upper()]])
 
 
 def _shared_processors(constants: dict[str, str]) -> list[Processor]:

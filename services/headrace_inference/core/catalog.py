@@ -143,6 +143,11 @@ class Catalog(Generic[Served]):
             )
         return shelf.served
 
+    def ready(self, project: str) -> list[Served]:
+        """Return all that answer in a project, by name."""
+        shelves = [shelf for key, shelf in sorted(self._shelves.items()) if key.project == project]
+        return [shelf.served for shelf in shelves if shelf.listing.state is State.READY]
+
     def source(self, key: Key) -> Source | None:
         """Return where the served model of this name came from, None if there is none."""
         shelf = self._shelves.get(key)

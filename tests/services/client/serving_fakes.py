@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import grpc
 
 from headrace.errors import NotFound
-from headrace.inference.messages import fill_outputs, inputs_of
+from headrace.inference.messages import inputs_of
 from headrace.inference.oip.descriptor_pool import POOL
 from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
+from headrace.inference.tensors import datatype_of, encode_raw
 from headrace.rpc.authorization import Rule
 from headrace.rpc.context import Role
 from headrace.scheduler.v1 import deployments_pb2, deployments_pb2_grpc
@@ -34,7 +35,9 @@ class Doubling(inference_pb2_grpc.GRPCInferenceServiceServicer):
         if self.unloaded or request.model_name != "double":
             raise NotFound(f"model {request.model_name!r} is not loaded")
         response = inference_pb2.ModelInferResponse(model_name=request.model_name)
-        fill_outputs(response, {"y": inputs_of(request)["x"] * 2}, raw=True)
+        doubled = inputs_of(request)["x"] * 2
+        response.outputs.add(name="y", datatype=datatype_of(doubled.dtype), shape=doubled.shape)
+        response.raw_output_contents.append(encode_raw(doubled))
         return response
 
 

@@ -18,7 +18,7 @@ from headrace import errors
 from headrace.registry.v1 import models_pb2, models_pb2_grpc
 from headrace.rpc.layers import current_call
 from headrace.rpc.server import Server
-from headrace.telemetry.logs import setup_logs
+from headrace.telemetry.logs import setup_logs, write_severities, written_severities
 from headrace.telemetry.metrics import new_registry, serve_metrics
 from headrace.telemetry.traces import setup_traces
 from headrace.testing import handler, serve
@@ -187,3 +187,20 @@ def test_a_stream_whose_caller_leaves_ends_its_span_as_cancelled(
     labels = {"method": "headrace.training.v1.Workers/WatchTask", "code": "CANCELLED"}
     assert registry.get_sample_value("headrace_rpc_handled_total", labels) == 1
     assert [line for line in logs() if line["level"] == "error"] == []
+
+
+def test_which_severities_are_written_can_be_changed(logs: Callable[[], list[dict[str, object]]]) -> None:
+    assert written_severities() == {"debug", "info", "warning", "error"}
+    write_severities(["info", "error"])
+    for severity in ("debug", "info", "warning", "error"):
+        getattr(log, severity)("ours", number=1)
+        getattr(logging.getLogger("library"), severity)("theirs")
+    assert [(line["event"], line["level"]) for line in logs()] == [
+        ("ours", "info"),
+        ("theirs", "info"),
+        ("ours", "error"),
+        ("theirs", "error"),
+    ]
+    write_severities(["debug"])
+    log.debug("again")
+    assert logs()[-1]["event"] == "again"

@@ -19,6 +19,7 @@ import pytest
 from headrace.inference.tensors import DATATYPES
 from tests.services.inference.inference_server import serve_inference
 from tests.unit.inference import onnx_models
+from tools.generate_stubs import ROOT
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "kserve-requirements.txt"
@@ -106,8 +107,13 @@ def test_kserves_stubs_and_ours_live_in_one_process(kserve_python: Path, ours_fi
         "received = ours.ModelInferRequest.FromString(sent.SerializeToString(deterministic=True))",
         "assert received.inputs[0].contents.fp32_contents == [0.5]",
         "assert received.SerializeToString(deterministic=True) == sent.SerializeToString(deterministic=True)",
+        "from tests.unit.protos.oip_wire import differences",
+        "assert all('.RepositoryModel' in one for one in differences(theirs.DESCRIPTOR))",  # see repository.proto
     ]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(stubs)}
+    paths = [str(stubs), os.environ.get("PYTHONPATH", "")]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", "\n".join(statements)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=environment, check=False, cwd=ROOT
+    )
     assert run.returncode == 0, run.stderr

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from headrace.inference.client import InferenceClient, ModelState
-from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.inference.oip.v2 import repository_pb2 as pb
 from headrace.testing import until
 from headrace_inference.runners.runner import ModelFile, Runner
 from tests.services.inference import inference_server
@@ -253,3 +253,12 @@ def test_switching_versions_under_load_fails_no_request(
         finished.set()
         seen = [value for caller in callers for value in caller.result(WAIT_S)]
     assert set(seen) == {2, 3}
+
+
+def test_a_model_is_loaded_and_unloaded_by_kserves_numbers_too(server: InferenceServer) -> None:
+    """KServe's stubs have the model's name in the first field, and read an answer that Triton's do not have."""
+    server.publish("digits", onnx_models.affine())
+    loaded = server.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(repository_name="digits"))
+    assert (loaded.model_name, loaded.is_loaded) == ("digits", True)
+    unloaded = server.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="digits"))
+    assert (unloaded.model_name, unloaded.is_unloaded) == ("digits", True)

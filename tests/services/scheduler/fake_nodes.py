@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from headrace.errors import HeadraceError, InvalidArgument, NotFound
 from headrace.inference.oip.descriptor_pool import POOL
-from headrace.inference.oip.v2 import inference_pb2, inference_pb2_grpc
+from headrace.inference.oip.v2 import inference_pb2_grpc, repository_pb2
 from headrace.node import Agent
 from headrace.optimization.v1 import optimizer_pb2, optimizer_pb2_grpc
 from headrace.parameters.v1 import stores_pb2, stores_pb2_grpc
@@ -169,8 +169,8 @@ class FakeInference(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._node = node
 
     def RepositoryModelLoad(
-        self, request: inference_pb2.RepositoryModelLoadRequest, context: grpc.ServicerContext
-    ) -> inference_pb2.RepositoryModelLoadResponse:
+        self, request: repository_pb2.RepositoryModelLoadRequest, context: grpc.ServicerContext
+    ) -> repository_pb2.RepositoryModelLoadResponse:
         node = self._node
         project = current_principal().project
         node.called(f"load {request.model_name}")
@@ -184,18 +184,18 @@ class FakeInference(inference_pb2_grpc.GRPCInferenceServiceServicer):
             node.changed.notify_all()
         assert node.agent
         node.agent.changed()
-        return inference_pb2.RepositoryModelLoadResponse()
+        return repository_pb2.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(
-        self, request: inference_pb2.RepositoryModelUnloadRequest, context: grpc.ServicerContext
-    ) -> inference_pb2.RepositoryModelUnloadResponse:
+        self, request: repository_pb2.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+    ) -> repository_pb2.RepositoryModelUnloadResponse:
         self._node.called(f"unload {request.model_name}")
         with self._node.changed:
             self._node.models.pop(request.model_name, None)
             self._node.changed.notify_all()
         assert self._node.agent
         self._node.agent.changed()
-        return inference_pb2.RepositoryModelUnloadResponse()
+        return repository_pb2.RepositoryModelUnloadResponse()
 
 
 class FakeRegistry(models_pb2_grpc.ModelsServicer):

@@ -4,6 +4,11 @@ import grpc
 import warnings
 
 from headrace.inference.oip.v2 import inference_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2
+from headrace.inference.oip.v2 import model_config_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2
+from headrace.inference.oip.v2 import repository_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2
+from headrace.inference.oip.v2 import settings_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2
+from headrace.inference.oip.v2 import shared_memory_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2
+from headrace.inference.oip.v2 import statistics_pb2 as headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -65,20 +70,75 @@ class GRPCInferenceServiceStub:
                 request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
+        self.ModelStreamInfer = channel.stream_stream(
+                '/inference.GRPCInferenceService/ModelStreamInfer',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelStreamInferResponse.FromString,
+                _registered_method=True)
+        self.ModelConfig = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelConfig',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigResponse.FromString,
+                _registered_method=True)
+        self.ModelStatistics = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelStatistics',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsResponse.FromString,
+                _registered_method=True)
         self.RepositoryIndex = channel.unary_unary(
                 '/inference.GRPCInferenceService/RepositoryIndex',
-                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexRequest.SerializeToString,
-                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexResponse.FromString,
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexResponse.FromString,
                 _registered_method=True)
         self.RepositoryModelLoad = channel.unary_unary(
                 '/inference.GRPCInferenceService/RepositoryModelLoad',
-                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadRequest.SerializeToString,
-                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadResponse.FromString,
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadResponse.FromString,
                 _registered_method=True)
         self.RepositoryModelUnload = channel.unary_unary(
                 '/inference.GRPCInferenceService/RepositoryModelUnload',
-                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadRequest.SerializeToString,
-                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadResponse.FromString,
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadResponse.FromString,
+                _registered_method=True)
+        self.SystemSharedMemoryStatus = channel.unary_unary(
+                '/inference.GRPCInferenceService/SystemSharedMemoryStatus',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusResponse.FromString,
+                _registered_method=True)
+        self.SystemSharedMemoryRegister = channel.unary_unary(
+                '/inference.GRPCInferenceService/SystemSharedMemoryRegister',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterResponse.FromString,
+                _registered_method=True)
+        self.SystemSharedMemoryUnregister = channel.unary_unary(
+                '/inference.GRPCInferenceService/SystemSharedMemoryUnregister',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterResponse.FromString,
+                _registered_method=True)
+        self.CudaSharedMemoryStatus = channel.unary_unary(
+                '/inference.GRPCInferenceService/CudaSharedMemoryStatus',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusResponse.FromString,
+                _registered_method=True)
+        self.CudaSharedMemoryRegister = channel.unary_unary(
+                '/inference.GRPCInferenceService/CudaSharedMemoryRegister',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterResponse.FromString,
+                _registered_method=True)
+        self.CudaSharedMemoryUnregister = channel.unary_unary(
+                '/inference.GRPCInferenceService/CudaSharedMemoryUnregister',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterResponse.FromString,
+                _registered_method=True)
+        self.TraceSetting = channel.unary_unary(
+                '/inference.GRPCInferenceService/TraceSetting',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingResponse.FromString,
+                _registered_method=True)
+        self.LogSettings = channel.unary_unary(
+                '/inference.GRPCInferenceService/LogSettings',
+                request_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsRequest.SerializeToString,
+                response_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsResponse.FromString,
                 _registered_method=True)
 
 
@@ -129,6 +189,28 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelStreamInfer(self, request_iterator, context):
+        """Runs models, as often as there are requests on the stream. Each answer carries the id of its request; answers of a model that gives
+        exactly one come in the order of its requests. What is wrong with one request is an answer too; the stream goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelConfig(self, request, context):
+        """Tells how a model is served. NOT_FOUND if it is not loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelStatistics(self, request, context):
+        """Tells what models have done. NOT_FOUND if the one that is named is not loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RepositoryIndex(self, request, context):
         """Lists the models the server has.
         """
@@ -145,6 +227,62 @@ class GRPCInferenceServiceServicer:
 
     def RepositoryModelUnload(self, request, context):
         """Unloads a model when the requests it has are answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SystemSharedMemoryStatus(self, request, context):
+        """Lists the regions of shared memory of this machine that are registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SystemSharedMemoryRegister(self, request, context):
+        """Makes a region of shared memory of this machine known. ALREADY_EXISTS if another one has its name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SystemSharedMemoryUnregister(self, request, context):
+        """Forgets one region of shared memory of this machine, or all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CudaSharedMemoryStatus(self, request, context):
+        """Lists the regions of shared memory of GPUs that are registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CudaSharedMemoryRegister(self, request, context):
+        """Makes a region of shared memory of GPUs known. UNIMPLEMENTED where there is no GPU.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CudaSharedMemoryUnregister(self, request, context):
+        """Forgets one region of shared memory of GPUs, or all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TraceSetting(self, request, context):
+        """Changes what is traced, of one model or of all, and tells it. Whoever changes something must be an editor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogSettings(self, request, context):
+        """Changes what is logged, and tells it. Whoever changes something must be an editor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,20 +321,75 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferRequest.FromString,
                     response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferResponse.SerializeToString,
             ),
+            'ModelStreamInfer': grpc.stream_stream_rpc_method_handler(
+                    servicer.ModelStreamInfer,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelStreamInferResponse.SerializeToString,
+            ),
+            'ModelConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelConfig,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigResponse.SerializeToString,
+            ),
+            'ModelStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelStatistics,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsResponse.SerializeToString,
+            ),
             'RepositoryIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RepositoryIndex,
-                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexRequest.FromString,
-                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexResponse.SerializeToString,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexResponse.SerializeToString,
             ),
             'RepositoryModelLoad': grpc.unary_unary_rpc_method_handler(
                     servicer.RepositoryModelLoad,
-                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadRequest.FromString,
-                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadResponse.SerializeToString,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadResponse.SerializeToString,
             ),
             'RepositoryModelUnload': grpc.unary_unary_rpc_method_handler(
                     servicer.RepositoryModelUnload,
-                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadRequest.FromString,
-                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadResponse.SerializeToString,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadResponse.SerializeToString,
+            ),
+            'SystemSharedMemoryStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.SystemSharedMemoryStatus,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusResponse.SerializeToString,
+            ),
+            'SystemSharedMemoryRegister': grpc.unary_unary_rpc_method_handler(
+                    servicer.SystemSharedMemoryRegister,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterResponse.SerializeToString,
+            ),
+            'SystemSharedMemoryUnregister': grpc.unary_unary_rpc_method_handler(
+                    servicer.SystemSharedMemoryUnregister,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterResponse.SerializeToString,
+            ),
+            'CudaSharedMemoryStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.CudaSharedMemoryStatus,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusResponse.SerializeToString,
+            ),
+            'CudaSharedMemoryRegister': grpc.unary_unary_rpc_method_handler(
+                    servicer.CudaSharedMemoryRegister,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterResponse.SerializeToString,
+            ),
+            'CudaSharedMemoryUnregister': grpc.unary_unary_rpc_method_handler(
+                    servicer.CudaSharedMemoryUnregister,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterResponse.SerializeToString,
+            ),
+            'TraceSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceSetting,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingResponse.SerializeToString,
+            ),
+            'LogSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogSettings,
+                    request_deserializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsRequest.FromString,
+                    response_serializer=headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -373,6 +566,87 @@ class GRPCInferenceService:
             _registered_method=True)
 
     @staticmethod
+    def ModelStreamInfer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/inference.GRPCInferenceService/ModelStreamInfer',
+            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelInferRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.ModelStreamInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelConfig',
+            headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_model__config__pb2.ModelConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelStatistics',
+            headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_statistics__pb2.ModelStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RepositoryIndex(request,
             target,
             options=(),
@@ -387,8 +661,8 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/RepositoryIndex',
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexRequest.SerializeToString,
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryIndexResponse.FromString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -414,8 +688,8 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/RepositoryModelLoad',
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadRequest.SerializeToString,
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelLoadResponse.FromString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -441,8 +715,224 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/RepositoryModelUnload',
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadRequest.SerializeToString,
-            headrace_dot_inference_dot_oip_dot_v2_dot_inference__pb2.RepositoryModelUnloadResponse.FromString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_repository__pb2.RepositoryModelUnloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SystemSharedMemoryStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/SystemSharedMemoryStatus',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SystemSharedMemoryRegister(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/SystemSharedMemoryRegister',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryRegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SystemSharedMemoryUnregister(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/SystemSharedMemoryUnregister',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.SystemSharedMemoryUnregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CudaSharedMemoryStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/CudaSharedMemoryStatus',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CudaSharedMemoryRegister(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/CudaSharedMemoryRegister',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryRegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CudaSharedMemoryUnregister(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/CudaSharedMemoryUnregister',
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_shared__memory__pb2.CudaSharedMemoryUnregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/TraceSetting',
+            headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.TraceSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/LogSettings',
+            headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsRequest.SerializeToString,
+            headrace_dot_inference_dot_oip_dot_v2_dot_settings__pb2.LogSettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,110 @@
+"""From a request of the protocol to its answer: read, run, answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.errors import InvalidArgument
+from headrace.inference.messages import inputs_of
+from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace_inference.core.batching import Arrays
+from headrace_inference.core.catalog import Key
+from headrace_inference.engine import Watch
+from headrace_inference.loader import Model
+from headrace_inference.models import Models
+from headrace_inference.shared_memory import Region, Regions
+from headrace_inference.tracing import COMPUTE_END, QUEUE_START, Tracer
+from headrace_inference.wire.outputs import Wish, fill_response, wishes_of
+from headrace_inference.wire.parameters import Options, options_of, place_of
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request that was read: its arrays are views of its message, or were fetched from shared memory."""
+
+    key: Key
+    version: str
+    id: str
+    inputs: Arrays
+    wishes: Sequence[Wish]
+    options: Options
+    raw: bool
+
+
+class Inference:
+    """Answers requests of all projects."""
+
+    def __init__(self, models: Models, regions: Regions, tracer: Tracer) -> None:
+        self._models = models
+        self._regions = regions
+        self._tracer = tracer
+
+    def infer(
+        self, project: str, request: pb.ModelInferRequest, timeout_s: float | None, watch: Watch
+    ) -> pb.ModelInferResponse:
+        """Run a model once.
+
+        Args:
+            timeout_s: When the caller stops waiting; None: never.
+            watch: As `Models.infer`.
+        Raises:
+            NotFound: The model, this version of it, or a region of shared memory is not there.
+            InvalidArgument: What the request holds is not what the protocol or the model takes.
+            ResourceExhausted, DeadlineExceeded, Cancelled: As `Models.infer`.
+        """
+        trace = self._tracer.begin(Key(project, request.model_name))
+        ask = self._read(project, request)
+        _refuse_sequence(ask)
+        if trace:
+            trace.mark(QUEUE_START)
+        model, outputs = self._models.infer(
+            ask.key,
+            ask.version,
+            ask.inputs,
+            tuple(wish.name for wish in ask.wishes),
+            timeout_s=_shorter(timeout_s, ask.options.timeout_s),
+            watch=watch,
+        )
+        if trace:
+            trace.mark(COMPUTE_END)
+        response = _answer(ask, model, outputs)
+        if trace:
+            trace.end(model.source.number)
+        return response
+
+    def _read(self, project: str, request: pb.ModelInferRequest) -> Ask:
+        def find(region: str) -> Region:
+            return self._regions.find(project, region)
+
+        def read_shared(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
+            place = place_of(tensor.parameters)
+            return find(place.region).read(place.offset, place.size_bytes)
+
+        return Ask(
+            Key(project, request.model_name),
+            request.model_version,
+            request.id,
+            inputs_of(request, read_shared),
+            wishes_of(request.outputs, find),
+            options_of(request.parameters),
+            # Who writes typed contents, by hand perhaps, wants to read them too.
+            raw=not any(tensor.HasField("contents") for tensor in request.inputs),
+        )
+
+
+def _refuse_sequence(ask: Ask) -> None:
+    if ask.options.sequence:
+        raise InvalidArgument(
+            f"model {ask.key.model!r} keeps nothing from one request to the next; leave 'sequence_id' out",
+            field="parameters",
+        )
+
+
+def _answer(ask: Ask, model: Model, outputs: Arrays) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(model_name=model.key.model, model_version=model.source.number, id=ask.id)
+    fill_response(response, outputs, ask.wishes, raw=ask.raw, batched=model.signature.may_batch, labels={})
+    return response
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    """Return the shorter of two times; None is without end."""
+    return min((time for time in (one, other) if time is not None), default=None)

@@ -1,0 +1,178 @@
+"""Many requests on one stream: they run at the same time, and their answers leave as `core.ordering` says."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+
+import grpc
+
+from headrace.errors import HeadraceError, ServerDraining
+from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.rpc.errors import hidden
+from headrace.rpc.layers import Call
+from headrace_inference.core import ordering
+from headrace_inference.wire.parameters import IS_FINAL
+
+# Requests of one stream that run or whose answers are not sent; the next one waits with the caller, by gRPC's flow control.
+MAX_IN_FLIGHT = 64
+
+Answer = pb.ModelStreamInferResponse | HeadraceError
+
+
+class _News(Enum):
+    """What the call's thread is told beside answers."""
+
+    DONE = "one more request is done"
+    END = "all requests are done, and no more will come"
+    DRAINING = "the server is about to stop"
+
+
+class Place:
+    """One request's place on a stream: takes its answers, from any thread."""
+
+    def __init__(self, stream: "Stream", request: pb.ModelInferRequest) -> None:
+        self.request = request
+        self._stream = stream
+        self._place = stream.enter(self)
+        self._callbacks: list[Callable[[], object]] = []
+
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when the caller is gone, if the request is not done by then."""
+        self._callbacks.append(callback)
+        if self._stream.is_over:
+            callback()
+
+    def abandon(self) -> None:
+        """Take note that the caller is gone."""
+        for callback in self._callbacks:
+            callback()
+
+    def free(self) -> None:
+        """Let the answers leave as they come, in no order with those of other requests; call it before there is one."""
+        self._stream.pass_on(lambda line: line.free(self._place))
+
+    def give(self, response: pb.ModelInferResponse, *, final: bool) -> None:
+        """Send an answer; `final` says that no more follow."""
+        response.parameters[IS_FINAL].bool_param = final
+        self._give(pb.ModelStreamInferResponse(infer_response=response), done=final)
+
+    def finish(self) -> None:
+        """Say that no more answers follow."""
+        self._give(done=True)
+
+    def fail(self, error: Exception) -> None:
+        """Send an error instead of more answers."""
+        known = error if isinstance(error, HeadraceError) else hidden(error)
+        self._give(known if self._stream.strict else _refused(self.request, known), done=True)
+
+    def _give(self, *answers: Answer, done: bool) -> None:
+        self._stream.pass_on(lambda line: line.give(self._place, *answers, done=done))
+        if done:
+            self._stream.leave(self)
+
+
+class Stream:
+    """One call of ModelStreamInfer.
+
+    Args:
+        answer: Answers a request to its place, in a thread of its own; may raise what `Place.fail` takes.
+        strict: Whether an error ends the stream with its status; else it is an answer, and the stream goes on.
+    """
+
+    def __init__(self, answer: Callable[[Place], None], *, strict: bool) -> None:
+        self._answer = answer
+        self.strict = strict
+        self._line: ordering.Line[Answer] = ordering.Line()
+        self._open: set[Place] = set()  # those that are not done
+        self._reading = True
+        self.is_over = False
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(MAX_IN_FLIGHT)
+        self._threads = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="stream-request")
+        self._out: queue.SimpleQueue[Answer | _News] = queue.SimpleQueue()
+
+    def serve(
+        self, requests: Iterator[pb.ModelInferRequest], call: Call
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        """Yield answers until all requests are answered; for the call's own thread.
+
+        Raises:
+            ServerDraining: The server is about to stop.
+            HeadraceError: In a strict stream, what was wrong with a request.
+        """
+        call.on_end(lambda: self._out.put(_News.DRAINING))
+        call.context.add_callback(self._abandon)
+        threading.Thread(target=self._read, args=(requests,), name="stream-requests", daemon=True).start()
+        try:
+            while (news := self._out.get()) is not _News.END:
+                if news is _News.DRAINING:
+                    raise ServerDraining("the server is about to stop; open the stream again elsewhere")
+                if news is _News.DONE:
+                    self._slots.release()
+                elif isinstance(news, HeadraceError):
+                    raise news
+                elif isinstance(news, pb.ModelStreamInferResponse):
+                    yield news
+        finally:
+            self.is_over = True
+            self._slots.release()  # for the reader, who may wait for one
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def enter(self, place: Place) -> ordering.Place[Answer]:
+        """Take in the next request."""
+        with self._lock:
+            self._open.add(place)
+            return self._line.enter()
+
+    def pass_on(self, change: "Callable[[ordering.Line[Answer]], list[Answer | None]]") -> None:
+        """Change the line, and send what leaves it."""
+        with self._lock:
+            for answer in change(self._line):
+                self._out.put(_News.DONE if answer is None else answer)
+
+    def leave(self, place: Place) -> None:
+        """Take note that all answers to a request are passed on."""
+        with self._lock:
+            self._open.discard(place)
+            self._end_if_done()
+
+    def _abandon(self) -> None:
+        self.is_over = True
+        with self._lock:
+            places = [*self._open]
+        for place in places:
+            place.abandon()
+
+    def _end_if_done(self) -> None:
+        if not self._reading and not self._open:
+            self._out.put(_News.END)
+
+    def _read(self, requests: Iterator[pb.ModelInferRequest]) -> None:
+        """Have the requests answered as they come; in a thread of its own."""
+        try:
+            for request in requests:
+                self._slots.acquire()
+                if self.is_over:
+                    return
+                self._threads.submit(self._answer_one, Place(self, request))
+        except (grpc.RpcError, RuntimeError):
+            return  # the call is over, which its own thread knows as well
+        with self._lock:
+            self._reading = False
+            self._end_if_done()
+
+    def _answer_one(self, place: Place) -> None:
+        try:
+            self._answer(place)
+        except Exception as error:  # noqa: BLE001 - the top of a request: its caller gets it
+            place.fail(error)
+
+
+def _refused(request: pb.ModelInferRequest, error: HeadraceError) -> pb.ModelStreamInferResponse:
+    """Say on a stream what is wrong with a request."""
+    named = pb.ModelInferResponse(
+        id=request.id, model_name=request.model_name, model_version=request.model_version
+    )
+    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=named)
