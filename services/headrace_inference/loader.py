@@ -13,7 +13,7 @@ from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_TORCH_PROG
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Format, Key, Source
 from headrace_inference.core.signature import Signature
-from headrace_inference.core.trial import rows_are_independent
+from headrace_inference.core.trial import rows_are_independent, warm_up
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.runners.runner import ModelFile, Runner
@@ -112,6 +112,8 @@ class Loader:
         began = time.perf_counter()
         runner = self._open_runner(self._file(source))
         batched = self._batching.max_size > 1 and rows_are_independent(runner, runner.signature)
+        largest = self._batching.max_size if batched else 1
+        warm_up(runner, runner.signature, sorted({1, largest}), time.monotonic)
         engine = Engine(runner, self._batching, joins=batched, statistics=BatchStatistics())
         self._metrics.watch(key, source.number, engine.statistics, lambda: engine.waiting)
         log.info(

@@ -4,7 +4,7 @@ A model whose rows look at each other (a mean over the batch, a sequence along t
 no signature tells. So the trial runs one row, two rows, and all three together, and compares.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ SEED = 8472  # any: the same model always gets the same verdict
 SIZES = (8, 64)
 # Dynamically quantized models scale by the largest value of the whole batch: about 1 % of noise is theirs by nature.
 TOLERANCE = 0.05
+WARM_RUNS = 8  # of each size: enough to try every way to run twice
+WARM_S = 2.0  # seconds after which the first callers may as well come
 
 
 def rows_are_independent(runner: Runner, signature: Signature) -> bool:
@@ -29,6 +31,32 @@ def rows_are_independent(runner: Runner, signature: Signature) -> bool:
         except HeadraceError:  # the model does not like inputs of this size
             continue
     return False
+
+
+def warm_up(runner: Runner, signature: Signature, rows: Sequence[int], clock: Callable[[], float]) -> int:
+    """Run a model until it is as fast as it will be: memory is taken, threads are started, the fastest way is known.
+
+    Args:
+        rows: Lengths of the first axis, for a model whose first axis varies.
+        clock: Tells the time, in seconds.
+    Returns:
+        How often it ran; 0 for a model that dislikes every made-up input.
+    """
+    end, runs = clock() + WARM_S, 0
+    outputs = [tensor.name for tensor in signature.outputs]
+    for size in SIZES:
+        for count in rows:
+            inputs = _inputs(signature, rows=count, size=size)
+            try:
+                for _ in range(WARM_RUNS):
+                    if clock() < end:
+                        runner.run(inputs, outputs)
+                        runs += 1
+            except HeadraceError:  # the model does not like inputs of this size
+                break
+        if runs:
+            break
+    return runs
 
 
 def _compare(runner: Runner, signature: Signature, outputs: Sequence[str], size: int) -> bool:
