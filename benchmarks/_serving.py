@@ -46,24 +46,31 @@ def served(data: bytes, **settings: str) -> Iterator[Served]:
     """Serve a model; `settings` are those of the inference service."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        registry, _ = stack.enter_context(_service("registry", folder, DATA_DIR=name))
-        with open_channel(registry) as channel:
-            client = RegistryClient(channel)
-            file = File(path="model.onnx", artifact=client.upload_bytes("default", data), role=FILE_ROLE_ONNX)
-            client.create_version(
-                f"projects/default/models/{MODEL}", Version(files=[file], serving_file=file.path)
-            )
+        registry, _ = stack.enter_context(service("registry", folder, DATA_DIR=name))
+        publish(registry, data)
         address, process = stack.enter_context(
-            _service("inference", folder, REGISTRY_ADDRESS=registry, **settings)
+            service("inference", folder, REGISTRY_ADDRESS=registry, **settings)
         )
         with InferenceClient(address) as inference:
             inference.load(MODEL)
         yield Served(address, process)
 
 
+def publish(registry: str, data: bytes) -> None:
+    """Make a version of `MODEL`."""
+    with open_channel(registry) as channel:
+        client = RegistryClient(channel)
+        file = File(path="model.onnx", artifact=client.upload_bytes("default", data), role=FILE_ROLE_ONNX)
+        client.create_version(
+            f"projects/default/models/{MODEL}", Version(files=[file], serving_file=file.path)
+        )
+
+
 @contextmanager
-def _service(service: str, folder: Path, **settings: str) -> Iterator[tuple[str, psutil.Process]]:
+def service(service: str, folder: Path, **settings: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Run a service; yield its address and its process."""
     prefix, written = f"HEADRACE_{service.upper()}_", folder / f"{service}.address"
+    written.unlink(missing_ok=True)  # of one that ran before
     settings = {
         "ADDRESS": "127.0.0.1:0",
         "ADDRESS_FILE": str(written),

@@ -1,4 +1,4 @@
-"""What serving costs, and what batching gives back: `python -m benchmarks.inference [mlp|lone|throughput|open_loop|overload|large] [--json]`.
+"""What serving costs, and what batching gives back: `python -m benchmarks.inference [mlp|lone|throughput|open_loop|overload|large|load] [--json]`.
 
 Each suite compares server processes on loopback with onnxruntime alone in this process, in turns. Callers are one thread of this process that
 speaks HTTP/2 by itself (`_h2_callers`): they take 10 to 15 us of a core for each call, so one core of callers does not hold up one core of server.
@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks._load import SECONDS, Closed, Crowd
+from benchmarks._loading import load
 from benchmarks._models import identity, perceptron, residual, sentence_encoder
 from benchmarks._serving import MODEL, served
 from benchmarks.harness import Case, main
@@ -241,5 +242,6 @@ if __name__ == "__main__":
             "open_loop": open_loop,
             "overload": overload,
             "large": large,
+            "load": load,
         },
     )

@@ -15,6 +15,7 @@ from headrace.inference.tensors import DATATYPES, Array, dtype_of
 from headrace_inference.cache import FileCache
 from headrace_inference.core.signature import Tensor
 from headrace_inference.core.trial import rows_are_independent
+from headrace_inference.memory import give_back_memory
 from headrace_inference.runners.onnx import OnnxRunner
 from headrace_inference.runners.onnx_sessions import Hardware
 from tests.unit.inference import onnx_models
@@ -182,3 +183,14 @@ def test_a_model_that_is_ready_in_the_cache_is_not_fetched_again(tmp_path: Path)
 
     with closing(OnnxRunner(replace(model_file(data), read=fetch), Hardware(), cache)) as again:
         assert again.run({"x": np.ones((1, 3), np.float32)}, ["shifted"])["shifted"].tolist() == [[2, 2, 2]]
+
+
+def test_loading_and_unloading_again_and_again_keeps_no_memory(tmp_path: Path) -> None:
+    data, x = onnx_models.matmul(1024), {"x": np.ones((1, 1024), np.float32)}  # 4 MiB of weights
+    cache, used = FileCache(tmp_path, 1 << 30), []
+    for _ in range(30):
+        with closing(OnnxRunner(model_file(data), Hardware(threads=2), cache)) as model:
+            model.run(x, ["y"])
+        give_back_memory()
+        used.append(private_bytes())
+    assert used[-1] - used[9] < 20 * 4 * (1 << 20) / 4  # a quarter of the weights of twenty loads
