@@ -28,7 +28,7 @@ def test_messages_come_whole_and_in_order_wherever_the_bytes_are_cut(
         found += deframer.feed(data[at : at + size])
         at, turn = at + size, turn + 1
     assert found == sent
-    assert deframer.is_empty
+    assert not deframer.size
 
 
 def test_a_message_that_is_too_large_is_refused_before_it_has_come() -> None:

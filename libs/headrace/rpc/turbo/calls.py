@@ -13,7 +13,8 @@ from headrace.errors import Internal, Unimplemented
 from headrace.rpc.layers import Handler
 from headrace.rpc.turbo.coding import Coding
 from headrace.rpc.turbo.context import Post, TurboContext
-from headrace.rpc.turbo.stream import STREAM_WINDOW, Stream
+from headrace.rpc.turbo.limits import STREAM_WINDOW
+from headrace.rpc.turbo.stream import Stream
 
 
 class CallerGone(grpc.RpcError):
@@ -43,7 +44,7 @@ class ThreadedCall:
         self._post = post
         self._messages: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._coding = Coding(handler, context, stream.encoding, stream.connection.max_message_bytes)
+        self._coding = Coding(handler, context, stream.connection.max_message_bytes)
         self._changed = threading.Condition()
         self._complete = self._gone = self._begun = False
         self._room, self._unsent = True, 0
@@ -65,6 +66,11 @@ class ThreadedCall:
     def wants_more(self) -> bool:
         """Whether its handler is not too far behind."""
         return not self._handler.request_streaming or self._queued_bytes < STREAM_WINDOW
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes it keeps that its handler does not have."""
+        return self._queued_bytes
 
     def half_closed(self) -> None:
         """Take note that no message follows."""

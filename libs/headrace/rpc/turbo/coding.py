@@ -8,7 +8,7 @@ import structlog
 
 from headrace.rpc.layers import Handler
 from headrace.rpc.turbo.context import Aborted, TurboContext
-from headrace.rpc.turbo.headers import IDENTITY, Header, escaped
+from headrace.rpc.turbo.headers import IDENTITY, Header
 from headrace.rpc.turbo.messages import PREFIX_BYTES, framed, framed_compressed
 
 log = structlog.get_logger(__name__)
@@ -18,16 +18,14 @@ class Coding:
     """How one call's messages are read and written.
 
     Args:
-        encoding: Of the answer's messages, where the handler does not want them plain.
         limit: Largest message sent, bytes.
     """
 
-    __slots__ = ("_context", "_encoding", "_handler", "_limit")
+    __slots__ = ("_context", "_handler", "_limit")
 
-    def __init__(self, handler: Handler, context: TurboContext, encoding: bytes, limit: int) -> None:
+    def __init__(self, handler: Handler, context: TurboContext, limit: int) -> None:
         self._handler = handler
         self._context = context
-        self._encoding = encoding
         self._limit = limit
 
     def read(self, data: bytes) -> Any:
@@ -44,16 +42,18 @@ class Coding:
         try:
             message: bytes = serialize(response) if serialize else response
         except Exception as error:  # whatever a serializer raises: the handler returned something else
-            raise Broken("Exception serializing response!") from error
-        if self._encoding != IDENTITY and self._context.compressed:
-            return self._checked(framed_compressed(message, self._encoding))
+            raise Broken("Failed to serialize response!") from error
+        encoding = self._context.next_encoding()
+        if encoding != IDENTITY:
+            return self._checked(framed_compressed(message, encoding))
         return self._checked(framed(message))
 
     def _checked(self, message: bytes) -> bytes:
         size = len(message) - PREFIX_BYTES
         if size > self._limit:
             raise Broken(
-                f"Sent message larger than max ({size} vs. {self._limit})", grpc.StatusCode.RESOURCE_EXHAUSTED
+                f"SERVER: Sent message larger than max ({size} vs. {self._limit})",
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
         return message
 
@@ -62,10 +62,11 @@ class Coding:
         if isinstance(error, Aborted):
             return self._context.trailers()
         if isinstance(error, Broken):
-            return error.trailers
+            return self._context.trailers_of_failure(error.code, str(error))
         if self._context.is_active():  # the layers have answered what they know
             log.error("handler_failed", exc_info=error)
-        return _said(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+        doing = "iterating responses" if self._handler.response_streaming else "calling application"
+        return self._context.trailers_of_failure(grpc.StatusCode.UNKNOWN, f"Exception {doing}: {error}")
 
 
 class Broken(Exception):
@@ -73,9 +74,4 @@ class Broken(Exception):
 
     def __init__(self, details: str, code: grpc.StatusCode = grpc.StatusCode.INTERNAL) -> None:
         super().__init__(details)
-        self.trailers = _said(code, details)
-
-
-def _said(code: grpc.StatusCode, details: str) -> Sequence[Header]:
-    number: int = code.value[0]
-    return ((b"grpc-status", b"%d" % number), (b"grpc-message", escaped(details)))
+        self.code = code

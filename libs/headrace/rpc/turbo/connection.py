@@ -1,40 +1,39 @@
-"""One connection of the turbo front end: HTTP/2 by libnghttp2 (through ngh2), calls on top of it. Used by its event loop's thread alone.
-
-Flow control: what has come and is not yet with a handler is bounded, by `CONNECTION_WINDOW` for a connection and by one message,
-or `STREAM_WINDOW`, for a call. Whoever sends more waits.
-"""
+"""One connection of the turbo front end: HTTP/2 by libnghttp2 (through ngh2), calls on top of it. Used by its event loop's thread alone."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import ngh2
 import structlog
 
-from headrace.errors import HeadraceError
-from headrace.rpc.turbo.headers import RESPONSE, NotGrpc, answer_encoding, read_head, trailers_of_error
+from headrace.errors import HeadraceError, ResourceExhausted
+from headrace.rpc.turbo.headers import (
+    RESPONSE,
+    Head,
+    Header,
+    NotGrpc,
+    read_head,
+    trailers_of_error,
+)
+from headrace.rpc.turbo.limits import (
+    CONFIGURATION,
+    CONNECTION_WINDOW,
+    MOST_IDLE_FRAMES,
+    MOST_UNREAD_BYTES,
+    SETTINGS,
+    HeldBytes,
+)
 from headrace.rpc.turbo.messages import Deframer
-from headrace.rpc.turbo.stream import STREAM_WINDOW, Dispatch, Stream
+from headrace.rpc.turbo.peers import identity_of, peer_name, speaks_http2
+from headrace.rpc.turbo.stream import Dispatch, Stream
+from headrace.rpc.turbo.writer import ENHANCE_YOUR_CALM, PROTOCOL_ERROR, Writer, goaway
 
-CONNECTION_WINDOW = 256 << 20
-MOST_STREAMS = 1_000  # on one connection; how many are served is not said here
-WRITE_BYTES = 1 << 20  # handed to the socket at a time
 HANDSHAKE_S = 10.0
 PING_S = 10.0  # between two looks whether a caller who waits is still there
+IDLE_PING_S = 60.0  # the same for one who waits for nothing
 PING_ANSWER_S = 10.0
-_SETTINGS = {
-    ngh2.Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-    ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-    ngh2.Setting.MAX_FRAME_SIZE: 1 << 20,
-    ngh2.Setting.ENABLE_PUSH: 0,
-}
-_NO_ERROR = 0x00
-
-CONFIGURATION = ngh2.Configuration(
-    auto_window_update=False,
-    # Callers whose time is over break their calls off, many at once when the server is slow. Each costs microseconds here, and no handler.
-    stream_reset_rate_limit=(20_000, 5_000),
-)
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +43,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         max_message_bytes: Largest message taken or sent.
+        held: What all connections hold of requests that are not here as a whole.
         connections: Those that are open: it adds itself when it is, and leaves when it is lost.
     """
 
@@ -52,19 +52,19 @@ class Connection(asyncio.Protocol):
         dispatch: Dispatch,
         loop: asyncio.AbstractEventLoop,
         max_message_bytes: int,
+        held: HeldBytes,
         connections: "set[Connection]",
     ) -> None:
         self._dispatch = dispatch
         self._loop = loop
         self.max_message_bytes = max_message_bytes
+        self.held = held
         self._connections = connections
-        self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
-        self._ending: list[int] = []  # answered before their callers had sent everything
-        self._filling: set[int] = set()  # that wait for room to write more
-        self._paused = self._flushing = self._leaving = False
+        self._leaving = False
         self._heard = loop.time()
         self._pinged: float | None = None
+        self._idle_frames = 0  # since the last tick
         self._greeted = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             ngh2.RequestReceived: self._request,
@@ -73,9 +73,11 @@ class Connection(asyncio.Protocol):
             ngh2.StreamReset: self._stream_closed,
             ngh2.StreamClosed: self._stream_closed,
             ngh2.SettingsReceived: self._settings,
+            ngh2.PingReceived: self._idle_frame,
             ngh2.PingAcknowledged: self._pong,
         }
         self.session = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
+        self.writer = Writer(self.session, loop, self._room, self._refuse)
         self.peer = ""
         self.identity: Mapping[str, Iterable[bytes]] = {}
 
@@ -83,15 +85,20 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self.writer.open(cast("asyncio.Transport", transport))  # uvloop's is one in all but its base class
         self._connections.add(self)
-        self.peer = _peer_name(transport)
-        self.session.initiate_connection(_SETTINGS)
+        self.peer, self.identity = peer_name(transport), identity_of(transport)
+        self.session.initiate_connection(SETTINGS)
         self.session.set_local_window_size(CONNECTION_WINDOW)
-        self.flush()
+        if speaks_http2(transport):
+            self.writer.flush()
+        else:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, do what they say, and answer at once what can be."""
+        if self.writer.closed:
+            return
         self._heard = self._loop.time()
         try:
             self.session.receive_data(data)
@@ -100,12 +107,15 @@ class Connection(asyncio.Protocol):
                 if handle is not None:
                     handle(event)
         except ngh2.NGH2Error as error:
-            log.debug("connection_broken", peer=self.peer, error=str(error))
-            self.abort()
+            self._refuse(error)
             return
-        self.flush()
-        if not self.session.want_read and not self.session.want_write:
-            self.close()
+        self.writer.flush()
+        if self._idle_frames > MOST_IDLE_FRAMES:
+            self._refuse(
+                ngh2.DenialOfServiceError(f"{self._idle_frames} frames in a second that say nothing")
+            )
+        elif self._is_over():
+            self.close()  # the library has said what was wrong
 
     def eof_received(self) -> bool:
         """Close: HTTP/2 knows no half of a connection."""
@@ -113,79 +123,88 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's interface
         """Tell all calls that their caller is gone."""
-        for stream in list(self._streams.values()):
-            self._lost(stream)
+        self._end_calls()
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
         """Hold back: the caller reads more slowly than is written."""
-        self._paused = True
+        self.writer.pause()
 
     def resume_writing(self) -> None:
         """Go on writing."""
-        self._paused = False
-        self.flush()
+        self.writer.resume()
 
     # What the caller says
 
     def _request(self, event: ngh2.RequestReceived) -> None:
         number = event.stream_id
         try:
-            head = read_head(event.headers)
+            self._begin(number, read_head(event.headers), half_closed=event.end_stream)
         except NotGrpc as error:
-            self.session.send_response(number, [(b":status", error.status)], end_stream=True)
-            self._end_early(number)
-            return
+            self._answer(number, [(b":status", error.status)])
         except HeadraceError as error:
-            self.session.send_response(number, (*RESPONSE, *trailers_of_error(error)), end_stream=True)
-            self._end_early(number)
-            return
+            self._answer(number, (*RESPONSE, *trailers_of_error(error)))
+
+    def _answer(self, number: int, headers: Sequence[Header]) -> None:
+        """Answer what has not become a call."""
+        with suppress(ngh2.StreamProtocolError):  # broken off meanwhile
+            self.session.send_response(number, headers, end_stream=True)
+            self.writer.end_early(number)
+
+    def _begin(self, number: int, head: Head, *, half_closed: bool) -> None:
+        if self.session.queued_body_size() > MOST_UNREAD_BYTES:
+            raise ResourceExhausted("many answers on this connection have not been read; read them first")
         deframer = Deframer(self.max_message_bytes, head.encoding)
-        stream = Stream(self, number, deframer, answer_encoding(head))
-        self._streams[number] = stream
+        stream = self._streams[number] = Stream(self, number, deframer)
         try:
             stream.call = self._dispatch.begin(head, stream)
         except HeadraceError as error:
             stream.fail(error)
             return
-        if event.end_stream and not stream.over:
-            stream.received(b"", end=True)
+        if half_closed and not stream.over:
+            self._take(stream, b"", end=True)
 
     def _data(self, event: ngh2.DataReceived) -> None:
+        data, end = event.data, event.end_stream
+        if not (data or end):
+            self._idle_frames += 1
         stream = self._streams.get(event.stream_id)
-        data = event.data
         if stream is None:  # answered already; what still comes counts for the connection
             self.used(event.stream_id, len(data))
-            return
+        else:
+            self._take(stream, data, end=end)
+
+    def _take(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        call = stream.call
+        assert call is not None, "who is among the streams has a call"
         try:
-            stream.received(data, end=event.end_stream)
+            stream.received(call, data, end=end)
         except HeadraceError as error:
-            gone = stream.call
             stream.fail(error)
-            if gone is not None:
-                gone.gone()
+            call.gone()
 
     def _trailers(self, event: ngh2.TrailersReceived) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            stream.received(b"", end=True)
+            self._take(stream, b"", end=True)
 
     def _stream_closed(self, event: ngh2.StreamClosed | ngh2.StreamReset) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             self._lost(stream)
 
-    def _lost(self, stream: Stream) -> None:
-        call = stream.call
-        self._forget(stream)
-        if call is not None:
-            call.gone()
-
-    def _settings(self, event: ngh2.SettingsReceived) -> None:  # noqa: ARG002 - a handler of events
+    def _settings(self, _: ngh2.SettingsReceived) -> None:
         self._greeted = True
+        self._idle_frames += 1
 
-    def _pong(self, event: ngh2.PingAcknowledged) -> None:  # noqa: ARG002 - a handler of events
+    def _idle_frame(self, _: ngh2.PingReceived) -> None:
+        self._idle_frames += 1
+
+    def _pong(self, _: ngh2.PingAcknowledged) -> None:
         self._pinged = None
+        if self._leaving:  # what the caller began before it heard of that has come
+            self.session.send_goaway()
+            self._close_if_done()
 
     # What calls say, through their streams
 
@@ -193,107 +212,87 @@ class Connection(asyncio.Protocol):
         """Let the caller send `size` bytes more, on this stream and in all."""
         if size:
             self.session.acknowledge_received_data(size, number)
-            self.flush_soon()
-
-    def send(self, number: int, framed: bytes) -> bool:
-        """Send bytes of a body; return False if many wait already."""
-        self.session.send_data(number, framed)
-        self.flush_soon()
-        if self.session.queued_body_size(number) < STREAM_WINDOW:
-            return True
-        self._filling.add(number)
-        return False
+            self.writer.flush_soon()
 
     def finished(self, stream: Stream) -> None:
         """Take note that the answer is complete."""
         if not stream.half_closed:
-            self._end_early(stream.number)
+            self.writer.end_early(stream.number)
         self._forget(stream)
-        self.flush_soon()
+        self.writer.flush_soon()
 
-    def _end_early(self, number: int) -> None:
-        self._ending.append(number)
+    def _lost(self, stream: Stream) -> None:
+        call = stream.call
+        self._forget(stream)
+        if call is not None:
+            call.gone()
 
     def _forget(self, stream: Stream) -> None:
-        stream.over, stream.call = (
-            True,
-            None,
-        )  # call and stream know each other: apart, they are freed without the garbage collector
-        if stream.timer is not None:
-            stream.timer.cancel()
+        stream.end()
         self._streams.pop(stream.number, None)
-        if self._leaving and not self._streams:
-            self._loop.call_soon(self.close)
+        if self._leaving:
+            self._close_if_done()
 
-    def flush_soon(self) -> None:
-        """Write what there is at the end of this turn of the loop."""
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self.flush)
+    def _end_calls(self) -> None:
+        for stream in list(self._streams.values()):
+            self._lost(stream)
 
-    def flush(self) -> None:
-        """Write what the caller's windows and socket let out."""
-        self._flushing = False
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        while not self._paused and (out := self.session.data_to_send(WRITE_BYTES)):
-            transport.write(out)
-        self._after_writing()
-
-    def _after_writing(self) -> None:
-        """Let calls that wait for room write on, and break off what callers still send to calls that have ended."""
-        for number in tuple(self._filling):
-            stream = self._streams.get(number)
-            queued = self.session.queued_body_size(number)
-            if stream is None or stream.call is None or queued < STREAM_WINDOW:
-                self._filling.discard(number)
-            if stream is not None and stream.call is not None and queued < STREAM_WINDOW:
-                stream.call.room()
-        for number in self._ending[:]:
-            if not (self._paused or self.session.queued_body_size(number)):  # the trailers are out too
-                self._ending.remove(number)
-                self.session.reset_stream(number, _NO_ERROR)
-                self.flush_soon()
+    def _room(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.call is not None:
+            stream.call.room()
 
     # What the server says
 
     def tick(self, now: float) -> None:
         """Look whether the caller is still there; the server calls it about once a second."""
-        if not self._greeted and now - self._heard > HANDSHAKE_S:
+        self._idle_frames = 0
+        silent_s = now - self._heard
+        if not self._greeted and silent_s > HANDSHAKE_S:
             self.abort()
         elif self._pinged is not None and now - self._pinged > PING_ANSWER_S:
             log.debug("connection_silent", peer=self.peer)
             self.abort()
-        elif self._pinged is None and self._streams and now - self._heard > PING_S:
-            self._pinged = now
-            self.session.ping()
-            self.flush()
+        elif self._pinged is None and silent_s > (PING_S if self._streams else IDLE_PING_S):
+            self._ping()
 
     def leave(self) -> None:
         """Ask the caller to begin no further calls here, and close when those that run have ended."""
+        if self.writer.closed:
+            return
         self._leaving = True
-        self.session.send_goaway()
-        self.flush()
-        if not self._streams:
-            self.close()
+        self.session.send_shutdown_notice()
+        self._ping()  # what it began before it hears of that has come when it answers
 
     def close(self) -> None:
         """Close, after what has been written is out."""
-        if self._transport is not None:
-            self.flush()
-            self._transport.close()
+        self.writer.flush()
+        if not self.writer.closed:
+            self.writer.close()
+            self._end_calls()
 
     def abort(self) -> None:
         """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self.writer.abort()
+        self._end_calls()
 
+    def _is_over(self) -> bool:
+        return not (self.writer.closed or self.session.want_read or self.session.want_write)
 
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    """Name the caller as grpcio does."""
-    found = transport.get_extra_info("peername")
-    if not isinstance(found, tuple):
-        return "unix:"
-    host, port, *_ = found
-    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
+    def _ping(self) -> None:
+        self._pinged = self._loop.time()
+        self.session.ping()
+        self.writer.flush()
+
+    def _close_if_done(self) -> None:
+        if not self._streams and self._pinged is None:
+            self._loop.call_soon(self.close)
+
+    def _refuse(self, error: ngh2.NGH2Error) -> None:
+        """Close, and say why if the library has not: it is of no use any more."""
+        if self.writer.closed:
+            return
+        log.debug("connection_refused", peer=self.peer, error=str(error))
+        excess = isinstance(error, ngh2.DenialOfServiceError)
+        self.writer.close(goaway(ENHANCE_YOUR_CALM if excess else PROTOCOL_ERROR))
+        self._end_calls()

@@ -11,9 +11,14 @@ import grpc
 from google.rpc import status_pb2
 
 from headrace.rpc.status import STATUS_METADATA
-from headrace.rpc.turbo.headers import OK, Head, Header, escaped, trailers_of, write_metadata
+from headrace.rpc.turbo.headers import IDENTITY, OK, Head, Header, escaped, trailers_of, write_metadata
 from headrace.rpc.turbo.stream import Stream
 
+_ENCODINGS = {
+    grpc.Compression.NoCompression: IDENTITY,
+    grpc.Compression.Deflate: b"deflate",
+    grpc.Compression.Gzip: b"gzip",
+}
 Post: TypeAlias = "Callable[[Callable[[], object]], None]"  # have the loop's thread do something
 
 
@@ -39,10 +44,10 @@ class TurboContext(grpc.ServicerContext):
         self._active = True
         self._callbacks: list[Callable[[], None]] = []
         self._code: grpc.StatusCode | int | None = None
-        self._details = ""
+        self._details: str | None = None
         self._status: status_pb2.Status | None = None
         self._trailing: list[Header] = []
-        self.compressed = True  # as far as the caller accepts it
+        self._plain = False  # the next message
 
     def end(self) -> None:
         """Tell that the call is over, or its caller gone: callbacks run, once."""
@@ -56,11 +61,20 @@ class TurboContext(grpc.ServicerContext):
         """Return how the call ends, as its handler said."""
         if not (self._code or self._details or self._trailing):
             return OK
+        return self._said(grpc.StatusCode.OK, "")
+
+    def trailers_of_failure(self, code: grpc.StatusCode, details: str) -> Sequence[Header]:
+        """Return how the call ends that failed so, where its handler has not said otherwise."""
+        return self._said(code, details)
+
+    def _said(self, code: grpc.StatusCode, details: str) -> Sequence[Header]:
         if self._status is not None:
             return [*trailers_of(self._status), *self._trailing]
-        code = self._code.value[0] if isinstance(self._code, grpc.StatusCode) else self._code or 0
-        message = [(b"grpc-message", escaped(self._details))] if self._details else []
-        return [(b"grpc-status", b"%d" % code), *message, *self._trailing]
+        chosen = code if self._code is None else self._code
+        number = chosen.value[0] if isinstance(chosen, grpc.StatusCode) else chosen
+        text = details if self._details is None else self._details
+        message = [(b"grpc-message", escaped(text))] if text else []
+        return [(b"grpc-status", b"%d" % number), *message, *self._trailing]
 
     def is_active(self) -> bool:
         """Whether somebody waits for the answer."""
@@ -73,7 +87,7 @@ class TurboContext(grpc.ServicerContext):
     def cancel(self) -> bool:
         """End the call; return whether it ran."""
         active = self._active
-        self._post(self._stream.reset)
+        self._post(self._stream.cancel)
         return active
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
@@ -111,8 +125,8 @@ class TurboContext(grpc.ServicerContext):
         """Return the code that was set; None before."""
         return self._code
 
-    def details(self) -> str:
-        """Return the text that was set."""
+    def details(self) -> str | None:
+        """Return the text that was set; None before."""
         return self._details
 
     def set_code(self, code: grpc.StatusCode | int) -> None:
@@ -124,8 +138,9 @@ class TurboContext(grpc.ServicerContext):
         self._details = details
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """End the call with a code and a text."""
-        self._code, self._details = code, details
+        """End the call with a code, which is to be that of a failure, and a text."""
+        ok = code is grpc.StatusCode.OK
+        self._code, self._details = (grpc.StatusCode.UNKNOWN, "") if ok else (code, details)
         raise Aborted
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -139,12 +154,19 @@ class TurboContext(grpc.ServicerContext):
         raise Aborted
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Choose whether answers are compressed, where the caller accepts it."""
-        self.compressed = compression is not grpc.Compression.NoCompression
+        """Have answers compressed, if the caller accepts that; before the first is sent."""
+        encoding = _ENCODINGS[compression]
+        if encoding in self._head.accepts:
+            self._stream.encoding = encoding
 
     def disable_next_message_compression(self) -> None:
-        """Send what comes plain."""
-        self.compressed = False
+        """Send the next message plain."""
+        self._plain = True
+
+    def next_encoding(self) -> bytes:
+        """Return how the next message is compressed."""
+        plain, self._plain = self._plain, False
+        return IDENTITY if plain else self._stream.encoding
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send headers before the first message."""

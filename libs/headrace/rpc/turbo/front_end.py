@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeAlias
+from typing import TypeAlias, cast
+
+import structlog
 
 from headrace.errors import TooManyCalls
 from headrace.rpc.addresses import split_address
@@ -16,10 +18,13 @@ from headrace.rpc.turbo.connection import Connection
 from headrace.rpc.turbo.context import TurboContext
 from headrace.rpc.turbo.headers import ENCODINGS, Head, escaped
 from headrace.rpc.turbo.later_calls import LaterCall
+from headrace.rpc.turbo.limits import HELD_BYTES, HELD_MESSAGES, MOST_CONNECTIONS, HeldBytes
 from headrace.rpc.turbo.messages import unknown_encoding
 from headrace.rpc.turbo.stream import Call, Stream
 
 FindHandler: TypeAlias = "Callable[[str], Handler | None]"
+
+log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
 LAST_BYTES_S = 0.1  # for what is still on its way out when the server has stopped
@@ -32,14 +37,18 @@ class TurboFrontEnd:
         find: Returns the handler of a method, layers included, or None.
         threads: Calls that are served at a time; one more is refused.
         max_message_bytes: Largest message taken or sent.
+        most_held_bytes: Most bytes of all requests together that have not come as a whole.
     """
 
-    def __init__(self, find: FindHandler, threads: int, max_message_bytes: int) -> None:
+    def __init__(
+        self, find: FindHandler, threads: int, max_message_bytes: int, most_held_bytes: int = 0
+    ) -> None:
         self._find = find
         self._threads = threads
         self._max_message_bytes = max_message_bytes
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
         self._serving = 0
+        self._held = HeldBytes(most_held_bytes or max(HELD_BYTES, HELD_MESSAGES * max_message_bytes))
         self._connections: set[Connection] = set()
         self._listening: list[asyncio.Server] = []
         self._letters: list[Callable[[], object]] = []
@@ -66,6 +75,11 @@ class TurboFrontEnd:
         """Begin to accept."""
         for server in self._listening:
             asyncio.run_coroutine_threadsafe(server.start_serving(), self._loop).result()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much it keeps of requests that have not come as a whole."""
+        return self._held.bytes
 
     def stop(self, grace_s: float | None) -> threading.Event:
         """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done."""
@@ -123,7 +137,10 @@ class TurboFrontEnd:
         with self._post_lock:
             letters, self._letters, self._awake = self._letters, [], False
         for letter in letters:
-            letter()
+            try:
+                letter()
+            except Exception as error:  # the top of a task: what others posted must not be lost
+                log.error("letter_failed", exc_info=error)
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         server = await self._loop.create_server(
@@ -133,8 +150,10 @@ class TurboFrontEnd:
         number: int = server.sockets[0].getsockname()[1]
         return number
 
-    def _connection(self) -> Connection:
-        return Connection(self, self._loop, self._max_message_bytes, self._connections)
+    def _connection(self) -> asyncio.Protocol:
+        if len(self._connections) >= MOST_CONNECTIONS:
+            return _TurnedAway()
+        return Connection(self, self._loop, self._max_message_bytes, self._held, self._connections)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -163,10 +182,19 @@ class TurboFrontEnd:
         self._stopped.set()
 
 
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        cast("asyncio.Transport", transport).abort()
+
+
 class _Refused:
     """A call that ended as it began."""
 
     wants_more = True
+    waiting_bytes = 0
 
     def message(self, data: bytes) -> None:
         """Drop it."""

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from google.rpc import status_pb2
 
-from headrace.errors import HeadraceError, InvalidArgument
+from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.rpc.status import STATUS_METADATA, to_status
+from headrace.rpc.turbo.limits import MOST_HEADER_BYTES
 
 Header = tuple[bytes, bytes]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -18,6 +19,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 CONTENT_TYPE = b"application/grpc"
 IDENTITY = b"identity"
 ENCODINGS = (IDENTITY, b"deflate", b"gzip")
+_OVERHEAD_BYTES = 32  # of each header, by RFC 9113, 10.5.1
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -77,6 +79,7 @@ def read_head(headers: Sequence[Header]) -> Head:
     Raises:
         NotGrpc: It is another kind of request.
         InvalidArgument: `grpc-timeout`, or binary metadata, is not as it should be.
+        ResourceExhausted: They are too large.
     """
     for place, (name, value) in enumerate(headers):
         if name == b"grpc-timeout":  # the one that is another in each call
@@ -87,6 +90,12 @@ def read_head(headers: Sequence[Header]) -> Head:
 
 @lru_cache(256)  # callers send the same again and again
 def _read(headers: tuple[Header, ...]) -> Head:
+    size = sum(len(name) + len(value) for name, value in headers) + _OVERHEAD_BYTES * len(headers)
+    if size > MOST_HEADER_BYTES:
+        raise ResourceExhausted(
+            f"the headers of the call take {size} bytes; send no more than {MOST_HEADER_BYTES}",
+            metadata={"limit": MOST_HEADER_BYTES},
+        )
     found = {name: value for name, value in headers if name in _PROTOCOL}
     if found.get(b":method") != b"POST":
         raise NotGrpc(b"405")
@@ -159,8 +168,3 @@ def trailers_of_error(error: HeadraceError) -> tuple[Header, ...]:
 def escaped(message: str) -> bytes:
     """Percent-encode a `grpc-message`: what is not printable ASCII, and the percent sign."""
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
-
-
-def answer_encoding(head: Head) -> bytes:
-    """Answer compressed as the request was, if the caller reads that."""
-    return head.encoding if head.encoding in head.accepts else IDENTITY

@@ -29,7 +29,7 @@ class LaterCall:
         self._context = context
         self._stream = stream
         self._post = post
-        self._coding = Coding(handler, context, stream.encoding, stream.connection.max_message_bytes)
+        self._coding = Coding(handler, context, stream.connection.max_message_bytes)
         self._request: bytes | None = None
         self._around = Context()  # of its own, as gRPC gives each call
 
@@ -38,6 +38,11 @@ class LaterCall:
         if self._request is not None:
             raise Unimplemented("the rpc takes one request, and two came")
         self._request = data
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes it keeps that its handler does not have."""
+        return 0 if self._request is None else len(self._request)
 
     def half_closed(self) -> None:
         """Have the request answered."""

@@ -29,9 +29,9 @@ class Deframer:
         self._wanted = PREFIX_BYTES
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no message has begun."""
-        return not self._size
+    def size(self) -> int:
+        """How many bytes there are of a message that is not whole."""
+        return self._size
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes, and return the messages that they complete.
