@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace.errors import InvalidArgument
+from headrace.errors import HeadraceError, InvalidArgument
 from headrace.inference.messages import inputs_of
 from headrace.inference.oip.v2 import inference_pb2 as pb
 from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Key
-from headrace_inference.engine import Watch
+from headrace_inference.decoupled import DecoupledEngine
+from headrace_inference.engine import EngineClosed, Watch
 from headrace_inference.loader import Model
 from headrace_inference.models import Models
 from headrace_inference.shared_memory import Region, Regions
+from headrace_inference.streaming import Place
 from headrace_inference.tracing import COMPUTE_END, QUEUE_START, Tracer
 from headrace_inference.wire.outputs import Wish, fill_response, wishes_of
 from headrace_inference.wire.parameters import Options, options_of, place_of
@@ -71,6 +73,38 @@ class Inference:
             trace.end(model.source.number)
         return response
 
+    def answer(self, project: str, place: Place, timeout_s: float | None) -> None:
+        """Answer a request on a stream: once, or as often as its model does.
+
+        Raises:
+            HeadraceError: As `infer`.
+        """
+        request = place.request
+        while True:
+            model = self._models.find(Key(project, request.model_name), request.model_version)
+            if not isinstance(model.engine, DecoupledEngine):
+                place.give(self.infer(project, request, timeout_s, place.watch), final=True)
+                return
+            try:
+                self._answer_often(model, model.engine, self._read(project, request), place, timeout_s)
+            except EngineClosed:
+                continue  # replaced or unloaded in this very moment: ask again who answers
+            except HeadraceError as error:
+                model.engine.statistics.failed(error.reason, 0.0)
+                raise
+            return
+
+    @staticmethod
+    def _answer_often(
+        model: Model, engine: DecoupledEngine, ask: Ask, place: Place, timeout_s: float | None
+    ) -> None:
+        _refuse_sequence(ask)
+        model.signature.check_inputs(ask.inputs)
+        outputs = model.signature.choose_outputs(wish.name for wish in ask.wishes)
+        place.free()
+        bound_s = _shorter(timeout_s, ask.options.timeout_s)
+        engine.enter(ask.inputs, outputs, bound_s, place.watch, _Answers(model, ask, place))
+
     def _read(self, project: str, request: pb.ModelInferRequest) -> Ask:
         def find(region: str) -> Region:
             return self._regions.find(project, region)
@@ -89,6 +123,31 @@ class Inference:
             # Who writes typed contents, by hand perhaps, wants to read them too.
             raw=not any(tensor.HasField("contents") for tensor in request.inputs),
         )
+
+
+class _Answers:
+    """Passes the answers of a model that gives any number of them on to their stream."""
+
+    def __init__(self, model: Model, ask: Ask, place: Place) -> None:
+        self._model = model
+        self._ask = ask
+        self._place = place
+
+    def give(self, outputs: Arrays) -> None:
+        """Send the next answer, when the caller has room for it."""
+        self._place.wait_for_room()
+        self._place.give(_answer(self._ask, self._model, outputs), final=False)
+
+    def finish(self) -> None:
+        """Say that no more follow: with an empty answer if that is wished, else without a word."""
+        if self._ask.options.wants_final:
+            self._place.give(_answer(self._ask, self._model, {}), final=True)
+        else:
+            self._place.finish()
+
+    def fail(self, error: Exception) -> None:
+        """Send an error instead of more answers."""
+        self._place.fail(error)
 
 
 def _refuse_sequence(ask: Ask) -> None:

@@ -14,6 +14,7 @@ from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Format, Key, Source
 from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent, warm_up
+from headrace_inference.decoupled import DecoupledEngine, DecoupledRunner
 from headrace_inference.engine import Engine
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.runners.runner import ModelFile, Runner
@@ -43,10 +44,10 @@ class Model:
 
     key: Key
     source: Source
-    runner: Runner
+    runner: Runner | DecoupledRunner
     batched: bool
     batching: Batching
-    engine: Engine
+    engine: Engine | DecoupledEngine
 
     @property
     def signature(self) -> Signature:
@@ -65,7 +66,7 @@ class Loader:
     def __init__(
         self,
         registry: Registry | None,
-        open_runner: Callable[[ModelFile], Runner],
+        open_runner: Callable[[ModelFile], Runner | DecoupledRunner],
         batching: Batching,
         metrics: ModelMetrics,
     ) -> None:
@@ -111,10 +112,7 @@ class Loader:
         """
         began = time.perf_counter()
         runner = self._open_runner(self._file(source))
-        batched = self._batching.max_size > 1 and rows_are_independent(runner, runner.signature)
-        largest = self._batching.max_size if batched else 1
-        warm_up(runner, runner.signature, sorted({1, largest}), time.monotonic)
-        engine = Engine(runner, self._batching, joins=batched, statistics=BatchStatistics())
+        batched, engine = self._start(runner)
         self._metrics.watch(key, source.number, engine.statistics, lambda: engine.waiting)
         log.info(
             "model_loaded",
@@ -126,6 +124,17 @@ class Loader:
             seconds=round(time.perf_counter() - began, 3),
         )
         return Model(key, source, runner, batched, self._batching, engine)
+
+    def _start(self, runner: Runner | DecoupledRunner) -> tuple[bool, Engine | DecoupledEngine]:
+        """Run a model for the first time; return whether its requests may be joined, and its engine."""
+        if isinstance(
+            runner, DecoupledRunner
+        ):  # who knows what a made-up request would set off, and for how long
+            return False, DecoupledEngine(runner, self._batching, statistics=BatchStatistics())
+        batched = self._batching.max_size > 1 and rows_are_independent(runner, runner.signature)
+        largest = self._batching.max_size if batched else 1
+        warm_up(runner, runner.signature, sorted({1, largest}), time.monotonic)
+        return batched, Engine(runner, self._batching, joins=batched, statistics=BatchStatistics())
 
     def _file(self, source: Source) -> ModelFile:
         digest = ArtifactName.parse(source.artifact).digest

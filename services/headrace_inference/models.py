@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import structlog
 
-from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError, Unimplemented
 from headrace.names import ModelName
 from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Catalog, Key, Listing, Source
+from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.engine import EngineClosed, Watch
 from headrace_inference.loader import Loader, Model
 from headrace_inference.memory import give_back_memory
@@ -94,6 +95,10 @@ class Models:
     def _run(
         model: Model, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch
     ) -> Arrays:
+        if isinstance(model.engine, DecoupledEngine):
+            raise Unimplemented(
+                f"model {model.key.model!r} gives any number of answers; ask it on ModelStreamInfer"
+            )
         model.signature.check_inputs(inputs)
         wished = model.signature.choose_outputs(outputs)
         return model.engine.run(inputs, wished, timeout_s, watch)

@@ -149,8 +149,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         )
 
         def answer(place: Place) -> None:
-            response = self._inference.infer(project, place.request, context.time_remaining(), place.watch)
-            place.give(response, final=True)
+            self._inference.answer(project, place, context.time_remaining())
 
         return Stream(answer, strict=strict.lower() == "true").serve(request_iterator, current_call())
 

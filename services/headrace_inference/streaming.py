@@ -17,6 +17,8 @@ from headrace_inference.wire.parameters import IS_FINAL
 
 # Requests of one stream that run or whose answers are not sent; the next one waits with the caller, by gRPC's flow control.
 MAX_IN_FLIGHT = 64
+# Answers of one stream that are not sent yet: a model that gives many is kept waiting by a caller who reads slowly.
+MAX_UNSENT = 64
 
 Answer = pb.ModelStreamInferResponse | HeadraceError
 
@@ -53,6 +55,10 @@ class Place:
         """Let the answers leave as they come, in no order with those of other requests; call it before there is one."""
         self._stream.pass_on(lambda line: line.free(self._place))
 
+    def wait_for_room(self) -> None:
+        """Wait until the caller has read enough of what was given before, or is gone."""
+        self._stream.wait_for_room()
+
     def give(self, response: pb.ModelInferResponse, *, final: bool) -> None:
         """Send an answer; `final` says that no more follow."""
         response.parameters[IS_FINAL].bool_param = final
@@ -87,8 +93,11 @@ class Stream:
         self._line: ordering.Line[Answer] = ordering.Line()
         self._open: set[Place] = set()  # those that are not done
         self._reading = True
+        self._draining = False
         self.is_over = False
+        self._unsent = 0
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._slots = threading.Semaphore(MAX_IN_FLIGHT)
         self._threads = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="stream-request")
         self._out: queue.SimpleQueue[Answer | _News] = queue.SimpleQueue()
@@ -99,7 +108,7 @@ class Stream:
         """Yield answers until all requests are answered; for the call's own thread.
 
         Raises:
-            ServerDraining: The server is about to stop.
+            ServerDraining: The server is about to stop, and what came before is answered.
             HeadraceError: In a strict stream, what was wrong with a request.
         """
         call.on_end(lambda: self._out.put(_News.DRAINING))
@@ -108,15 +117,18 @@ class Stream:
         try:
             while (news := self._out.get()) is not _News.END:
                 if news is _News.DRAINING:
-                    raise ServerDraining("the server is about to stop; open the stream again elsewhere")
-                if news is _News.DONE:
+                    self._drain()
+                elif news is _News.DONE:
                     self._slots.release()
                 elif isinstance(news, HeadraceError):
                     raise news
                 elif isinstance(news, pb.ModelStreamInferResponse):
                     yield news
+                    self._sent()
+            if self._draining:
+                raise _draining()
         finally:
-            self.is_over = True
+            self._end()
             self._slots.release()  # for the reader, who may wait for one
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -131,6 +143,17 @@ class Stream:
         with self._lock:
             for answer in change(self._line):
                 self._out.put(_News.DONE if answer is None else answer)
+                self._unsent += answer is not None
+
+    def wait_for_room(self) -> None:
+        """Wait until less than `MAX_UNSENT` answers are on their way, or the call is over."""
+        with self._room:
+            self._room.wait_for(lambda: self._unsent < MAX_UNSENT or self.is_over)
+
+    def _sent(self) -> None:
+        with self._room:
+            self._unsent -= 1
+            self._room.notify_all()
 
     def leave(self, place: Place) -> None:
         """Take note that all answers to a request are passed on."""
@@ -138,15 +161,26 @@ class Stream:
             self._open.discard(place)
             self._end_if_done()
 
+    def _drain(self) -> None:
+        """Take no more requests; the call ends when those inside are answered."""
+        with self._lock:
+            self._draining = True
+            self._end_if_done()
+
+    def _end(self) -> None:
+        with self._room:
+            self.is_over = True
+            self._room.notify_all()
+
     def _abandon(self) -> None:
-        self.is_over = True
+        self._end()
         with self._lock:
             places = [*self._open]
         for place in places:
             place.abandon()
 
     def _end_if_done(self) -> None:
-        if not self._reading and not self._open:
+        if (self._draining or not self._reading) and not self._open:
             self._out.put(_News.END)
 
     def _read(self, requests: Iterator[pb.ModelInferRequest]) -> None:
@@ -156,7 +190,11 @@ class Stream:
                 self._slots.acquire()
                 if self.is_over:
                     return
-                self._threads.submit(self._answer_one, Place(self, request))
+                place = Place(self, request)
+                if self._draining:
+                    place.fail(_draining())
+                else:
+                    self._threads.submit(self._answer_one, place)
         except (grpc.RpcError, RuntimeError):
             return  # the call is over, which its own thread knows as well
         with self._lock:
@@ -168,6 +206,10 @@ class Stream:
             self._answer(place)
         except Exception as error:  # noqa: BLE001 - the top of a request: its caller gets it
             place.fail(error)
+
+
+def _draining() -> ServerDraining:
+    return ServerDraining("the server is about to stop; open the stream again elsewhere")
 
 
 def _refused(request: pb.ModelInferRequest, error: HeadraceError) -> pb.ModelStreamInferResponse:

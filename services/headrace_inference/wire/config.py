@@ -2,6 +2,7 @@
 
 from headrace.inference.oip.v2 import model_config_pb2 as pb
 from headrace_inference.core.signature import Tensor
+from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.loader import Model
 
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
@@ -19,7 +20,9 @@ def config_of(model: Model) -> pb.ModelConfig:
         max_batch_size=model.batching.max_size if model.batched else 0,
         default_model_filename=model.source.file,
         instance_group=[_instances(model)],
-        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+        model_transaction_policy=pb.ModelTransactionPolicy(
+            decoupled=isinstance(model.engine, DecoupledEngine)
+        ),
         response_cache=pb.ModelResponseCache(enable=False),
     )
     for tensor in model.signature.inputs:

@@ -1,6 +1,7 @@
 """What models have done, on the wire."""
 
 from headrace.inference.oip.v2 import statistics_pb2 as pb
+from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.loader import Model
 from headrace_inference.statistics import BatchTimes, Duration
 
@@ -28,7 +29,24 @@ def statistics_of(model: Model) -> pb.ModelStatistics:
             pb.InferBatchStatistics(batch_size=rows, **_times(times))
             for rows, times in counted.batches.items()
         ],
+        response_stats=_responses(model),
     )
+
+
+def _responses(model: Model) -> dict[str, pb.InferResponseStatistics]:
+    if not isinstance(model.engine, DecoupledEngine):
+        return {}
+    return {
+        str(position): pb.InferResponseStatistics(
+            compute_infer=_duration(counted.infer),
+            compute_output=_duration(counted.output),
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            empty_response=_duration(counted.empty),
+            cancel=_duration(counted.cancel),
+        )
+        for position, counted in model.engine.responses.snapshot().items()
+    }
 
 
 def _duration(duration: Duration) -> pb.StatisticDuration:

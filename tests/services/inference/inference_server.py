@@ -23,6 +23,7 @@ from headrace.testing.server import ServedChannel
 from headrace_inference.cache import FileCache
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.catalog import Catalog
+from headrace_inference.decoupled import DecoupledRunner
 from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
@@ -82,7 +83,7 @@ def open_runner(file: ModelFile) -> Runner:
 def serve_inference(
     folder: Path,
     *,
-    open_runner: Callable[[ModelFile], Runner] = open_runner,
+    open_runner: Callable[[ModelFile], Runner | DecoupledRunner] = open_runner,
     batching: Batching = Batching(),  # noqa: B008 - frozen
     slots: int = 50,
     is_ready: Callable[[], bool] = lambda: True,
