@@ -56,13 +56,13 @@ def served(data: bytes, **settings: str) -> Iterator[Served]:
         yield Served(address, process)
 
 
-def publish(registry: str, data: bytes) -> None:
-    """Make a version of `MODEL`."""
+def publish(registry: str, data: bytes, model: str = MODEL) -> None:
+    """Make a version of a model."""
     with open_channel(registry) as channel:
         client = RegistryClient(channel)
         file = File(path="model.onnx", artifact=client.upload_bytes("default", data), role=FILE_ROLE_ONNX)
         client.create_version(
-            f"projects/default/models/{MODEL}", Version(files=[file], serving_file=file.path)
+            f"projects/default/models/{model}", Version(files=[file], serving_file=file.path)
         )
 
 

@@ -43,12 +43,13 @@ def main() -> None:
 
 def _models(process: Process, settings: Settings) -> Models:
     metrics = ModelMetrics(process.metrics)
-    hardware = Hardware(settings.threads, settings.workers, tuple(settings.providers))
+    hardware = Hardware(settings.threads, settings.workers, tuple((name, {}) for name in settings.providers))
     loader = Loader(
         _registry(process, settings),
-        Opener(hardware, _cache(process, settings)).open,
+        Opener(hardware, _cache(process, settings), settings.allowed_functions).open,
         Batching(settings.workers, settings.max_batch_size, settings.max_queue_size),
         metrics,
+        answer_bytes=settings.max_response_cache_bytes,
     )
     catalog: Catalog[Model] = Catalog(settings.slots, settings.max_model_bytes)
     return Models(catalog, loader, metrics, drain_s=settings.drain_s)

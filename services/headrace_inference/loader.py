@@ -7,24 +7,38 @@ from typing import Protocol
 
 import structlog
 
-from headrace.errors import FailedPrecondition, NotFound
+from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.names import ArtifactName, ModelName, VersionName, parse_model_reference
-from headrace.registry.v1.models_pb2 import FILE_ROLE_ONNX, FILE_ROLE_TORCH_PROGRAM, File, FileRole, Version
+from headrace.registry.v1.models_pb2 import (
+    FILE_ROLE_MODEL_CONFIG,
+    FILE_ROLE_ONNX,
+    FILE_ROLE_TORCH_PROGRAM,
+    File,
+    FileRole,
+    Version,
+)
+from headrace_inference.core.answers import Answers
 from headrace_inference.core.batching import Batching
-from headrace_inference.core.catalog import Format, Key, Source
+from headrace_inference.core.catalog import Declared, Format, Key, Source
+from headrace_inference.core.config import ModelConfig
 from headrace_inference.core.signature import Signature
-from headrace_inference.core.trial import rows_are_independent, warm_up
+from headrace_inference.core.trial import rows_are_independent, warm_up, warm_up_with
 from headrace_inference.decoupled import DecoupledEngine, DecoupledRunner
 from headrace_inference.engine import Engine
+from headrace_inference.memory import give_back_memory
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.runners.runner import ModelFile, Runner
 from headrace_inference.statistics import BatchStatistics
+from headrace_inference.wire.declared import check_size, read_config
 
 log = structlog.get_logger()
+
+OpenRunner = Callable[[ModelFile, ModelConfig], Runner | DecoupledRunner]
 
 _FORMATS: Mapping[FileRole.ValueType, Format] = {
     FILE_ROLE_ONNX: Format.ONNX,
     FILE_ROLE_TORCH_PROGRAM: Format.TORCH_PROGRAM,
+    FILE_ROLE_MODEL_CONFIG: Format.CONFIG,
 }
 
 
@@ -45,9 +59,15 @@ class Model:
     key: Key
     source: Source
     runner: Runner | DecoupledRunner
+    config: ModelConfig
     batched: bool
-    batching: Batching
     engine: Engine | DecoupledEngine
+    answers: Answers | None = None
+
+    @property
+    def batching(self) -> Batching:
+        """How its requests share its workers."""
+        return self.config.batching
 
     @property
     def signature(self) -> Signature:
@@ -60,20 +80,25 @@ class Loader:
 
     Args:
         registry: None if the server knows none.
-        open_runner: Makes a file run; may raise `FailedPrecondition`.
+        open_runner: Makes a file run as its configuration says; may raise `FailedPrecondition`.
+        batching: Of models whose configuration leaves it open.
+        answer_bytes: Most bytes of the answers kept for one model whose configuration wants them kept.
     """
 
     def __init__(
         self,
         registry: Registry | None,
-        open_runner: Callable[[ModelFile], Runner | DecoupledRunner],
+        open_runner: OpenRunner,
         batching: Batching,
         metrics: ModelMetrics,
+        *,
+        answer_bytes: int = 0,
     ) -> None:
         self._known_registry = registry
         self._open_runner = open_runner
         self._batching = batching
         self._metrics = metrics
+        self._answer_bytes = answer_bytes
 
     @property
     def _registry(self) -> Registry:
@@ -83,12 +108,13 @@ class Loader:
             )
         return self._known_registry
 
-    def find(self, reference: str, path: str) -> Source:
-        """Find the file to serve.
+    def find(self, reference: str, path: str, config: str = "") -> Source:
+        """Find the file to serve, and how it is served.
 
         Args:
             reference: Registry name of a model (then its newest version counts), a version or an alias.
             path: The version's file; empty for its serving file.
+            config: A configuration as JSON, instead of the version's.
         Raises:
             InvalidArgument: `reference` is no such name.
             NotFound: The registry has no such version, or the version no such file.
@@ -99,9 +125,28 @@ class Loader:
             name = name.alias("latest")
         version = self._registry.get_version(str(name))
         file = _serving_file(version, path)
+        declared = Declared(config.encode(), "config") if config else self._declared(version, file)
         return Source(
-            VersionName.parse(version.name), file.path, file.artifact, file.size_bytes, _FORMATS[file.role]
+            VersionName.parse(version.name),
+            file.path,
+            file.artifact,
+            file.size_bytes,
+            _FORMATS[file.role],
+            declared,
         )
+
+    def _declared(self, version: Version, served: File) -> Declared | None:
+        files = [file for file in version.files if file.role == FILE_ROLE_MODEL_CONFIG]
+        if served in files:
+            files = [served]
+        if len(files) > 1:
+            raise FailedPrecondition(
+                f"{version.name} has the configurations {', '.join(file.path for file in files)}; keep one"
+            )
+        for file in files:
+            check_size(file.path, file.size_bytes)
+            return Declared(self._registry.download_bytes(file.artifact), file.path)
+        return None
 
     def load(self, key: Key, source: Source) -> Model:
         """Fetch a file, check its digest, load it and run it once.
@@ -111,9 +156,15 @@ class Loader:
             DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
         """
         began = time.perf_counter()
-        runner = self._open_runner(self._file(source))
-        batched, engine = self._start(runner)
+        config = self._config(source)
+        runner = self._open_runner(self._file(source), config)
+        try:
+            batched, engine = _started(runner, config)
+        except BaseException:
+            runner.close()
+            raise
         self._metrics.watch(key, source.number, engine.statistics, lambda: engine.waiting)
+        give_back_memory()  # of what was fetched and made ready
         log.info(
             "model_loaded",
             project=key.project,
@@ -123,22 +174,48 @@ class Loader:
             batched=batched,
             seconds=round(time.perf_counter() - began, 3),
         )
-        return Model(key, source, runner, batched, self._batching, engine)
+        answers = Answers(self._answer_bytes) if config.keeps_answers else None
+        return Model(key, source, runner, config, batched, engine, answers)
 
-    def _start(self, runner: Runner | DecoupledRunner) -> tuple[bool, Engine | DecoupledEngine]:
-        """Run a model for the first time; return whether its requests may be joined, and its engine."""
-        if isinstance(
-            runner, DecoupledRunner
-        ):  # who knows what a made-up request would set off, and for how long
-            return False, DecoupledEngine(runner, self._batching, statistics=BatchStatistics())
-        batched = self._batching.max_size > 1 and rows_are_independent(runner, runner.signature)
-        largest = self._batching.max_size if batched else 1
-        warm_up(runner, runner.signature, sorted({1, largest}), time.monotonic)
-        return batched, Engine(runner, self._batching, joins=batched, statistics=BatchStatistics())
+    def _config(self, source: Source) -> ModelConfig:
+        if source.config is None:
+            return ModelConfig(self._batching)
+        config = read_config(source.config.text, source.config.file, self._batching)
+        if bool(config.function) != (source.format is Format.CONFIG):
+            raise FailedPrecondition(
+                f"{source.file!r} of {source.version} is served by what {source.config.file!r} does not say; a Python function "
+                "is served by its configuration, a model by its own file"
+            )
+        return config
 
     def _file(self, source: Source) -> ModelFile:
         digest = ArtifactName.parse(source.artifact).digest
         return ModelFile(source.format, digest, lambda: self._registry.download_bytes(source.artifact))
+
+
+def _started(runner: Runner | DecoupledRunner, config: ModelConfig) -> tuple[bool, Engine | DecoupledEngine]:
+    """Run a model for the first time; return whether its requests may be joined, and its engine."""
+    statistics = BatchStatistics()
+    if isinstance(
+        runner, DecoupledRunner
+    ):  # who knows what a made-up request would set off, and for how long
+        return False, DecoupledEngine(runner, config.batching, statistics=statistics)
+    batched = _made_warm(runner, config)
+    return batched, Engine(runner, config.batching, joins=batched, statistics=statistics)
+
+
+def _made_warm(runner: Runner, config: ModelConfig) -> bool:
+    """Run a model until it is warm; return whether its requests may be joined."""
+    batched = config.batching.max_size > 1 and rows_are_independent(runner, runner.signature)
+    if config.warm_up:
+        try:
+            warm_up_with(runner, runner.signature, config.warm_up)
+        except InvalidArgument as error:
+            raise FailedPrecondition(f"the model does not take its model_warmup: {error.message}") from error
+    else:
+        largest = config.batching.max_size if batched else 1
+        warm_up(runner, runner.signature, sorted({1, largest}), time.monotonic)
+    return batched
 
 
 def _serving_file(version: Version, path: str) -> File:
@@ -152,6 +229,6 @@ def _serving_file(version: Version, path: str) -> File:
         raise NotFound(f"{version.name} has no file {path!r}; it has {', '.join(files)}")
     if files[path].role not in _FORMATS:
         raise FailedPrecondition(
-            f"{path!r} of {version.name} cannot be served; name an ONNX model or a program of torch, or none"
+            f"{path!r} of {version.name} cannot be served; name an ONNX model, a program of torch, a configuration of what runs, or none"
         )
     return files[path]

@@ -9,6 +9,7 @@ import structlog
 
 from headrace.errors import DeadlineExceeded, HeadraceError, Unimplemented
 from headrace.names import ModelName
+from headrace_inference.core.answers import digest_of
 from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Catalog, Key, Listing, Source
 from headrace_inference.decoupled import DecoupledEngine
@@ -35,6 +36,7 @@ class Models:
         self._loader = loader
         self._metrics = metrics
         self._drain_s = drain_s
+        self._answering = threading.Lock()
         self._changing: set[Key] = set()
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
@@ -91,9 +93,13 @@ class Models:
                 model.engine.statistics.failed(error.reason, time.monotonic() - began)
                 raise
 
-    @staticmethod
     def _run(
-        model: Model, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch
+        self,
+        model: Model,
+        inputs: Arrays,
+        outputs: tuple[str, ...],
+        timeout_s: float | None,
+        watch: Watch,
     ) -> Arrays:
         if isinstance(model.engine, DecoupledEngine):
             raise Unimplemented(
@@ -101,14 +107,24 @@ class Models:
             )
         model.signature.check_inputs(inputs)
         wished = model.signature.choose_outputs(outputs)
-        return model.engine.run(inputs, wished, timeout_s, watch)
+        if model.answers is None:
+            return model.engine.run(inputs, wished, timeout_s, watch)
+        digest = digest_of(inputs, wished)
+        with self._answering:
+            kept = model.answers.find(digest)
+        if kept is not None:
+            return kept
+        answer = model.engine.run(inputs, wished, timeout_s, watch)
+        with self._answering:
+            model.answers.keep(digest, answer)
+        return answer
 
-    def load(self, key: Key, reference: str, file: str, timeout_s: float | None) -> None:
+    def load(self, key: Key, reference: str, file: str, timeout_s: float | None, *, config: str = "") -> None:
         """Load a model beside what answers now, then switch; what is served already is left as it is.
 
         Args:
             reference: As `Loader.find`; empty for the model of this name.
-            file: As `Loader.find`.
+            file, config: As `Loader.find`.
             timeout_s: How long to wait for another load of the same name to end.
         Raises:
             ResourceExhausted: There is no room for one more.
@@ -116,7 +132,7 @@ class Models:
             InvalidArgument, NotFound, FailedPrecondition: As `Loader.find` and `Loader.load`.
         """
         with self._alone(key, timeout_s):
-            source = self._loader.find(reference or str(ModelName(key.project, key.model)), file)
+            source = self._loader.find(reference or str(ModelName(key.project, key.model)), file, config)
             if not self._serves(key, source):
                 self._replace(key, source)
 

@@ -61,6 +61,15 @@ class Settings(NodeSettings):
         min_length=1,
         description="onnxruntime's execution providers, most wanted first, separated by commas.",
     )
+    allowed_functions: list[str] = Field(
+        [],
+        description="Modules and packages whose Python functions may be served as models, separated by commas.",
+    )
+    max_response_cache_bytes: int = Field(
+        64 << 20,
+        ge=0,
+        description="Most bytes of the answers kept for one model whose configuration enables its response_cache.",
+    )
     cache_dir: Path | None = Field(
         None,
         description="Folder that keeps models from one start to the next; without one they are fetched again.",

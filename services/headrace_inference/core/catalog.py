@@ -39,6 +39,15 @@ class Format(Enum):
 
     ONNX = "onnx"
     TORCH_PROGRAM = "torch_export"
+    CONFIG = "config"  # one that says itself what runs: a Python function
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A configuration as it was written, and the name of its file."""
+
+    text: bytes
+    file: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Source:
     artifact: str
     size_bytes: int
     format: Format = Format.ONNX
+    config: Declared | None = None
 
     @property
     def number(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from headrace.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
+from headrace.errors import DtypeMismatch, FailedPrecondition, InvalidArgument, ShapeMismatch
 from headrace.inference.tensors import Array, datatype_of
 
 Shape = tuple[int, ...]
@@ -83,6 +83,35 @@ class Signature:
         if twice:
             raise InvalidArgument(f"output {twice[0]!r} is wished twice", field="outputs")
         return names or tuple(expected)
+
+
+def check_declared(declared: Signature | None, actual: Signature) -> None:
+    """Refuse a model that is not what its configuration says; None says nothing.
+
+    Raises:
+        FailedPrecondition: A name, a type, or a size that both fix is another one.
+    """
+    if declared is None:
+        return
+    for kind, said, found in (
+        ("input", declared.inputs, actual.inputs),
+        ("output", declared.outputs, actual.outputs),
+    ):
+        tensors = {tensor.name: tensor for tensor in found}
+        for tensor in said:
+            if tensor.name not in tensors or not _agree(tensor, tensors[tensor.name]):
+                raise FailedPrecondition(
+                    f"the configuration declares {kind} {tensor.name!r} {tensor}; {_listing(kind, tensors)}"
+                )
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    sizes = zip(one.shape, other.shape, strict=False)
+    return (
+        one.datatype == other.datatype
+        and len(one.axes) == len(other.axes)
+        and all(mine == theirs or -1 in (mine, theirs) for mine, theirs in sizes)
+    )
 
 
 def _refuse_unknown(kind: str, names: Iterable[str], expected: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from headrace.errors import HeadraceError
 from headrace.inference.tensors import Array, dtype_of
 from headrace_inference.core.batching import Arrays, Runner
+from headrace_inference.core.config import Sample
 from headrace_inference.core.signature import Signature, Tensor
 
 SEED = 8472  # any: the same model always gets the same verdict
@@ -57,6 +58,32 @@ def warm_up(runner: Runner, signature: Signature, rows: Sequence[int], clock: Ca
         if runs:
             break
     return runs
+
+
+def warm_up_with(runner: Runner, signature: Signature, samples: Sequence[Sample]) -> None:
+    """Run what a configuration declares, as often as it says.
+
+    Raises:
+        HeadraceError: What the model says to one of them.
+    """
+    outputs = [tensor.name for tensor in signature.outputs]
+    for sample in samples:
+        inputs = _sampled(signature, sample)
+        for _ in range(sample.count):
+            runner.run(inputs, outputs)
+
+
+def _sampled(signature: Signature, sample: Sample) -> Arrays:
+    inputs = dict(_inputs(signature, rows=sample.rows, size=SIZES[0]))
+    random = np.random.default_rng(SEED)
+    rows = (sample.rows,) if signature.may_batch else ()
+    for tensor in signature.inputs:
+        if tensor.name in sample.shapes:
+            inputs[tensor.name] = _made_up(tensor, (*rows, *sample.shapes[tensor.name]), random)
+        if tensor.name in sample.zeros:
+            inputs[tensor.name] = np.zeros_like(inputs[tensor.name])
+    signature.check_inputs(inputs)
+    return inputs
 
 
 def _compare(runner: Runner, signature: Signature, outputs: Sequence[str], size: int) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, ResourceExhausted
 
+Provider = tuple[str, Mapping[str, str]]
+
 CPU = "CPUExecutionProvider"
+_ON_CPU: Sequence[Provider] = ((CPU, {}),)
 # The level "fatal" of onnxruntime: what it has to say comes as an exception, and goes to the caller.
 SILENT = 4
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
@@ -38,17 +42,17 @@ class Hardware:
     Args:
         threads: Threads that share the work of a run that has the machine for itself, >= 1.
         workers: Runs that share the machine when there is much to do, >= 1.
-        providers: onnxruntime's execution providers, most wanted first.
+        providers: onnxruntime's execution providers with their options, most wanted first.
     """
 
     threads: int = 1
     workers: int = 1
-    providers: tuple[str, ...] = (CPU,)
+    providers: tuple[Provider, ...] = ((CPU, {}),)
 
     def __post_init__(self) -> None:
         """Refuse providers that this build of onnxruntime lacks; it would take another one in silence."""
         available = ort.get_available_providers()
-        for provider in self.providers:
+        for provider, _ in self.providers:
             if provider not in available:
                 raise FailedPrecondition(
                     f"onnxruntime has no provider {provider!r} here; it has {', '.join(available)}"
@@ -57,7 +61,7 @@ class Hardware:
     @property
     def on_cpu(self) -> bool:
         """Whether nothing but the processor computes."""
-        return self.providers == (CPU,)
+        return all(provider == CPU for provider, _ in self.providers)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def make_ready(data: bytes, folder: Path) -> None:
         options.add_session_config_entry(key, value)
     # A model may name files for its weights. It shall find none: this is no folder.
     _refuse_other_files(options)
-    _open(data, options, (CPU,))
+    _open(data, options, _ON_CPU)
 
 
 def open_ready(folder: Path, threads: Threads) -> ort.InferenceSession:
@@ -92,7 +96,7 @@ def open_ready(folder: Path, threads: Threads) -> ort.InferenceSession:
     options = _options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    return _open((folder / GRAPH).read_bytes(), options, (CPU,))
+    return _open((folder / GRAPH).read_bytes(), options, _ON_CPU)
 
 
 def open_bytes(data: bytes, hardware: Hardware) -> ort.InferenceSession:
@@ -105,7 +109,7 @@ def open_bytes(data: bytes, hardware: Hardware) -> ort.InferenceSession:
     _refuse_other_files(options)
     session = _open(data, options, hardware.providers)
     running = session.get_providers()
-    for provider in hardware.providers:
+    for provider, _ in hardware.providers:
         if provider not in running:
             raise FailedPrecondition(
                 f"{provider} does not start on this machine; install what it needs, or leave it out of PROVIDERS"
@@ -143,9 +147,11 @@ def _refuse_other_files(options: ort.SessionOptions) -> None:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
 
 
-def _open(data: bytes, options: ort.SessionOptions, providers: tuple[str, ...]) -> ort.InferenceSession:
+def _open(data: bytes, options: ort.SessionOptions, providers: Sequence[Provider]) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(data, options, providers=list(providers))
+        return ort.InferenceSession(
+            data, options, providers=[(name, dict(options)) for name, options in providers]
+        )
     except FAILURES as error:
         raise _unloadable(error) from error
 

@@ -1,19 +1,26 @@
 """How a model is served, as a configuration of Triton's: what clients need to know to send requests, and what decides how they run."""
 
 from headrace.inference.oip.v2 import model_config_pb2 as pb
+from headrace_inference.core.catalog import Format
 from headrace_inference.core.signature import Tensor
 from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.loader import Model
 
-PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
+# What runs a format, in Triton's words where it has some: platform and backend.
+_RUNS = {
+    Format.ONNX: ("onnxruntime_onnx", "onnxruntime"),
+    Format.TORCH_PROGRAM: ("torch_export", "pytorch"),
+    Format.CONFIG: ("python", "python"),
+}
 
 
 def config_of(model: Model) -> pb.ModelConfig:
     """Describe a loaded model."""
+    platform, backend = _RUNS[model.source.format]
     config = pb.ModelConfig(
         name=model.key.model,
-        platform=PLATFORM,
-        backend=BACKEND,
+        platform=platform,
+        backend=backend,
         version_policy=pb.ModelVersionPolicy(
             specific=pb.ModelVersionPolicy.Specific(versions=[model.source.version.number])
         ),
@@ -23,7 +30,7 @@ def config_of(model: Model) -> pb.ModelConfig:
         model_transaction_policy=pb.ModelTransactionPolicy(
             decoupled=isinstance(model.engine, DecoupledEngine)
         ),
-        response_cache=pb.ModelResponseCache(enable=False),
+        response_cache=pb.ModelResponseCache(enable=model.config.keeps_answers),
     )
     for tensor in model.signature.inputs:
         config.input.add(name=tensor.name, data_type=data_type(tensor), dims=_dims(model, tensor))

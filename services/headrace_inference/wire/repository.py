@@ -29,12 +29,13 @@ class Repository:
         self, request: pb.RepositoryModelLoadRequest, timeout_s: float | None
     ) -> pb.RepositoryModelLoadResponse:
         """Load one."""
-        _refuse_unknown(request.parameters, ("version", "file"))
+        _refuse_unknown(request.parameters, ("version", "file", "config"))
         reference = _text(request.parameters, "version")
         if reference:
             _check_project(reference)
         name = check_id(_name(request), "model_name")
-        self._models.load(_key(name), reference, _text(request.parameters, "file"), timeout_s)
+        file, config = (_text(request.parameters, parameter) for parameter in ("file", "config"))
+        self._models.load(_key(name), reference, file, timeout_s, config=config)
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
 
     def unload(

@@ -21,8 +21,8 @@ def statistics_of(model: Model) -> pb.ModelStatistics:
             success=_duration(counted.success),
             fail=_duration(counted.fail),
             queue=_duration(counted.queue),
-            cache_hit=pb.StatisticDuration(),
-            cache_miss=pb.StatisticDuration(),
+            cache_hit=pb.StatisticDuration(count=model.answers.hits if model.answers else 0),
+            cache_miss=pb.StatisticDuration(count=model.answers.misses if model.answers else 0),
             **_times(counted.times),
         ),
         batch_stats=[

@@ -23,8 +23,8 @@ from headrace.testing.server import ServedChannel
 from headrace_inference.cache import FileCache
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.catalog import Catalog
-from headrace_inference.decoupled import DecoupledRunner
-from headrace_inference.loader import Loader, Model
+from headrace_inference.core.config import ModelConfig
+from headrace_inference.loader import Loader, Model, OpenRunner
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.runners import opening
@@ -34,6 +34,7 @@ from headrace_inference.servicer import PROBES, RULES, InferenceServicer
 from tests.services.registry.registry_server import serve_registry
 
 WAIT_S = 20  # a bound for tests that would otherwise hang
+FUNCTIONS = ("tests.unit.inference.python_models",)  # that may run
 _FOLDER = tempfile.TemporaryDirectory()
 
 
@@ -74,16 +75,18 @@ class InferenceServer:
         return InferenceClient(self.address, timeout_s=10, **options)
 
 
-def open_runner(file: ModelFile) -> Runner:
+def open_runner(file: ModelFile, config: ModelConfig) -> Runner:
     """Open a file on this machine, and keep nothing of it on the disk."""
-    return opening.Opener(Hardware(), FileCache(Path(_FOLDER.name), max_bytes=0)).open(file)
+    return opening.Opener(Hardware(), FileCache(Path(_FOLDER.name), max_bytes=0), FUNCTIONS).open(
+        file, config
+    )
 
 
 @contextmanager
 def serve_inference(
     folder: Path,
     *,
-    open_runner: Callable[[ModelFile], Runner | DecoupledRunner] = open_runner,
+    open_runner: OpenRunner = open_runner,
     batching: Batching = Batching(),  # noqa: B008 - frozen
     slots: int = 50,
     is_ready: Callable[[], bool] = lambda: True,
@@ -94,7 +97,7 @@ def serve_inference(
         registry, collector = RegistryClient(registry_channel), CollectorRegistry()
         metrics = ModelMetrics(collector)
         catalog: Catalog[Model] = Catalog(slots, 1 << 30)
-        loader = Loader(registry, open_runner, batching, metrics)
+        loader = Loader(registry, open_runner, batching, metrics, answer_bytes=1 << 20)
         models = Models(catalog, loader, metrics, drain_s=WAIT_S)
         servicer = InferenceServicer(models, is_ready)
         with serve(
@@ -135,8 +138,8 @@ class Gate:
     def let_through(self, runs: int = 1) -> None:
         self._open.release(runs)
 
-    def open_runner(self, file: ModelFile) -> Runner:
-        return GatedRunner(open_runner(file), self)
+    def open_runner(self, file: ModelFile, config: ModelConfig) -> Runner:
+        return GatedRunner(open_runner(file, config), self)
 
 
 class GatedRunner:

@@ -51,7 +51,7 @@ def counting() -> Counting:
 
 @pytest.fixture
 def server(tmp_path: Path, counting: Counting) -> Iterator[InferenceServer]:
-    with serve_inference(tmp_path, open_runner=lambda _: counting) as served, served.client() as client:
+    with serve_inference(tmp_path, open_runner=lambda *_: counting) as served, served.client() as client:
         served.publish("counting", onnx_models.affine())
         client.load("counting")
         yield served

@@ -13,6 +13,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, Resou
 from headrace.inference.client import InferenceClient, ModelState
 from headrace.inference.oip.v2 import repository_pb2 as pb
 from headrace.testing import until
+from headrace_inference.core.config import ModelConfig
 from headrace_inference.runners.runner import ModelFile, Runner
 from tests.services.inference import inference_server
 from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
@@ -94,7 +95,7 @@ def test_what_cannot_be_served_is_refused(server: InferenceServer, client: Infer
         ("", {}, "model_name '' is not an id"),
         ("digits", {"version": pb.ModelRepositoryParameter(string_param="7")}, "'7' is not of the form"),
         ("digits", {"version": pb.ModelRepositoryParameter(int64_param=7)}, "'version' must be a string_param"),
-        ("digits", {"config": pb.ModelRepositoryParameter(string_param="{}")}, "'config' is not known; known are"),
+        ("digits", {"label": pb.ModelRepositoryParameter(string_param="{}")}, "'label' is not known; known are"),
     ],
 )  # fmt: skip
 def test_a_load_that_makes_no_sense_is_refused(
@@ -174,13 +175,13 @@ class Counting:
         self._now = 0
         self._lock = threading.Lock()
 
-    def open_runner(self, file: ModelFile) -> Runner:
+    def open_runner(self, file: ModelFile, config: ModelConfig) -> Runner:
         with self._lock:
             self.opened += 1
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            return inference_server.open_runner(file)
+            return inference_server.open_runner(file, config)
         finally:
             with self._lock:
                 self._now -= 1

@@ -100,8 +100,10 @@ def test_errors_come_with_their_codes(client: Client) -> None:
         InferenceServerException, match=r"INVALID_ARGUMENT.*shape \[1, 2\], but the model takes \[-1, 3\]"
     ):
         client.infer("affine", [tensor("x", ones()[:, :2])])
-    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*'config' is not known"):
-        client.load_model("affine", config="{}")
+    with pytest.raises(
+        InferenceServerException, match=r"FAILED_PRECONDITION.*'config': max_batch_size is -1"
+    ):
+        client.load_model("affine", config='{"max_batch_size": -1}')
 
 
 def test_models_are_listed_and_unloaded(client: Client) -> None:

@@ -107,7 +107,7 @@ def test_a_request_that_needs_more_memory_than_there_is_is_refused(session: Open
 
 def test_a_provider_that_is_not_there_is_named() -> None:
     with pytest.raises(FailedPrecondition, match=r"no provider 'NoSuchProvider' here; it has .*CPUExecution"):
-        Hardware(providers=("NoSuchProvider",))
+        Hardware(providers=(("NoSuchProvider", {}),))
 
 
 @pytest.mark.parametrize(

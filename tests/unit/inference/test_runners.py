@@ -5,22 +5,29 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from headrace.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from headrace.errors import FailedPrecondition, InvalidArgument, ProgramNotAllowed, ResourceExhausted
 from headrace_inference.cache import FileCache
+from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Format
+from headrace_inference.core.config import ModelConfig
+from headrace_inference.core.signature import Signature, Tensor
 from headrace_inference.core.trial import rows_are_independent
 from headrace_inference.runners.onnx_sessions import Hardware
 from headrace_inference.runners.opening import Opener
+from headrace_inference.runners.python_function import PythonRunner
 from headrace_inference.runners.runner import Runner
 from tests.unit.inference import onnx_models, torch_models
 from tests.unit.inference.open_models import model_file
 
+FUNCTIONS = "tests.unit.inference.python_models"
+ROWS = Tensor("x", "FP32", ("n", 3))
+Model = tuple[bytes, ModelConfig]
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
 
@@ -29,16 +36,33 @@ class Kind:
     """Models of one format: all kinds have these three, with the same inputs and outputs."""
 
     format: Format
-    affine: Callable[[], bytes]  # x [n, 3] -> scaled = 2 x, shifted = x + 1
-    gather: Callable[[], bytes]  # x [n] -> y = table[x], with a table of 3 rows of 2
-    vast: Callable[[], bytes]  # x [1] -> y of 2**50 elements
+    affine: Callable[[], Model]  # x [n, 3] -> scaled = 2 x, shifted = x + 1
+    gather: Callable[[], Model]  # x [n] -> y = table[x], with a table of 3 rows of 2
+    vast: Callable[[], Model]  # x [1] -> y of 2**50 elements
+
+
+def made(make: Callable[[], bytes]) -> Callable[[], Model]:
+    return lambda: (make(), ModelConfig(Batching()))
+
+
+def function(name: str, x: Tensor, *outputs: Tensor) -> Callable[[], Model]:
+    config = ModelConfig(Batching(), function=f"{FUNCTIONS}:{name}", signature=Signature((x,), outputs))
+    return lambda: (b"", config)
 
 
 KINDS = {
-    "onnx": Kind(Format.ONNX, onnx_models.affine, onnx_models.gather, onnx_models.vast),
-    "torch": Kind(Format.TORCH_PROGRAM, torch_models.affine, torch_models.gather, torch_models.vast),
+    "onnx": Kind(Format.ONNX, made(onnx_models.affine), made(onnx_models.gather), made(onnx_models.vast)),
+    "torch": Kind(
+        Format.TORCH_PROGRAM, made(torch_models.affine), made(torch_models.gather), made(torch_models.vast)
+    ),
+    "python": Kind(
+        Format.CONFIG,
+        function("Affine", ROWS, replace(ROWS, name="scaled"), replace(ROWS, name="shifted")),
+        function("Gather", Tensor("x", "INT64", ("n",)), Tensor("y", "FP32", ("n", 2))),
+        function("Vast", Tensor("x", "FP32", (1,)), Tensor("y", "FP32", ("", ""))),
+    ),
 }
-Open = Callable[[bytes], Runner]
+Open = Callable[[Model], Runner]
 
 
 @pytest.fixture(params=KINDS)
@@ -48,11 +72,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def opened(kind: Kind, tmp_path: Path) -> Iterator[Open]:
-    opener = Opener(Hardware(threads=2), FileCache(tmp_path, max_bytes=0))
+    opener = Opener(Hardware(threads=2), FileCache(tmp_path, max_bytes=0), [FUNCTIONS])
     runners: list[Runner] = []
 
-    def open_data(data: bytes) -> Runner:
-        runners.append(opener.open(model_file(data, kind.format)))
+    def open_data(model: Model) -> Runner:
+        data, config = model
+        runners.append(opener.open(model_file(data, kind.format), config))
         return runners[-1]
 
     yield open_data
@@ -108,9 +133,14 @@ def test_a_trial_finds_its_rows_independent(kind: Kind, opened: Open) -> None:
     assert rows_are_independent(model, model.signature)
 
 
-def test_a_file_that_is_none_of_its_format_is_refused(opened: Open) -> None:
-    with pytest.raises(FailedPrecondition, match=r"cannot load the model|is no program of torch|is no "):
-        opened(b"this is no model")
+def test_what_is_no_model_of_its_format_is_refused(opened: Open) -> None:
+    nothing = ModelConfig(
+        Batching(), function=f"{FUNCTIONS}:NO_CALLABLE", signature=Signature((ROWS,), (ROWS,))
+    )
+    with pytest.raises(
+        FailedPrecondition, match=r"cannot load the model|is no program of torch|is not callable"
+    ):
+        opened((b"this is no model", nothing))
 
 
 def test_closed_it_runs_no_more_and_is_not_held_in_memory(kind: Kind, opened: Open, tmp_path: Path) -> None:
@@ -122,10 +152,48 @@ def test_closed_it_runs_no_more_and_is_not_held_in_memory(kind: Kind, opened: Op
 
 
 def test_nothing_keeps_a_runner_that_nobody_uses(kind: Kind, tmp_path: Path) -> None:
-    model = Opener(Hardware(), FileCache(tmp_path, 0)).open(model_file(kind.affine(), kind.format))
+    data, config = kind.affine()
+    model = Opener(Hardware(), FileCache(tmp_path, 0), [FUNCTIONS]).open(
+        model_file(data, kind.format), config
+    )
     model.run({"x": X}, ["scaled"])
     model.close()
     gone = weakref.ref(model)
     del model
     gc.collect()
     assert gone() is None
+
+
+def python(name: str, *allowed: str, **config: object) -> Runner:
+    y = Tensor("y", "FP32", ("n", 3))
+    wrong = ModelConfig(
+        Batching(), function=f"{FUNCTIONS}:{name}", function_config=config, signature=Signature((ROWS,), (y,))
+    )
+    return PythonRunner(wrong, allowed)
+
+
+def test_a_function_of_a_module_that_is_not_allowed_is_never_imported() -> None:
+    with pytest.raises(ProgramNotAllowed, match="ask the operator to add it to ALLOWED_FUNCTIONS"):
+        python("Affine", "tests.unit.inference.python")
+
+
+@pytest.mark.parametrize(
+    ("kind_of_wrong", "message"),
+    [
+        ("nothing", "gives NoneType for output 'y'; it must give an array"),
+        ("list", "gives list for output 'y'"),
+        ("type", r"gives INT64 \[2, 3\] for output 'y', which is declared as FP32 \[-1, 3\]"),
+        ("shape", r"gives FP32 \[2, 1\] for output 'y'"),
+    ],
+)
+def test_a_function_that_gives_something_else_than_it_declares_is_told(
+    kind_of_wrong: str, message: str
+) -> None:
+    with pytest.raises(FailedPrecondition, match=message):
+        python("Wrong", FUNCTIONS, kind=kind_of_wrong).run({"x": X}, ["y"])
+
+
+@pytest.mark.parametrize("name", ["Missing", "NO_CALLABLE"])
+def test_a_function_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(FailedPrecondition, match=r"has no 'Missing'|is not callable"):
+        python(name, FUNCTIONS)

@@ -1,0 +1,49 @@
+"""How one model is served, as far as its version says; what it leaves open is the server's default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headrace_inference.core.batching import Batching
+from headrace_inference.core.signature import Signature
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request that warms a model up.
+
+    Args:
+        rows: Length of the first axis, where that may vary.
+        shapes: Of inputs by name, without such a first axis; inputs that are not named get made-up ones.
+        zeros: Names of the inputs that are all zero; others get made-up values.
+        count: How often it runs, >= 1.
+    """
+
+    rows: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    zeros: frozenset[str] = frozenset()
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How one model is served.
+
+    Args:
+        batching: How its requests share its workers.
+        threads: Threads that share the work of one run; 0: the server's.
+        providers: onnxruntime's execution providers with options, most wanted first; empty: the server's.
+        warm_up: What it runs before its first caller comes; empty: made-up inputs.
+        keeps_answers: Whether equal requests get the answer of the first: for models that always answer alike.
+        function: What runs it, "module:attribute", if that is a Python function.
+        function_config: Keyword arguments that make the function.
+        signature: As declared; None: as the file says.
+    """
+
+    batching: Batching
+    threads: int = 0
+    providers: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    warm_up: tuple[Sample, ...] = ()
+    keeps_answers: bool = False
+    function: str = ""
+    function_config: Mapping[str, object] = field(default_factory=dict)
+    signature: Signature | None = None
