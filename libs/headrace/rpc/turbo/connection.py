@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's interface
         """Tell all calls that their caller is gone."""
+        self.writer.lost()
         self._end_calls()
         self._connections.discard(self)
 

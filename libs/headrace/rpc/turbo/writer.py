@@ -72,7 +72,7 @@ class Writer:
     def flush(self) -> None:
         """Write what the caller's windows and socket let out."""
         self._flushing = False
-        if self.closed or self._transport is None:
+        if self.closed or self._transport is None or self._transport.is_closing():
             return
         try:
             while not self._paused and (out := self._session.data_to_send(WRITE_BYTES)):
@@ -94,6 +94,10 @@ class Writer:
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    def lost(self) -> None:
+        """Take note that nothing goes out any more."""
+        self.closed = True
 
     def _after_writing(self) -> None:
         for number in tuple(self._filling):
