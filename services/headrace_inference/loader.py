@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -27,6 +27,7 @@ from headrace_inference.decoupled import DecoupledEngine, DecoupledRunner
 from headrace_inference.engine import Engine
 from headrace_inference.memory import give_back_memory
 from headrace_inference.metrics import ModelMetrics
+from headrace_inference.runners.ensemble import EnsembleRunner, Members
 from headrace_inference.runners.runner import ModelFile, Runner
 from headrace_inference.statistics import BatchStatistics
 from headrace_inference.wire.declared import check_size, read_config
@@ -148,8 +149,11 @@ class Loader:
             return Declared(self._registry.download_bytes(file.artifact), file.path)
         return None
 
-    def load(self, key: Key, source: Source) -> Model:
+    def load(self, key: Key, source: Source, members: Members) -> Model:
         """Fetch a file, check its digest, load it and run it once.
+
+        Args:
+            members: What an ensemble may consist of.
 
         Raises:
             FailedPrecondition: It cannot be served.
@@ -157,7 +161,10 @@ class Loader:
         """
         began = time.perf_counter()
         config = self._config(source)
-        runner = self._open_runner(self._file(source), config)
+        if config.steps:
+            runner: Runner | DecoupledRunner = EnsembleRunner(config, members)
+        else:
+            runner = self._open_runner(self._file(source), config)
         try:
             batched, engine = _started(runner, config)
         except BaseException:
@@ -181,10 +188,14 @@ class Loader:
         if source.config is None:
             return ModelConfig(self._batching)
         config = read_config(source.config.text, source.config.file, self._batching)
-        if bool(config.function) != (source.format is Format.CONFIG):
+        if config.steps:
+            # Steps are batched each in its own queue: of the whole, so many may be under way as fill a batch of them.
+            batching = replace(config.batching, workers=config.batching.max_size, max_size=1)
+            config = replace(config, batching=batching)
+        if bool(config.function or config.steps) != (source.format is Format.CONFIG):
             raise FailedPrecondition(
                 f"{source.file!r} of {source.version} is served by what {source.config.file!r} does not say; a Python function "
-                "is served by its configuration, a model by its own file"
+                "and an ensemble are served by their configuration, a model by its own file"
             )
         return config
 

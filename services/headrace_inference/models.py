@@ -15,6 +15,7 @@ from headrace_inference.core.catalog import Catalog, Key, Listing, Source
 from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.engine import EngineClosed, Watch
 from headrace_inference.loader import Loader, Model
+from headrace_inference.members import MembersOf
 from headrace_inference.memory import give_back_memory
 from headrace_inference.metrics import ModelMetrics
 
@@ -147,7 +148,7 @@ class Models:
         with self._changing_catalog():
             self._catalog.begin_load(key, source)
         try:
-            model = self._loader.load(key, source)
+            model = self._loader.load(key, source, MembersOf(self, key.project))
         except HeadraceError as error:
             self._fail(key, error.message)
             raise

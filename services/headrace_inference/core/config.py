@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace_inference.core.batching import Batching
+from headrace_inference.core.ensemble import Step
 from headrace_inference.core.signature import Signature
 
 
@@ -37,6 +38,7 @@ class ModelConfig:
         function: What runs it, "module:attribute", if that is a Python function.
         function_config: Keyword arguments that make the function.
         signature: As declared; None: as the file says.
+        steps: What an ensemble consists of; empty for other models.
     """
 
     batching: Batching
@@ -47,3 +49,4 @@ class ModelConfig:
     function: str = ""
     function_config: Mapping[str, object] = field(default_factory=dict)
     signature: Signature | None = None
+    steps: tuple[Step, ...] = ()

@@ -99,13 +99,14 @@ def check_declared(declared: Signature | None, actual: Signature) -> None:
     ):
         tensors = {tensor.name: tensor for tensor in found}
         for tensor in said:
-            if tensor.name not in tensors or not _agree(tensor, tensors[tensor.name]):
+            if tensor.name not in tensors or not agree(tensor, tensors[tensor.name]):
                 raise FailedPrecondition(
                     f"the configuration declares {kind} {tensor.name!r} {tensor}; {_listing(kind, tensors)}"
                 )
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Tell whether an array may be both: of one type, and of sizes that are equal where both fix them."""
     sizes = zip(one.shape, other.shape, strict=False)
     return (
         one.datatype == other.datatype

@@ -16,7 +16,7 @@ _RUNS = {
 
 def config_of(model: Model) -> pb.ModelConfig:
     """Describe a loaded model."""
-    platform, backend = _RUNS[model.source.format]
+    platform, backend = ("ensemble", "") if model.config.steps else _RUNS[model.source.format]
     config = pb.ModelConfig(
         name=model.key.model,
         platform=platform,
@@ -36,6 +36,13 @@ def config_of(model: Model) -> pb.ModelConfig:
         config.input.add(name=tensor.name, data_type=data_type(tensor), dims=_dims(model, tensor))
     for tensor in model.signature.outputs:
         config.output.add(name=tensor.name, data_type=data_type(tensor), dims=_dims(model, tensor))
+    for step in model.config.steps:
+        config.ensemble_scheduling.step.add(
+            model_name=step.model,
+            model_version=int(step.version or -1),
+            input_map=step.takes,
+            output_map=step.gives,
+        )
     if model.batched:
         config.dynamic_batching.CopyFrom(_batching(model))
     for name, value in (("version", str(model.source.version)), ("artifact", model.source.artifact)):

@@ -15,6 +15,7 @@ from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.inference.oip.v2 import model_config_pb2 as pb
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.config import ModelConfig, Sample
+from headrace_inference.core.ensemble import Step
 from headrace_inference.core.signature import Signature, Tensor
 
 TEXT_SUFFIX = ".pbtxt"
@@ -25,12 +26,14 @@ PYTHON = "python"
 # Fields that decide something here, or that only describe; all others are refused when they are set.
 _HONOURED = {
     "": "name platform backend max_batch_size input output instance_group dynamic_batching optimization "
-    "parameters model_warmup response_cache",
+    "ensemble_scheduling parameters model_warmup response_cache",
     "input": "name data_type format dims",
     "output": "name data_type dims",
     "instance_group": "name kind count gpus",
     "dynamic_batching": "default_queue_policy",
     "default_queue_policy": "max_queue_size",
+    "ensemble_scheduling": "step",
+    "step": "model_name model_version input_map output_map",
     "optimization": "execution_accelerators",
     "model_warmup": "name batch_size inputs count",
 }
@@ -120,6 +123,7 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
         function=function,
         function_config={name: _value(text) for name, text in parameters.items()},
         signature=_signature(message),
+        steps=tuple(_step(one) for one in message.ensemble_scheduling.step),
     )
 
 
@@ -190,6 +194,11 @@ def _signature(message: pb.ModelConfig) -> Signature | None:
         tuple(_tensor(one.name, one.data_type, one.dims, batch) for one in message.input),
         tuple(_tensor(one.name, one.data_type, one.dims, batch) for one in message.output),
     )
+
+
+def _step(step: pb.ModelEnsembling.Step) -> Step:
+    version = str(step.model_version) if step.model_version > 0 else ""
+    return Step(step.model_name, version, dict(step.input_map), dict(step.output_map))
 
 
 def _tensor(name: str, kind: "pb.DataType.ValueType", dims: Sequence[int], batch: tuple[str, ...]) -> Tensor:
