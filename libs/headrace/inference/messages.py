@@ -59,22 +59,29 @@ def inputs_of(request: ModelInferRequest, read_shared: ReadShared = _refuse_shar
             or as `decode_raw` and `decode_typed`, with the input's name in front.
     """
     tensors, raw = request.inputs, request.raw_input_contents
-    shared = [position for position, tensor in enumerate(tensors) if is_shared(tensor)]
-    if raw and len(raw) + len(shared) != len(tensors):
-        beside = f", {len(shared)} of them in shared memory" if shared else ""
+    if raw:
+        _check_entries(tensors, raw)
+    entries = iter(raw)
+
+    def read(_: int, tensor: Any) -> Array:
+        if is_shared(tensor):
+            return _raw_array(tensor, read_shared(tensor))
+        return _raw_array(tensor, next(entries)) if raw else _typed_array(tensor)
+
+    return _arrays(tensors, "inputs", read)
+
+
+def _check_entries(tensors: Sequence[Any], raw: Sequence[bytes]) -> None:
+    shared = 0
+    for tensor in tensors:
+        shared += is_shared(tensor)
+    if len(raw) + shared != len(tensors):
+        beside = f", {shared} of them in shared memory" if shared else ""
         raise InvalidArgument(
             f"raw_input_contents has {len(raw)} entries for {len(tensors)} inputs{beside}; "
             "send one for each, or none",
             field="raw_input_contents",
         )
-    entries = iter(raw)
-
-    def read(position: int, tensor: Any) -> Array:
-        if position in shared:
-            return _raw_array(tensor, read_shared(tensor))
-        return _raw_array(tensor, next(entries)) if raw else _typed_array(tensor)
-
-    return _arrays(tensors, "inputs", read)
 
 
 def outputs_of(response: ModelInferResponse) -> dict[str, Array]:

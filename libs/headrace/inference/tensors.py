@@ -132,7 +132,7 @@ def decode_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
             f"{len(data)} bytes of contents, but {datatype} of shape {list(shape)} has {count * dtype.itemsize}"
         )
     array: Array
-    if datatype == "BOOL":  # any byte but zero is true; numpy would keep the 2 in a bool
+    if dtype == np.bool_:  # any byte but zero is true; numpy would keep the 2 in a bool
         array = np.frombuffer(data, np.uint8) != 0
     elif _LITTLE_ENDIAN:
         array = np.frombuffer(data, dtype)
