@@ -18,6 +18,7 @@ from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.report import report
+from headrace_inference.rest.serving import serve_http
 from headrace_inference.runners.onnx_sessions import Hardware
 from headrace_inference.runners.opening import Opener
 from headrace_inference.servicer import PROBES, RULES, InferenceServicer
@@ -37,7 +38,7 @@ def main() -> None:
             rules=RULES,
             pools=[POOL],
             probes=PROBES,
-            on_listening=lambda address: _join(process, settings, models, address),
+            on_listening=lambda address: _listen_and_join(process, settings, models, address),
         )
 
 
@@ -71,8 +72,16 @@ def _registry(process: Process, settings: Settings) -> RegistryClient | None:
     return RegistryClient(channel)
 
 
-def _join(process: Process, settings: Settings, models: Models, address: str) -> None:
-    """Be a node, and say goodbye to the scheduler before the last requests are answered."""
+def _listen_and_join(process: Process, settings: Settings, models: Models, address: str) -> None:
+    """Answer HTTP too, if that is wished; be a node, and say goodbye to the scheduler before the last requests are answered."""
+    if settings.http_address:
+        http = serve_http(
+            settings.http_address,
+            grpc_address=address,
+            max_connections=settings.max_concurrent_rpcs,
+            max_body_bytes=settings.max_message_bytes,
+        )
+        process.holding(http)
     agent = Agent(
         settings.scheduler_address,
         settings.hello("inference", NodeKind.NODE_KIND_INFERENCE, address),

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.node import NodeSettings
+from headrace.rpc.addresses import is_loopback
 
 GIB = 1 << 30
 
@@ -23,6 +24,9 @@ class Settings(NodeSettings):
     address: str = Field("127.0.0.1:8472", description="host:port to serve gRPC on; port 0 takes a free one.")
     metrics_address: str = Field(
         "127.0.0.1:9472", description='host:port of the Prometheus endpoint; "" turns it off.'
+    )
+    http_address: str = Field(
+        "", description='host:port to answer the protocol over HTTP on ("/v2/..."); "" answers none.'
     )
     registry_address: str = Field(
         "127.0.0.1:8471", description='host:port of the registry that models are loaded from; "" loads none.'
@@ -81,3 +85,10 @@ class Settings(NodeSettings):
         "",
         description='File for the requests that the rpc TraceSetting has traced; "": events of their spans, see TRACES.',
     )
+
+    @field_validator("http_address")
+    @classmethod
+    def _is_local_or_allowed_too(cls, text: str, info: ValidationInfo) -> str:
+        if text and not is_loopback(text) and not info.data.get("allow_unauthenticated"):
+            raise ValueError("other machines can reach it, as they can ADDRESS; see there")
+        return text

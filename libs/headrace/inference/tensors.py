@@ -150,7 +150,7 @@ def encode_typed(array: Array) -> InferTensorContents:
     datatype = datatype_of(array.dtype)
     contents = InferTensorContents()
     elements = _elements(array) if datatype == "BYTES" else array.ravel().tolist()
-    getattr(contents, _field(datatype)).extend(elements)
+    getattr(contents, contents_field(datatype)).extend(elements)
     return contents
 
 
@@ -162,7 +162,7 @@ def decode_typed(contents: InferTensorContents, datatype: str, shape: Sequence[i
         ShapeMismatch: There are more or fewer elements than `shape` has.
         InvalidArgument: A dimension is negative, or an element is too large for the datatype.
     """
-    dtype, name, count = dtype_of(datatype), _field(datatype), count_elements(shape)
+    dtype, name, count = dtype_of(datatype), contents_field(datatype), count_elements(shape)
     strangers = [field.name for field, _ in contents.ListFields() if field.name != name]
     if strangers:
         raise DtypeMismatch(
@@ -194,7 +194,12 @@ def count_elements(shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def _field(datatype: str) -> str:
+def contents_field(datatype: str) -> str:
+    """Name the field of `InferTensorContents` that holds elements of a datatype.
+
+    Raises:
+        DtypeMismatch: The protocol has no such datatype, or (FP16, BF16) no typed form of it.
+    """
     dtype_of(datatype)
     if not has_typed_form(datatype):
         raise DtypeMismatch(f"{datatype} has no typed contents in the protocol; send raw contents")

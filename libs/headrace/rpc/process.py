@@ -83,7 +83,7 @@ class Process:
         """Call `close` when the process ends, after the server has drained; the last one registered goes first."""
         self._closers.callback(close)
 
-    def holding(self, claim: AbstractContextManager[None]) -> None:
+    def holding(self, claim: AbstractContextManager[object]) -> None:
         """Enter `claim` now, and leave it when the process ends, as `closing` does."""
         self._closers.enter_context(claim)
 

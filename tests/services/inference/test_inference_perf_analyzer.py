@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace_inference.rest.serving import serve_http
 from tests.services.inference.inference_server import InferenceServer, serve_inference
 from tests.unit.inference import onnx_models
 
@@ -72,14 +73,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServer
         yield served
 
 
+@pytest.fixture(scope="module")
+def http_address(server: InferenceServer) -> Iterator[str]:
+    with serve_http(
+        "127.0.0.1:0", grpc_address=server.address, max_connections=64, max_body_bytes=1 << 20
+    ) as address:
+        yield address
+
+
 @pytest.mark.parametrize(
     "options",
-    [[], ["--streaming"], ["--shared-memory", "system"], ["-b", "4"], ["--async"]],
-    ids=["calls", "stream", "shared memory", "batches", "async"],
+    [[], ["--streaming"], ["--shared-memory", "system"], ["-b", "4"], ["--async"], ["-i", "http"]],
+    ids=["calls", "stream", "shared memory", "batches", "async", "http"],
 )
 def test_the_load_generator_measures_and_reads_the_statistics(
-    folder: Path, server: InferenceServer, options: list[str]
+    folder: Path, server: InferenceServer, http_address: str, options: list[str]
 ) -> None:
+    protocol = [] if "http" in options else ["-i", "grpc"]
+    address = http_address if "http" in options else server.address
     # Three windows of 20 requests, whatever they say: this is about what is understood, not about how fast it is.
     windows = [
         "--measurement-mode",
@@ -92,7 +103,7 @@ def test_the_load_generator_measures_and_reads_the_statistics(
         "3",
     ]
     run = subprocess.run(
-        [str(folder / PROGRAM), "-m", "affine", "-i", "grpc", "-u", server.address, *windows, *options],
+        [str(folder / PROGRAM), "-m", "affine", *protocol, "-u", address, *windows, *options],
         capture_output=True,
         text=True,
         timeout=100,
