@@ -12,7 +12,6 @@ from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
 from headrace_inference.cache import FileCache
-from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Catalog
 from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
@@ -48,7 +47,7 @@ def _models(process: Process, settings: Settings) -> Models:
     loader = Loader(
         _registry(process, settings),
         Opener(hardware, _cache(process, settings), settings.allowed_functions).open,
-        Batching(settings.workers, settings.max_batch_size, settings.max_queue_size),
+        settings.batching,
         metrics,
         answer_bytes=settings.max_response_cache_bytes,
     )

@@ -1,27 +1,23 @@
-"""Runs the requests of one model in the threads of their own calls, batched as `core.batching` says.
+"""Runs the requests of one model, batched as `core.batch_queue` says.
 
-There are no worker threads. A call that finds a worker's place free takes it and runs its own request at once, without a
-switch of threads. When its batch is done it hands the place to the call that waits longest, which leads the next batch;
-the others of that batch only wait for their rows.
+A caller with a thread of his own needs no other: his call that finds a worker free runs its own request at once, without
+a switch of threads. When its batch is done it hands the worker's place to a call of the next batch, which leads that one;
+the others of the batch only wait for their rows. For callers who are called back (`Place.then`), threads of the engine
+lead, and go on as long as there are batches. Both kinds of callers share one queue, and batches.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
-from headrace.errors import Cancelled, DeadlineExceeded, HeadraceError
-from headrace_inference.core.batching import (
-    Arrays,
-    Batching,
-    BatchQueue,
-    Cut,
-    Request,
-    Runner,
-    Turn,
-    join,
-    split,
-)
+from headrace.errors import HeadraceError, Internal
+from headrace_inference.alarm import Alarm
+from headrace_inference.core.batch_queue import BatchQueue
+from headrace_inference.core.batching import NO_TERMS, Arrays, Batching, Cut, Dropped, Runner, Terms, Turn
+from headrace_inference.core.joining import join, split
+from headrace_inference.leaders import Leaders
+from headrace_inference.place import Place, deadline_in
 from headrace_inference.statistics import BatchStatistics, Run
 
 Clock = Callable[[], float]
@@ -30,28 +26,6 @@ Watch = Callable[[Callable[[], None]], object]
 
 class EngineClosed(Exception):
     """The engine takes no more requests: another one answers for the model, or none."""
-
-
-class Place:
-    """One call's place in the engine: it waits to be settled, or to be given a batch to lead.
-
-    `taken` becomes true when its request leaves the queue to be run; from then on nobody withdraws it.
-    """
-
-    def __init__(self, request: Request, timeout_s: float | None) -> None:
-        self.request = request
-        self.timeout_s = timeout_s
-        self.batch: Sequence[Place] = ()
-        self.cut = Cut.IDLE
-        self.taken = False
-        self.woken = threading.Event()
-        self.outputs: Arrays | None = None
-        self.error: Exception | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is an answer or an error."""
-        return self.outputs is not None or self.error is not None
 
 
 class Engine:
@@ -73,151 +47,186 @@ class Engine:
         clock: Clock = time.monotonic,
     ) -> None:
         self._runner = runner
-        self._queue = BatchQueue(batching, joins=joins)
+        self._padding = batching.padding
+        self._queue: BatchQueue[Place] = BatchQueue(batching, joins=joins)
         self.statistics = statistics
         self._clock = clock
-        self._places: dict[Request, Place] = {}
-        self._changed = threading.Condition()
+        self._leaders: Leaders[Turn[Place]] = Leaders("batch-leader", self._lead_on)
+        self._alarm = Alarm("batch-alarm", self.ring, clock)
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._closed = False
 
-    def run(self, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch) -> Arrays:
-        """Run one checked request and return the wished outputs.
+    def enter(
+        self,
+        inputs: Arrays,
+        outputs: tuple[str, ...],
+        timeout_s: float | None,
+        watch: Watch,
+        terms: Terms = NO_TERMS,
+    ) -> Place:
+        """Let a request in, without waiting for its answer; whoever enters must call `wait` or `then` of the place.
 
         Args:
             timeout_s: When the caller stops waiting; None: never.
             watch: Is given a function to call when the caller is gone.
+        Returns:
+            A place whose error, if it gets one, is one of
+                ResourceExhausted: Its place in a full queue went to another request.
+                DeadlineExceeded: The time was over before a worker was free; nothing ran.
+                Cancelled: The caller went away before a worker was free; nothing ran.
+                InvalidArgument: The model cannot run these inputs.
         Raises:
-            ResourceExhausted: The queue is full.
-            DeadlineExceeded: The time was over before a worker was free; nothing ran.
-            Cancelled: The caller went away before a worker was free; nothing ran.
-            InvalidArgument: The model cannot run these inputs.
+            ResourceExhausted: The queue is full, or it would wait too long.
+            DeadlineExceeded: The time is over, or will be before any run could end.
+            InvalidArgument: Its inputs cannot be padded together.
             EngineClosed: It is closed; nothing ran.
         """
-        return self.finish(self.enter(inputs, outputs, timeout_s, watch))
-
-    def enter(self, inputs: Arrays, outputs: tuple[str, ...], timeout_s: float | None, watch: Watch) -> Place:
-        """Do the first half of `run`: let the request in. Whoever enters must `finish`, for he may hold a worker's place."""
-        deadline = float("inf") if timeout_s is None else self._clock() + timeout_s
-        place = Place(Request(inputs, outputs, deadline), timeout_s)
-        watch(partial(self._withdraw, place, Cancelled("the caller went away before a worker was free")))
-        self._take(place)
+        now = self._clock()
+        place = Place(self, inputs, outputs, deadline_in(timeout_s, now), terms)
+        watch(place.cancel)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise EngineClosed
+                if place.gone:
+                    return place
+                place.entered = True
+                turn = self._queue.offer(place, now)
+                due = self._queue.due() if place.waiting else 0.0
+        except HeadraceError as error:
+            self.statistics.failed(error.reason, 0.0)
+            raise
+        if due:
+            self._alarm.set(due)
+        self._go_on(turn)
         return place
-
-    def finish(self, place: Place) -> Arrays:
-        """Do the second half of `run`: lead a batch or wait for one, and return the wished outputs."""
-        if not place.batch:
-            self._wait(place)
-        if place.batch:
-            self._lead(place.batch, place.cut)
-        if place.error is not None:
-            raise place.error
-        assert place.outputs is not None, "a place that has been left is settled"
-        return place.outputs
 
     @property
     def waiting(self) -> int:
         """Requests in the queue now."""
-        return len(self._places)
+        return self._queue.waiting
 
     def close(self) -> None:
         """Take no more requests; those inside are answered."""
-        with self._changed:
+        with self._lock:
             self._closed = True
 
     def drain(self, bound_s: float) -> bool:
-        """Wait until nothing is inside; return False if that took longer than `bound_s`."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._queue.idle, bound_s)
+        """Wait until nothing is inside, then end the threads; return False if that took longer than `bound_s`."""
+        with self._lock:
+            drained = self._idle.wait_for(lambda: self._queue.idle, bound_s)
+        if drained:
+            self._alarm.stop()
+            self._leaders.dismiss()
+        return drained
 
-    def _take(self, place: Place) -> None:
-        """Let a request in: its place gets a batch to lead, or it is in the queue, or settled already."""
-        with self._changed:
-            if self._closed:
-                raise EngineClosed
-            now = self._clock()
-            if place.request.deadline <= now:
-                place.error = _expired()
-            if place.settled:
+    def ring(self) -> float:
+        """Do what is due by now; return when something is due next."""
+        while True:
+            with self._lock:
+                turn = self._queue.next_turn(self._clock())
+                due = self._queue.due()
+            self._go_on(turn)
+            if not turn.batch:
+                return due
+
+    def withdraw(self, place: Place, error: HeadraceError) -> None:
+        """Settle a request that has not been taken to run."""
+        with self._lock:
+            if place.gone or (place.entered and not self._queue.withdraw(place)):
                 return
-            if self._queue.offer(place.request, now):
-                place.taken, place.batch = True, (place,)
-            else:
-                self._places[place.request] = place
+            place.gone = True
+            self._tell_if_idle()
+        self._fail(place, error)
 
-    def _wait(self, place: Place) -> None:
-        bound_s = None if place.timeout_s is None else min(place.timeout_s, threading.TIMEOUT_MAX)
-        if not place.settled and not place.woken.wait(bound_s):
-            self._withdraw(place, _expired())
-            place.woken.wait()  # for a request that was taken meanwhile, until its batch has run
-
-    def _withdraw(self, place: Place, error: HeadraceError) -> None:
-        """Settle a request that is not taken yet."""
-        with self._changed:
-            if place.taken or place.settled:
-                return
-            if self._places.pop(place.request, None) is not None:
-                self._queue.withdraw(place.request)
-            _settle(place, None, error)
-
-    def _lead(self, batch: Sequence[Place], cut: Cut) -> None:
-        """Run a batch, then hand the worker's place on."""
+    def lead(self, turn: Turn[Place]) -> None:
+        """Run a batch in this thread, and hand the worker's place on."""
+        infer_s = None
         try:
-            self._run_batch(batch, cut)
+            infer_s = self._run_batch(turn.batch, turn.cut)
         finally:
-            with self._changed:
-                self._hand_on(self._queue.next_turn(self._clock()))
-                self._changed.notify_all()
+            self._go_on(self._finish(turn, infer_s))
 
-    def _hand_on(self, turn: Turn) -> None:
-        for request in turn.expired:
-            _settle(self._places.pop(request), None, _expired())
-        batch = [self._places.pop(request) for request in turn.batch]
-        for place in batch:
-            place.taken = True
-        if batch:
-            batch[0].batch, batch[0].cut = batch, turn.cut
-            batch[0].woken.set()
+    def lead_elsewhere(self, turn: Turn[Place]) -> None:
+        """Run a batch in a thread of the engine."""
+        self._leaders.give(turn)
 
-    def _run_batch(self, batch: Sequence[Place], cut: Cut) -> None:
-        """Settle every place of a batch; if the batch fails as a whole, each runs alone, so that one cannot spoil it."""
+    def _lead_on(self, turn: Turn[Place]) -> None:
+        """Run a batch in this thread, and all that come after it."""
+        while turn.batch:
+            try:
+                infer_s = self._run_batch(turn.batch, turn.cut)
+            except (
+                BaseException
+            ):  # of somebody who was called back: the worker's place must not be lost with this thread
+                self._go_on(self._finish(turn, None))
+                raise
+            turn = self._finish(turn, infer_s)
+            self._drop(turn.dropped)
+
+    def _finish(self, turn: Turn[Place], infer_s: float | None) -> Turn[Place]:
+        with self._lock:
+            following = self._queue.finish(turn, self._clock(), infer_s)
+            due = self._queue.due() if self._queue.waiting else math.inf
+            self._tell_if_idle()
+        self._alarm.set(due)
+        return following
+
+    def _tell_if_idle(self) -> None:
+        if self._queue.idle:
+            self._idle.notify_all()
+
+    def _go_on(self, turn: Turn[Place]) -> None:
+        """Settle who was dropped, and find who leads the batch."""
+        self._drop(turn.dropped)
+        if turn.batch and not any(place.give(turn) for place in turn.batch):
+            self._leaders.give(turn)
+
+    def _drop(self, dropped: Sequence[Dropped[Place]]) -> None:
+        for one in dropped:
+            self._fail(one.request, one.error)
+
+    def _fail(self, place: Place, error: Exception) -> None:
+        reason = error.reason if isinstance(error, HeadraceError) else Internal.reason
+        self.statistics.failed(reason, self._clock() - place.arrived if place.entered else 0.0)
+        place.fail(error)
+
+    def _run_batch(self, batch: Sequence[Place], cut: Cut) -> float | None:
+        """Settle every place of a batch; return how long it ran, in seconds.
+
+        A batch that fails as a whole (then this returns None) is run again in halves, and these in halves, until each bad
+        request has failed alone: none can spoil another's answer.
+        """
         try:
-            results = self._run_joined([place.request for place in batch], cut)
+            answers, run = self._run_joined(batch, cut)
         except Exception as error:  # noqa: BLE001 - the top of a run: its callers get it, each in his own thread
             if len(batch) == 1:
-                _settle(batch[0], None, error)
-                return
-            for place in batch:
-                self._run_batch([place], Cut.NEIGHBOUR_FAILED)
-            return
-        for place, outputs in zip(batch, results, strict=True):
-            _settle(place, outputs, None)
+                self._fail(batch[0], error)
+                return None
+            middle = len(batch) // 2
+            self._run_batch(batch[:middle], Cut.NEIGHBOUR_FAILED)
+            self._run_batch(batch[middle:], Cut.NEIGHBOUR_FAILED)
+            return None
+        self.statistics.ran(run)
+        for place, answer in zip(batch, answers, strict=True):
+            place.settle(answer)
+        return run.infer_s
 
-    def _run_joined(self, requests: Sequence[Request], cut: Cut) -> Sequence[Arrays]:
+    def _run_joined(self, batch: Sequence[Place], cut: Cut) -> tuple[Sequence[Arrays], Run]:
         began = self._clock()
-        inputs, outputs = join(requests)
-        joined = self._clock()
-        found = self._runner.run(inputs, outputs)
+        joined = join(batch, self._padding)
+        ready = self._clock()
+        outputs = self._runner.run(joined.inputs, joined.outputs)
         ran = self._clock()
-        results = split(found, requests)
-        self.statistics.ran(
-            Run(
-                rows=sum(request.rows for request in requests),
-                queued_s=[began - request.arrived for request in requests],
-                input_s=joined - began,
-                infer_s=ran - joined,
-                output_s=self._clock() - ran,
-                cut=cut,
-            )
+        answers = split(outputs, batch, self._padding, joined.length)
+        return answers, Run(
+            rows=sum([place.rows for place in batch]),
+            queued_s=[began - place.arrived for place in batch],
+            input_s=ready - began,
+            infer_s=ran - ready,
+            output_s=self._clock() - ran,
+            cut=cut,
+            elements=joined.elements,
+            padding=joined.padding,
         )
-        return results
-
-
-def _settle(place: Place, outputs: Arrays | None, error: Exception | None) -> None:
-    place.outputs, place.error = outputs, error
-    place.woken.set()
-
-
-def _expired() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "the deadline passed before a worker was free; allow more time, or send fewer at a time"
-    )

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.inference.messages import inputs_of
 from headrace.inference.oip.v2 import inference_pb2 as pb
-from headrace_inference.core.batching import Arrays
+from headrace.rpc.deferred import Answer
+from headrace_inference.core.batching import Arrays, Terms
 from headrace_inference.core.catalog import Key
 from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.engine import EngineClosed, Watch
@@ -14,7 +16,7 @@ from headrace_inference.loader import Model
 from headrace_inference.models import Models
 from headrace_inference.shared_memory import Region, Regions
 from headrace_inference.streaming import Place
-from headrace_inference.tracing import COMPUTE_END, QUEUE_START, Tracer
+from headrace_inference.tracing import COMPUTE_END, QUEUE_START, Trace, Tracer
 from headrace_inference.wire.outputs import Wish, fill_response, wishes_of
 from headrace_inference.wire.parameters import Options, options_of, place_of
 
@@ -32,6 +34,14 @@ class Ask:
     raw: bool
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: in which project, and by which name he has his part of a queue."""
+
+    project: str
+    name: str
+
+
 class Inference:
     """Answers requests of all projects."""
 
@@ -40,53 +50,49 @@ class Inference:
         self._regions = regions
         self._tracer = tracer
 
-    def infer(
-        self, project: str, request: pb.ModelInferRequest, timeout_s: float | None, watch: Watch
-    ) -> pb.ModelInferResponse:
-        """Run a model once.
+    def enter(
+        self, caller: Caller, request: pb.ModelInferRequest, timeout_s: float | None, watch: Watch
+    ) -> Answer[pb.ModelInferResponse]:
+        """Have a model run once; whoever is given the answer must call its `wait` or its `then`.
 
         Args:
             timeout_s: When the caller stops waiting; None: never.
-            watch: As `Models.infer`.
+            watch: As `Models.enter`.
         Raises:
             NotFound: The model, this version of it, or a region of shared memory is not there.
             InvalidArgument: What the request holds is not what the protocol or the model takes.
-            ResourceExhausted, DeadlineExceeded, Cancelled: As `Models.infer`.
+            ResourceExhausted, DeadlineExceeded, Cancelled: As `Models.enter`; here, or by the answer.
         """
-        trace = self._tracer.begin(Key(project, request.model_name))
-        ask = self._read(project, request)
+        trace = self._tracer.begin(Key(caller.project, request.model_name))
+        ask = self._read(caller.project, request)
         _refuse_sequence(ask)
         if trace:
             trace.mark(QUEUE_START)
-        model, outputs = self._models.infer(
+        answer = self._models.enter(
             ask.key,
             ask.version,
             ask.inputs,
             tuple(wish.name for wish in ask.wishes),
-            timeout_s=_shorter(timeout_s, ask.options.timeout_s),
+            timeout_s=timeout_s,
             watch=watch,
+            terms=Terms(caller.name, ask.options.priority, ask.options.timeout_s or 0.0),
         )
-        if trace:
-            trace.mark(COMPUTE_END)
-        response = _answer(ask, model, outputs)
-        if trace:
-            trace.end(model.source.number)
-        return response
+        return answer.map(partial(_respond, ask, trace))
 
-    def answer(self, project: str, place: Place, timeout_s: float | None) -> None:
+    def answer(self, caller: Caller, place: Place, timeout_s: float | None) -> None:
         """Answer a request on a stream: once, or as often as its model does.
 
         Raises:
-            HeadraceError: As `infer`.
+            HeadraceError: As `enter`.
         """
         request = place.request
         while True:
-            model = self._models.find(Key(project, request.model_name), request.model_version)
+            model = self._models.find(Key(caller.project, request.model_name), request.model_version)
             if not isinstance(model.engine, DecoupledEngine):
-                place.give(self.infer(project, request, timeout_s, place.watch), final=True)
+                place.give(self.enter(caller, request, timeout_s, place.watch).wait(), final=True)
                 return
             try:
-                self._answer_often(model, model.engine, self._read(project, request), place, timeout_s)
+                self._answer_often(model, model.engine, self._read(caller.project, request), place, timeout_s)
             except EngineClosed:
                 continue  # replaced or unloaded in this very moment: ask again who answers
             except HeadraceError as error:
@@ -156,6 +162,16 @@ def _refuse_sequence(ask: Ask) -> None:
             f"model {ask.key.model!r} keeps nothing from one request to the next; leave 'sequence_id' out",
             field="parameters",
         )
+
+
+def _respond(ask: Ask, trace: Trace | None, answered: tuple[Model, Arrays]) -> pb.ModelInferResponse:
+    model, outputs = answered
+    if trace:
+        trace.mark(COMPUTE_END)
+    response = _answer(ask, model, outputs)
+    if trace:
+        trace.end(model.source.number)
+    return response
 
 
 def _answer(ask: Ask, model: Model, outputs: Arrays) -> pb.ModelInferResponse:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from headrace.rpc.deferred import Answer
 from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Key
 from headrace_inference.core.ensemble import Step
@@ -17,7 +18,7 @@ class Serving(Protocol):
     def find(self, key: Key, version: str = "") -> Model:
         """Return the model that answers."""
 
-    def infer(
+    def enter(
         self,
         key: Key,
         version: str,
@@ -26,8 +27,8 @@ class Serving(Protocol):
         *,
         timeout_s: float | None,
         watch: Watch,
-    ) -> tuple[Model, Arrays]:
-        """Run a model once."""
+    ) -> Answer[tuple[Model, Arrays]]:
+        """Have a model run once."""
 
 
 class MembersOf:
@@ -42,11 +43,19 @@ class MembersOf:
         return self._serving.find(Key(self._project, model), version).signature
 
     def run_all(self, runs: Sequence[tuple[Step, Arrays]]) -> Sequence[Arrays]:
-        """Run models; the caller of the ensemble waits for all of them."""
-        return [self._run(step, inputs) for step, inputs in runs]
+        """Run models, at the same time; the caller of the ensemble waits for all of them."""
+        answers: list[Answer[tuple[Model, Arrays]]] = []
+        try:
+            for step, inputs in runs:
+                answers.append(self._enter(step, inputs))
+        finally:
+            # This thread leads the run it waits for first; the others, whatever becomes of that one, have to be led as well.
+            for answer in answers[1 if len(answers) == len(runs) else 0 :]:
+                answer.then(_do_nothing)
+        return [answer.wait()[1] for answer in answers]
 
-    def _run(self, step: Step, inputs: Arrays) -> Arrays:
-        _, outputs = self._serving.infer(
+    def _enter(self, step: Step, inputs: Arrays) -> Answer[tuple[Model, Arrays]]:
+        return self._serving.enter(
             Key(self._project, step.model),
             step.version,
             inputs,
@@ -54,7 +63,10 @@ class MembersOf:
             timeout_s=None,  # whoever waits for the ensemble leaves by himself; what runs, runs to its end
             watch=_nobody_watches,
         )
-        return outputs
+
+
+def _do_nothing() -> None:
+    """Be called back where only the call matters."""
 
 
 def _nobody_watches(_: object) -> None:

@@ -1,19 +1,20 @@
 """The models of this server: loaded, switched and unloaded while requests come."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
 from headrace.errors import DeadlineExceeded, HeadraceError, Unimplemented
 from headrace.names import ModelName
+from headrace.rpc.deferred import Answer, Deferred
 from headrace_inference.core.answers import digest_of
-from headrace_inference.core.batching import Arrays
+from headrace_inference.core.batching import NO_TERMS, Arrays, Terms
 from headrace_inference.core.catalog import Catalog, Key, Listing, Source
 from headrace_inference.decoupled import DecoupledEngine
-from headrace_inference.engine import EngineClosed, Watch
+from headrace_inference.engine import Engine, EngineClosed, Watch
 from headrace_inference.loader import Loader, Model
 from headrace_inference.members import MembersOf
 from headrace_inference.memory import give_back_memory
@@ -66,7 +67,7 @@ class Models:
         with self._changed:
             return self._catalog.ready(project)
 
-    def infer(
+    def enter(
         self,
         key: Key,
         version: str,
@@ -75,50 +76,60 @@ class Models:
         *,
         timeout_s: float | None,
         watch: Watch,
-    ) -> tuple[Model, Arrays]:
-        """Run a model once; return which one answered, and the outputs in the wished order.
+        terms: Terms = NO_TERMS,
+    ) -> Answer[tuple[Model, Arrays]]:
+        """Have a model run once; the answer is which one answered, and the outputs in the wished order.
+
+        Whoever is given an answer must call its `wait` or its `then`.
 
         Raises:
             NotFound: The model, or this version of it, is not loaded.
             InvalidArgument: Names, types or shapes are not the model's, or it cannot run these values.
-            ResourceExhausted, DeadlineExceeded, Cancelled: As `Engine.run`.
+            ResourceExhausted, DeadlineExceeded, Cancelled: As `Engine.enter`; here, or by the answer.
         """
         while True:
             model = self.find(key, version)
-            began = time.monotonic()
+            engine, wished = self._check(model, inputs, outputs)
+            digest = b"" if model.answers is None else digest_of(inputs, wished)
+            if (kept := self._kept(model, digest)) is not None:
+                return kept
             try:
-                return model, self._run(model, inputs, outputs, timeout_s, watch)
+                place = engine.enter(inputs, wished, timeout_s, watch, terms)
             except EngineClosed:
                 continue  # replaced or unloaded in this very moment: ask again who answers
-            except HeadraceError as error:
-                model.engine.statistics.failed(error.reason, time.monotonic() - began)
-                raise
+            return place.map(partial(self._answer, model, digest))
 
-    def _run(
-        self,
-        model: Model,
-        inputs: Arrays,
-        outputs: tuple[str, ...],
-        timeout_s: float | None,
-        watch: Watch,
-    ) -> Arrays:
-        if isinstance(model.engine, DecoupledEngine):
-            raise Unimplemented(
-                f"model {model.key.model!r} gives any number of answers; ask it on ModelStreamInfer"
-            )
-        model.signature.check_inputs(inputs)
-        wished = model.signature.choose_outputs(outputs)
+    def _kept(self, model: Model, digest: bytes) -> Answer[tuple[Model, Arrays]] | None:
+        """Return the answer to an equal request, if there was one."""
         if model.answers is None:
-            return model.engine.run(inputs, wished, timeout_s, watch)
-        digest = digest_of(inputs, wished)
+            return None
         with self._answering:
             kept = model.answers.find(digest)
-        if kept is not None:
-            return kept
-        answer = model.engine.run(inputs, wished, timeout_s, watch)
-        with self._answering:
-            model.answers.keep(digest, answer)
+        if kept is None:
+            return None
+        answer: Deferred[tuple[Model, Arrays]] = Deferred()
+        answer.settle((model, kept))
         return answer
+
+    def _answer(self, model: Model, digest: bytes, outputs: Arrays) -> tuple[Model, Arrays]:
+        if model.answers is not None:
+            with self._answering:
+                model.answers.keep(digest, outputs)
+        return model, outputs
+
+    @staticmethod
+    def _check(model: Model, inputs: Arrays, outputs: tuple[str, ...]) -> tuple[Engine, tuple[str, ...]]:
+        """Return who runs a request that fits the model, and the names of the wished outputs."""
+        try:
+            if isinstance(model.engine, DecoupledEngine):
+                raise Unimplemented(
+                    f"model {model.key.model!r} gives any number of answers; ask it on ModelStreamInfer"
+                )
+            model.signature.check_inputs(inputs)
+            return model.engine, model.signature.choose_outputs(outputs)
+        except HeadraceError as error:
+            model.engine.statistics.failed(error.reason, 0.0)
+            raise
 
     def load(self, key: Key, reference: str, file: str, timeout_s: float | None, *, config: str = "") -> None:
         """Load a model beside what answers now, then switch; what is served already is left as it is.

@@ -15,13 +15,14 @@ from headrace.inference.oip.v2 import (
     statistics_pb2,
 )
 from headrace.inference.oip.v2.inference_pb2_grpc import GRPCInferenceServiceServicer
-from headrace.rpc.authorization import Role, Rule, current_principal
+from headrace.rpc.authorization import LOCAL_USER, Role, Rule, current_principal
 from headrace.rpc.context import metadata_value
+from headrace.rpc.deferred import Answer, answers_later
 from headrace.rpc.layers import current_call
 from headrace_inference.core.catalog import Key
 from headrace_inference.core.signature import Tensor
 from headrace_inference.core.trace_settings import TraceSettings
-from headrace_inference.inference import Inference
+from headrace_inference.inference import Caller, Inference
 from headrace_inference.loader import Model
 from headrace_inference.models import Models
 from headrace_inference.shared_memory import Regions
@@ -132,24 +133,26 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             properties=_properties(model),
         )
 
-    def ModelInfer(
+    @answers_later
+    def ModelInfer(  # type: ignore[override]  # the layers know answers that come later, the stubs do not
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
-    ) -> pb.ModelInferResponse:
+    ) -> Answer[pb.ModelInferResponse]:
         """Run a model once."""
-        project = current_principal().project
-        return self._inference.infer(project, request, context.time_remaining(), context.add_callback)
+        return self._inference.enter(
+            _caller(context), request, context.time_remaining(), context.add_callback
+        )
 
     def ModelStreamInfer(
         self, request_iterator: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Run models, many requests at a time."""
-        project, strict = (
-            current_principal().project,
+        caller, strict = (
+            _caller(context),
             metadata_value(context.invocation_metadata(), STRICT_METADATA),
         )
 
         def answer(place: Place) -> None:
-            self._inference.answer(project, place, context.time_remaining())
+            self._inference.answer(caller, place, context.time_remaining())
 
         return Stream(answer, strict=strict.lower() == "true").serve(request_iterator, current_call())
 
@@ -238,6 +241,12 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> settings_pb2.LogSettingsResponse:
         """Change and tell what is logged."""
         return change_logs(request)
+
+
+def _caller(context: grpc.ServicerContext) -> Caller:
+    principal = current_principal()
+    # Where nobody says who calls, each connection is a caller.
+    return Caller(principal.project, context.peer() if principal.name == LOCAL_USER else principal.name)
 
 
 def _key(model: str) -> Key:

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.node import NodeSettings
 from headrace.rpc.addresses import is_loopback
+from headrace_inference.core.batching import MAX_LEVELS, Batching
 
 GIB = 1 << 30
 
@@ -52,6 +54,27 @@ class Settings(NodeSettings):
     max_queue_size: int = Field(
         128, ge=1, le=4096, description="Requests that wait for one model; one more is refused."
     )
+    max_queue_wait_s: float = Field(
+        30.0,
+        gt=0,
+        description="A request that would wait longer for a worker, as far as can be told, is refused at once; in seconds.",
+    )
+    max_queue_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="How long a request may wait beside a free worker for others to run with it, in seconds; 0 turns that off.",
+    )
+    preferred_batch_sizes: list[int] = Field(
+        [],
+        description="Rows of batches the models are quick with, separated by commas; a batch is cut to the largest that is there.",
+    )
+    priority_levels: int = Field(
+        1,
+        ge=1,
+        le=MAX_LEVELS,
+        description="Levels that requests may name as their priority; 1 goes first, and who names none has the last.",
+    )
     # One worker, because while it is busy the next batch grows: two batches at a time are two smaller ones, and slower.
     workers: int = Field(1, ge=1, le=256, description="Batches of one model that run at the same time.")
     threads: int = Field(
@@ -92,3 +115,26 @@ class Settings(NodeSettings):
         if text and not is_loopback(text) and not info.data.get("allow_unauthenticated"):
             raise ValueError("other machines can reach it, as they can ADDRESS; see there")
         return text
+
+    @property
+    def batching(self) -> Batching:
+        """How requests share a model's workers, where the model says nothing else."""
+        return Batching(
+            workers=self.workers,
+            max_size=self.max_batch_size,
+            max_waiting=self.max_queue_size,
+            max_delay_s=self.max_queue_delay_s,
+            preferred_sizes=tuple(sorted(self.preferred_batch_sizes)),
+            levels=self.priority_levels,
+            default_level=self.priority_levels,
+            max_wait_s=self.max_queue_wait_s,
+        )
+
+    @model_validator(mode="after")
+    def _preferred_sizes_fit(self) -> Self:
+        for size in self.preferred_batch_sizes:
+            if not 1 <= size <= self.max_batch_size:
+                raise ValueError(
+                    f"preferred_batch_sizes holds {size}; it must be from 1 to max_batch_size {self.max_batch_size}"
+                )
+        return self

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_PROJECT = "default"
+LOCAL_USER = "local"  # the name of everybody where nobody has to say who calls
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def local_user(call: Call) -> Principal:
 @lru_cache(1024)
 def _local(project: str) -> Principal:
     names.check_id(project, context.PROJECT_METADATA)
-    return Principal("local", project, frozenset({Role.ADMIN, Role.NODE}), every_project=True)
+    return Principal(LOCAL_USER, project, frozenset({Role.ADMIN, Role.NODE}), every_project=True)
 
 
 class Authorization:

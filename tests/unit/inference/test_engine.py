@@ -1,48 +1,22 @@
-"""Requests of one model run in the threads of their calls: batched, bounded, withdrawn, drained."""
+"""Requests of one model run in the threads of their calls, or of the engine: batched, bounded, withdrawn, drained."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted
-from headrace.testing import FakeClock
+from headrace.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+)
 from headrace_inference.core.batching import Arrays, Batching, Cut
-from headrace_inference.engine import Engine, EngineClosed, Place
+from headrace_inference.engine import Engine, EngineClosed
 from headrace_inference.statistics import NS, BatchStatistics, Duration
-from tests.unit.inference.gated_runner import WAIT_S, GatedRunner
-
-
-class Bench:
-    """An engine over a gated model; calls enter in the test's own thread, in order, and finish in others."""
-
-    def __init__(self, pool: ThreadPoolExecutor, *, joins: bool = True, **batching: int) -> None:
-        self.runner = GatedRunner()
-        self.clock = FakeClock()
-        self.engine = Engine(
-            self.runner, Batching(**batching), joins=joins, statistics=BatchStatistics(), clock=self.clock
-        )
-        self._pool = pool
-
-    def call(self, *x: float, timeout_s: float | None = None) -> "Caller":
-        hang_ups: list[Callable[[], None]] = []
-        inputs = {"x": np.array(x, np.float32)}
-        place = self.engine.enter(inputs, ("y",), timeout_s, hang_ups.append)
-        return Caller(place, self._pool.submit(self.engine.finish, place), hang_ups[0])
-
-
-class Caller:
-    """One call under way."""
-
-    def __init__(self, place: Place, answer: "Future[Arrays]", hang_up: Callable[[], None]) -> None:
-        self.place = place
-        self.hang_up = hang_up
-        self._answer = answer
-
-    def y(self) -> list[float]:
-        values: list[float] = self._answer.result(WAIT_S)["y"].tolist()
-        return values
+from tests.unit.inference.engine_bench import Bench
+from tests.unit.inference.gated_runner import WAIT_S
 
 
 @pytest.fixture
@@ -87,11 +61,32 @@ def test_two_workers_run_two_batches_at_a_time(pool: ThreadPoolExecutor) -> None
 def test_a_bad_request_fails_alone_in_the_middle_of_a_batch(pool: ThreadPoolExecutor) -> None:
     bench = Bench(pool)
     first, good, bad, better = (bench.call(x) for x in (0, 1, -1, 2))
-    bench.runner.let_through(5)
+    bench.runner.let_through(6)
     assert [first.y(), good.y(), better.y()] == [[0], [2], [4]]
     with pytest.raises(InvalidArgument):
         bad.y()
-    assert bench.runner.ran == [[0], [1, -1, 2], [1], [-1], [2]]
+    assert bench.runner.ran == [[0], [1, -1, 2], [1], [-1, 2], [-1], [2]]
+    assert bench.engine.statistics.snapshot().failures["INVALID_ARGUMENT"].count == 1
+
+
+def test_a_bad_request_among_many_costs_a_few_runs_more_not_one_for_each(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool, max_size=16)
+    callers = [bench.call_back(x) for x in (0, *range(1, 8), -1, *range(9, 17))]
+    bench.runner.let_through(100)
+    for x, caller in enumerate(callers):
+        if x == 8:
+            with pytest.raises(InvalidArgument):
+                caller.y()
+        else:
+            assert caller.y() == [2 * x]
+    assert len(bench.runner.ran) == 1 + 1 + 2 * 4
+
+
+def test_a_nan_stays_in_its_own_row(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    callers = [bench.call(x) for x in (0, 1, float("nan"), 2)]
+    bench.runner.let_through(2)
+    np.testing.assert_equal([caller.y() for caller in callers], [[0], [2], [float("nan")], [4]])
 
 
 def test_a_deadline_that_passed_before_a_worker_was_free_runs_nothing(pool: ThreadPoolExecutor) -> None:
@@ -109,7 +104,8 @@ def test_a_waiting_call_is_told_of_its_deadline_while_the_worker_is_still_busy(
     pool: ThreadPoolExecutor,
 ) -> None:
     bench = Bench(pool)
-    first, late = bench.call(0), bench.call(1, timeout_s=0.01)
+    first, late = bench.call(0), bench.call(1, timeout_s=60)
+    bench.pass_time(61)
     with pytest.raises(DeadlineExceeded):
         late.y()
     bench.runner.let_through()
@@ -152,7 +148,7 @@ def test_a_caller_who_was_gone_before_he_entered_runs_nothing(pool: ThreadPoolEx
     bench = Bench(pool)
     place = bench.engine.enter({"x": np.ones(1)}, ("y",), None, lambda hang_up: hang_up())
     with pytest.raises(Cancelled):
-        bench.engine.finish(place)
+        place.wait()
     assert bench.runner.ran == []
     assert bench.engine.drain(0)
 
@@ -204,37 +200,5 @@ def test_an_error_that_nobody_foresaw_reaches_its_caller_and_frees_the_worker(
     engine = Engine(Broken(), Batching(), joins=True, statistics=BatchStatistics())
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            engine.run({"x": np.ones(1)}, ("y",), None, lambda _: None)
-    assert engine.drain(0)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_callers_do_each_gets_his_own_answer_or_an_error_and_nothing_is_left(seed: int) -> None:
-    """Sixteen callers send good and bad rows, hang up at any moment and run out of time, on two workers."""
-
-    class Doubling:
-        def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
-            if (inputs["x"] < 0).any():
-                raise InvalidArgument("negative")
-            return {"y": inputs["x"] * 2}
-
-    engine = Engine(Doubling(), Batching(2, 4, 8), joins=True, statistics=BatchStatistics())
-
-    def caller(number: int) -> None:
-        random = np.random.default_rng([seed, number])
-        for turn in range(300):
-            value = float(number * 1000 + turn) * (-1 if random.random() < 0.1 else 1)
-            hang_ups: list[Callable[[], None]] = []
-            timeout_s = 1e-4 if random.random() < 0.2 else WAIT_S
-            try:
-                place = engine.enter({"x": np.array([value])}, ("y",), timeout_s, hang_ups.append)
-                if random.random() < 0.2:
-                    hang_ups[0]()
-                assert engine.finish(place)["y"].tolist() == [value * 2]
-            except (Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted):
-                continue
-
-    with ThreadPoolExecutor(16) as callers:
-        list(callers.map(caller, range(16)))
-    assert engine.waiting == 0
+            engine.enter({"x": np.ones(1)}, ("y",), None, lambda _: None).wait()
     assert engine.drain(0)

@@ -1,0 +1,142 @@
+"""Callers with and without threads share one engine: who leads, who waits, and what rings when nobody does."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from headrace.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+)
+from headrace_inference.core.batching import Arrays, Batching
+from headrace_inference.core.padding import Padding
+from headrace_inference.engine import Engine
+from headrace_inference.statistics import BatchStatistics
+from tests.unit.inference.engine_bench import Bench
+from tests.unit.inference.gated_runner import WAIT_S, GatedRunner
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+def test_who_is_called_back_never_blocks_and_threads_of_the_engine_lead(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    callers = [bench.call_back(x) for x in range(4)]
+    bench.runner.let_through(2)
+    assert [caller.y() for caller in callers] == [[0], [2], [4], [6]]
+    assert bench.runner.ran == [[0], [1, 2, 3]]
+    assert bench.engine.drain(WAIT_S)
+
+
+def test_callers_with_and_without_threads_share_batches(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    callers = [bench.call_back(0), bench.call(1), bench.call_back(2), bench.call(3), bench.call_back(4)]
+    bench.runner.let_through(2)
+    assert [caller.y() for caller in callers] == [[0], [2], [4], [6], [8]]
+    assert bench.runner.ran == [[0], [1, 2, 3, 4]]
+    more = [bench.call(5), bench.call_back(6), bench.call_back(7)]
+    bench.runner.let_through(2)
+    assert [caller.y() for caller in more] == [[10], [12], [14]]
+
+
+def test_who_is_called_back_may_hang_up(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool)
+    first, gone = bench.call_back(0), bench.call_back(1)
+    gone.hang_up()
+    with pytest.raises(Cancelled):
+        gone.y()
+    bench.runner.let_through()
+    assert first.y() == [0]
+    assert bench.engine.statistics.snapshot().cancel.count == 1
+
+
+def test_two_callers_who_are_called_back_run_at_the_same_time_on_two_workers(
+    pool: ThreadPoolExecutor,
+) -> None:
+    bench = Bench(pool, workers=2)
+    callers = [bench.call_back(x) for x in range(2)]
+    bench.runner.wait_for_a_run()
+    bench.runner.wait_for_a_run()
+    bench.runner.let_through(2)
+    assert [caller.y() for caller in callers] == [[0], [2]]
+
+
+def test_with_a_delay_requests_wait_for_each_other_beside_a_free_worker(pool: ThreadPoolExecutor) -> None:
+    bench = Bench(pool, max_delay_s=2, max_size=8)
+    callers = [bench.call(0), bench.call_back(1)]
+    bench.pass_time(2)
+    bench.runner.let_through()
+    assert [caller.y() for caller in callers] == [[0], [2]]
+    assert bench.runner.ran == [[0, 1]]
+
+
+def test_the_alarm_rings_by_itself(pool: ThreadPoolExecutor) -> None:
+    runner = GatedRunner()
+    engine = Engine(runner, Batching(max_delay_s=0.001), joins=True, statistics=BatchStatistics())
+    delayed = pool.submit(engine.enter({"x": np.ones(1)}, ("y",), None, lambda _: None).wait)
+    runner.wait_for_a_run()
+    with pytest.raises(DeadlineExceeded):
+        engine.enter({"x": np.ones(1)}, ("y",), 0.01, lambda _: None).wait()
+    runner.let_through()
+    assert delayed.result(WAIT_S)["y"].tolist() == [2]
+    assert engine.drain(WAIT_S)
+
+
+def test_requests_of_different_lengths_run_together_and_the_padding_is_counted(
+    pool: ThreadPoolExecutor,
+) -> None:
+    bench = Bench(pool, padding=Padding(inputs={"x": 1}, outputs={"y": 1}))
+    rows = [np.array([[0.0]]), np.array([[1.0]]), np.array([[2.0, 3.0, 4.0]])]
+    places = [bench.engine.enter({"x": x}, ("y",), None, lambda _: None) for x in rows]
+    answers = [pool.submit(place.wait) for place in places]
+    bench.runner.let_through(2)
+    assert [answer.result(WAIT_S)["y"].tolist() for answer in answers] == [[[0]], [[2]], [[4, 6, 8]]]
+    seen = bench.engine.statistics.snapshot()
+    assert (seen.elements, seen.padding) == (1 + 6, 2)
+
+
+@pytest.mark.parametrize("called_back", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_callers_do_each_gets_his_own_answer_or_an_error_and_nothing_is_left(
+    seed: int, called_back: bool
+) -> None:
+    """Sixteen callers send good and bad rows, hang up at any moment and run out of time, on two workers."""
+
+    class Doubling:
+        def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+            if (inputs["x"] < 0).any():
+                raise InvalidArgument("negative")
+            return {"y": inputs["x"] * 2}
+
+    engine = Engine(Doubling(), Batching(2, 4, 8), joins=True, statistics=BatchStatistics())
+
+    def caller(number: int) -> None:
+        random = np.random.default_rng([seed, number])
+        for turn in range(300):
+            value = float(number * 1000 + turn) * (-1 if random.random() < 0.1 else 1)
+            hang_ups: list[Callable[[], None]] = []
+            timeout_s = 1e-4 if random.random() < 0.2 else WAIT_S
+            try:
+                place = engine.enter({"x": np.array([value])}, ("y",), timeout_s, hang_ups.append)
+                if random.random() < 0.2:
+                    hang_ups[0]()
+                if called_back and turn % 2:
+                    told = threading.Event()
+                    place.then(told.set)
+                    assert told.wait(WAIT_S)
+                assert place.wait()["y"].tolist() == [value * 2]
+            except (Cancelled, DeadlineExceeded, InvalidArgument, ResourceExhausted):
+                continue
+
+    with ThreadPoolExecutor(16) as callers:
+        list(callers.map(caller, range(16)))
+    assert engine.waiting == 0
+    assert engine.drain(WAIT_S)
