@@ -176,7 +176,9 @@ def _respond(ask: Ask, trace: Trace | None, answered: tuple[Model, Arrays]) -> p
 
 def _answer(ask: Ask, model: Model, outputs: Arrays) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(model_name=model.key.model, model_version=model.source.number, id=ask.id)
-    fill_response(response, outputs, ask.wishes, raw=ask.raw, batched=model.signature.may_batch, labels={})
+    fill_response(
+        response, outputs, ask.wishes, raw=ask.raw, batched=model.signature.may_batch, labels=model.labels
+    )
     return response
 
 

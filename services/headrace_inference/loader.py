@@ -1,8 +1,8 @@
 """From a name in the registry to a model that runs."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -10,6 +10,7 @@ import structlog
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.names import ArtifactName, ModelName, VersionName, parse_model_reference
 from headrace.registry.v1.models_pb2 import (
+    FILE_ROLE_LABELS,
     FILE_ROLE_MODEL_CONFIG,
     FILE_ROLE_ONNX,
     FILE_ROLE_TORCH_PROGRAM,
@@ -55,7 +56,12 @@ class Registry(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model; `batched` tells whether its requests may run together."""
+    """A loaded model.
+
+    Args:
+        batched: Whether its requests may run together.
+        labels: Names of the classes of outputs, by index.
+    """
 
     key: Key
     source: Source
@@ -64,6 +70,7 @@ class Model:
     batched: bool
     engine: Engine | DecoupledEngine
     answers: Answers | None = None
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def batching(self) -> Batching:
@@ -134,7 +141,19 @@ class Loader:
             file.size_bytes,
             _FORMATS[file.role],
             declared,
+            tuple(self._label_artifacts(version, declared)) if declared else (),
         )
+
+    def _label_artifacts(self, version: Version, declared: Declared) -> Iterator[tuple[str, str]]:
+        files = {file.path: file for file in version.files if file.role == FILE_ROLE_LABELS}
+        for output, path in read_config(declared.text, declared.file, self._batching).label_files.items():
+            if path not in files:
+                raise FailedPrecondition(
+                    f"{declared.file!r} names {path!r} for output {output!r}, but {version.name} has no such file of labels; "
+                    f"it has {', '.join(files) or 'none'}"
+                )
+            check_size(path, files[path].size_bytes)
+            yield output, files[path].artifact
 
     def _declared(self, version: Version, served: File) -> Declared | None:
         files = [file for file in version.files if file.role == FILE_ROLE_MODEL_CONFIG]
@@ -160,7 +179,7 @@ class Loader:
             DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
         """
         began = time.perf_counter()
-        config = self._config(source)
+        config, labels = self._config(source), self._labels(source)
         if config.steps:
             runner: Runner | DecoupledRunner = EnsembleRunner(config, members)
         else:
@@ -182,7 +201,7 @@ class Loader:
             seconds=round(time.perf_counter() - began, 3),
         )
         answers = Answers(self._answer_bytes) if config.keeps_answers else None
-        return Model(key, source, runner, config, batched, engine, answers)
+        return Model(key, source, runner, config, batched, engine, answers, labels)
 
     def _config(self, source: Source) -> ModelConfig:
         if source.config is None:
@@ -198,6 +217,18 @@ class Loader:
                 "and an ensemble are served by their configuration, a model by its own file"
             )
         return config
+
+    def _labels(self, source: Source) -> Mapping[str, Sequence[str]]:
+        """Fetch the names of classes, by output."""
+        try:
+            return {
+                output: self._registry.download_bytes(artifact).decode().splitlines()
+                for output, artifact in source.labels
+            }
+        except UnicodeDecodeError as error:
+            raise FailedPrecondition(
+                f"a file of labels of {source.version} is no UTF-8: {error.reason}"
+            ) from None
 
     def _file(self, source: Source) -> ModelFile:
         digest = ArtifactName.parse(source.artifact).digest

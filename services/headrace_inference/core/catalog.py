@@ -52,7 +52,12 @@ class Declared:
 
 @dataclass(frozen=True)
 class Source:
-    """The file of a version that is served; `size_bytes` is that of the file."""
+    """The file of a version that is served.
+
+    Args:
+        size_bytes: Of the file.
+        labels: Outputs with names of their classes, and the artifacts that hold these.
+    """
 
     version: VersionName
     file: str
@@ -60,6 +65,7 @@ class Source:
     size_bytes: int
     format: Format = Format.ONNX
     config: Declared | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def number(self) -> str:

@@ -38,6 +38,7 @@ class ModelConfig:
         function: What runs it, "module:attribute", if that is a Python function.
         function_config: Keyword arguments that make the function.
         signature: As declared; None: as the file says.
+        label_files: For outputs that are classes, the version's file with the names of these.
         steps: What an ensemble consists of; empty for other models.
     """
 
@@ -49,4 +50,5 @@ class ModelConfig:
     function: str = ""
     function_config: Mapping[str, object] = field(default_factory=dict)
     signature: Signature | None = None
+    label_files: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()

@@ -35,7 +35,12 @@ def config_of(model: Model) -> pb.ModelConfig:
     for tensor in model.signature.inputs:
         config.input.add(name=tensor.name, data_type=data_type(tensor), dims=_dims(model, tensor))
     for tensor in model.signature.outputs:
-        config.output.add(name=tensor.name, data_type=data_type(tensor), dims=_dims(model, tensor))
+        config.output.add(
+            name=tensor.name,
+            data_type=data_type(tensor),
+            dims=_dims(model, tensor),
+            label_filename=model.config.label_files.get(tensor.name, ""),
+        )
     for step in model.config.steps:
         config.ensemble_scheduling.step.add(
             model_name=step.model,

@@ -28,7 +28,7 @@ _HONOURED = {
     "": "name platform backend max_batch_size input output instance_group dynamic_batching optimization "
     "ensemble_scheduling parameters model_warmup response_cache",
     "input": "name data_type format dims",
-    "output": "name data_type dims",
+    "output": "name data_type dims label_filename",
     "instance_group": "name kind count gpus",
     "dynamic_batching": "default_queue_policy",
     "default_queue_policy": "max_queue_size",
@@ -123,6 +123,7 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
         function=function,
         function_config={name: _value(text) for name, text in parameters.items()},
         signature=_signature(message),
+        label_files={one.name: one.label_filename for one in message.output if one.label_filename},
         steps=tuple(_step(one) for one in message.ensemble_scheduling.step),
     )
 

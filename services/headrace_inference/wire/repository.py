@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from headrace.errors import InvalidArgument, PermissionDenied
+from headrace.errors import InvalidArgument, PermissionDenied, Unimplemented
 from headrace.inference.oip.v2 import repository_pb2 as pb
 from headrace.names import check_id, project_of
 from headrace.rpc.authorization import current_principal
@@ -67,6 +67,11 @@ def _check_project(reference: str) -> None:
 
 def _refuse_unknown(parameters: Iterable[str], known: Iterable[str]) -> None:
     for name in parameters:
+        if name.startswith("file:"):
+            raise Unimplemented(
+                f"parameter {name!r} would load bytes of which nobody knows where they are from; "
+                "make a version of them in the registry, and load that"
+            )
         if name not in known:
             raise InvalidArgument(
                 f"parameter {name!r} is not known; known are {', '.join(known)}", field="parameters"

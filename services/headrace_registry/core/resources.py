@@ -35,6 +35,7 @@ class FileRole(Enum):
     PLOT = 4
     TORCH_PROGRAM = 5
     MODEL_CONFIG = 6
+    LABELS = 7
 
     @property
     def can_be_served(self) -> bool:

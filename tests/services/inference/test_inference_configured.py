@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.errors import FailedPrecondition, PermissionDenied
+from headrace.errors import FailedPrecondition, PermissionDenied, Unimplemented
 from headrace.inference.client import InferenceClient
+from headrace.inference.messages import infer_request, outputs_of
 from headrace.inference.oip.v2 import model_config_pb2, repository_pb2, statistics_pb2
 from headrace.registry.v1.models_pb2 import (
+    FILE_ROLE_LABELS,
     FILE_ROLE_MODEL_CONFIG,
     FILE_ROLE_ONNX,
     FILE_ROLE_TORCH_PROGRAM,
@@ -129,3 +131,50 @@ def test_two_configurations_of_a_version_are_refused(
     )
     with pytest.raises(FailedPrecondition, match=r"has the configurations 0\.json, 1\.json; keep one"):
         client.load("digits")
+
+
+def with_labels(server: InferenceServer, labels: bytes, named: str = "names.txt") -> None:
+    config = {
+        "output": [{"name": "scaled", "data_type": "TYPE_FP32", "dims": [-1, 3], "label_filename": named}]
+    }
+    publish(
+        server,
+        ("model.onnx", FILE_ROLE_ONNX, onnx_models.affine()),
+        ("config.json", FILE_ROLE_MODEL_CONFIG, json.dumps(config).encode()),
+        ("names.txt", FILE_ROLE_LABELS, labels),
+        serve="model.onnx",
+    )
+
+
+def test_classes_have_the_names_of_the_versions_file(
+    server: InferenceServer, client: InferenceClient
+) -> None:
+    with_labels(server, "cat\nköter\n".encode())
+    client.load("digits")
+    request = infer_request("digits", {"x": np.array([[1, 3, 2]], np.float32)}, outputs=["scaled"])
+    request.outputs[0].parameters["classification"].int64_param = 3
+    answer = outputs_of(server.stub.ModelInfer(request))["scaled"]
+    assert [text.decode() for text in answer[0]] == ["6.000000:1:köter", "4.000000:2", "2.000000:0:cat"]
+    assert config_of(server).output[0].label_filename == "names.txt"
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "message"),
+    [
+        (b"cat", "no.txt", "has no such file of labels; it has names.txt"),
+        (b"\xff", "names.txt", "is no UTF-8"),
+    ],
+)
+def test_names_of_classes_that_are_not_there_fail_the_load(
+    server: InferenceServer, client: InferenceClient, labels: bytes, named: str, message: str
+) -> None:
+    with_labels(server, labels, named)
+    with pytest.raises(FailedPrecondition, match=message):
+        client.load("digits")
+
+
+def test_bytes_of_a_model_are_refused(server: InferenceServer) -> None:
+    request = repository_pb2.RepositoryModelLoadRequest(model_name="digits")
+    request.parameters["file:1/model.onnx"].bytes_param = onnx_models.affine()
+    with pytest.raises(Unimplemented, match="make a version of them in the registry"):
+        server.stub.RepositoryModelLoad(request)

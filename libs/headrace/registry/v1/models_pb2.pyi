@@ -44,6 +44,8 @@ class _FileRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileRole.Val
     """How the version's models are served: an `inference.ModelConfig` as JSON. It can be served itself if it says what runs:
     a Python function, or an ensemble of models.
     """
+    FILE_ROLE_LABELS: _FileRole.ValueType  # 7
+    """Names of the classes of an output, one for each line, UTF-8: the configuration says of which output."""
 
 class FileRole(_FileRole, metaclass=_FileRoleEnumTypeWrapper):
     """What a file of a version is."""
@@ -64,6 +66,8 @@ FILE_ROLE_MODEL_CONFIG: FileRole.ValueType  # 6
 """How the version's models are served: an `inference.ModelConfig` as JSON. It can be served itself if it says what runs:
 a Python function, or an ensemble of models.
 """
+FILE_ROLE_LABELS: FileRole.ValueType  # 7
+"""Names of the classes of an output, one for each line, UTF-8: the configuration says of which output."""
 Global___FileRole: _TypeAlias = FileRole  # noqa: Y015
 
 @_typing.final
