@@ -40,7 +40,7 @@ class Elastic:
         Args:
             elements: Of its inputs; runs within a factor of two share what they know.
         """
-        size = self._sizes.setdefault(elements.bit_length(), _Size())
+        size = self._size(elements)
         if self._ways == 1 or size.seconds.get(0, 0.0) < WORTH_S:
             return 0
         untried = [way for way in range(self._ways) if way not in size.seconds]
@@ -56,17 +56,24 @@ class Elastic:
 
     def took(self, elements: int, way: int, seconds: float) -> None:
         """Note how long a run alone took."""
-        size = self._sizes.setdefault(elements.bit_length(), _Size())
-        if way not in size.seconds:
+        size = self._size(elements)
+        known = size.seconds.get(way)
+        if known is None:
             size.seconds[way] = seconds
             return
-        before = _fastest(size)
-        if way == before:
-            size.seconds[way] += WEIGHT * (seconds - size.seconds[way])
+        if len(size.seconds) == 1 or way == _fastest(size):
+            size.seconds[way] = known + WEIGHT * (seconds - known)
             return
         size.seconds[way] = seconds  # what it took long ago says nothing
         size.pause = FIRST_PAUSE if _fastest(size) == way else min(2 * size.pause, LONGEST_PAUSE)
         size.until_try = size.pause
+
+    def _size(self, elements: int) -> _Size:
+        bits = elements.bit_length()
+        size = self._sizes.get(bits)
+        if size is None:
+            size = self._sizes[bits] = _Size()
+        return size
 
 
 def _fastest(size: _Size) -> int:
