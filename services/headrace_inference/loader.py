@@ -22,6 +22,7 @@ from headrace_inference.core.answers import Answers
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.catalog import Declared, Format, Key, Source
 from headrace_inference.core.config import ModelConfig
+from headrace_inference.core.padding import padding_along
 from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent, warm_up, warm_up_with
 from headrace_inference.decoupled import DecoupledEngine, DecoupledRunner
@@ -238,12 +239,26 @@ class Loader:
 def _started(runner: Runner | DecoupledRunner, config: ModelConfig) -> tuple[bool, Engine | DecoupledEngine]:
     """Run a model for the first time; return whether its requests may be joined, and its engine."""
     statistics = BatchStatistics()
+    config = _padded(config, runner.signature)
     if isinstance(
         runner, DecoupledRunner
     ):  # who knows what a made-up request would set off, and for how long
         return False, DecoupledEngine(runner, config.batching, statistics=statistics)
     batched = _made_warm(runner, config)
     return batched, Engine(runner, config.batching, joins=batched, statistics=statistics)
+
+
+def _padded(config: ModelConfig, signature: Signature) -> ModelConfig:
+    wish = config.padding
+    if wish is None:
+        return config
+    try:
+        padding = padding_along(
+            signature, wish.axis, values=wish.values, buckets=wish.buckets, multiple=wish.multiple
+        )
+    except InvalidArgument as error:
+        raise FailedPrecondition(error.message) from error
+    return replace(config, batching=replace(config.batching, padding=padding))
 
 
 def _made_warm(runner: Runner, config: ModelConfig) -> bool:

@@ -26,6 +26,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class PaddingWish:
+    """The arguments of `padding.padding_along` beside the signature, which is known when the model is there."""
+
+    axis: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    buckets: tuple[int, ...] = ()
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """How one model is served.
 
@@ -40,6 +50,7 @@ class ModelConfig:
         signature: As declared; None: as the file says.
         label_files: For outputs that are classes, the version's file with the names of these.
         steps: What an ensemble consists of; empty for other models.
+        padding: What makes requests of different lengths equal; None: nothing.
     """
 
     batching: Batching
@@ -52,3 +63,4 @@ class ModelConfig:
     signature: Signature | None = None
     label_files: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    padding: PaddingWish | None = None

@@ -1,11 +1,13 @@
 """How a model is served, as a configuration of Triton's: what clients need to know to send requests, and what decides how they run."""
 
 from headrace.inference.oip.v2 import model_config_pb2 as pb
+from headrace_inference.core.batching import OnTimeout, QueuePolicy
 from headrace_inference.core.catalog import Format
 from headrace_inference.core.signature import Tensor
 from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.loader import Model
 
+MICROSECONDS = 1_000_000  # in a second
 # What runs a format, in Triton's words where it has some: platform and backend.
 _RUNS = {
     Format.ONNX: ("onnxruntime_onnx", "onnxruntime"),
@@ -71,10 +73,24 @@ def _instances(model: Model) -> pb.ModelInstanceGroup:
 
 
 def _batching(model: Model) -> pb.ModelDynamicBatching:
+    batching = model.batching
     return pb.ModelDynamicBatching(
-        default_queue_policy=pb.ModelQueuePolicy(
-            timeout_action=pb.ModelQueuePolicy.REJECT,
-            allow_timeout_override=True,
-            max_queue_size=model.batching.max_waiting,
-        )
+        preferred_batch_size=batching.preferred_sizes,
+        max_queue_delay_microseconds=round(batching.max_delay_s * MICROSECONDS),
+        priority_levels=batching.levels if batching.levels > 1 else 0,
+        default_priority_level=batching.default_level if batching.levels > 1 else 0,
+        default_queue_policy=_policy(batching.policy, batching.max_waiting),
+        priority_queue_policy={
+            level: _policy(policy, policy.max_waiting) for level, policy in batching.policies.items()
+        },
+    )
+
+
+def _policy(policy: QueuePolicy, max_waiting: int) -> pb.ModelQueuePolicy:
+    delays = policy.on_timeout is OnTimeout.DELAY
+    return pb.ModelQueuePolicy(
+        timeout_action=pb.ModelQueuePolicy.DELAY if delays else pb.ModelQueuePolicy.REJECT,
+        default_timeout_microseconds=round(policy.timeout_s * MICROSECONDS),
+        allow_timeout_override=policy.callers_may_shorten,
+        max_queue_size=max_waiting,
     )

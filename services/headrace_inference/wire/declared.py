@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.inference.oip.v2 import model_config_pb2 as pb
-from headrace_inference.core.batching import Batching
-from headrace_inference.core.config import ModelConfig, Sample
+from headrace_inference.core.batching import Batching, OnTimeout, QueuePolicy
+from headrace_inference.core.config import ModelConfig, PaddingWish, Sample
 from headrace_inference.core.ensemble import Step
 from headrace_inference.core.signature import Signature, Tensor
 
@@ -30,8 +30,8 @@ _HONOURED = {
     "input": "name data_type format dims",
     "output": "name data_type dims label_filename",
     "instance_group": "name kind count gpus",
-    "dynamic_batching": "default_queue_policy",
-    "default_queue_policy": "max_queue_size",
+    "dynamic_batching": "preferred_batch_size max_queue_delay_microseconds priority_levels default_priority_level "
+    "default_queue_policy priority_queue_policy",
     "ensemble_scheduling": "step",
     "step": "model_name model_version input_map output_map",
     "optimization": "execution_accelerators",
@@ -45,6 +45,8 @@ _ACCELERATORS = {
 }
 _THREADS = ("threads", "intra_op_thread_count")
 _FUNCTION = "function"
+_PADDING = ("padding_axis", "padding_values", "padding_buckets", "padding_multiple")
+MICROSECONDS = 1_000_000  # in a second
 
 
 def read_config(data: bytes, path: str, defaults: Batching) -> ModelConfig:
@@ -106,9 +108,10 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
     threads = [parameters.pop(name) for name in _THREADS if name in parameters]
     runs_python = PYTHON in (message.backend, message.platform)
     function = parameters.pop(_FUNCTION, "")
+    padding = _padding({name: _value(parameters.pop(name)) for name in _PADDING if name in parameters})
     if parameters and not runs_python:
         raise InvalidArgument(
-            f"parameters.{min(parameters)} is not known; known are {', '.join((*_THREADS, _FUNCTION))}"
+            f"parameters.{min(parameters)} is not known; known are {', '.join((*_THREADS, _FUNCTION, *_PADDING))}"
         )
     if runs_python and not function:
         raise InvalidArgument(
@@ -124,6 +127,7 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
         function_config={name: _value(text) for name, text in parameters.items()},
         signature=_signature(message),
         label_files={one.name: one.label_filename for one in message.output if one.label_filename},
+        padding=padding,
         steps=tuple(_step(one) for one in message.ensemble_scheduling.step),
     )
 
@@ -132,6 +136,30 @@ def _count(name: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise InvalidArgument(f"{name} is {text!r}; give a number from 1 to 256")
     return int(text)
+
+
+def _padding(parameters: dict[str, object]) -> PaddingWish | None:
+    if not parameters:
+        return None
+    axis, values = parameters.get("padding_axis", ""), parameters.get("padding_values", {})
+    buckets, multiple = parameters.get("padding_buckets", []), parameters.get("padding_multiple", 1)
+    sound = (
+        isinstance(axis, str)
+        and axis
+        and isinstance(values, dict)
+        and all(isinstance(value, int | float) for value in values.values())
+        and isinstance(buckets, list)
+        and all(isinstance(bucket, int) for bucket in buckets)
+        and isinstance(multiple, int)
+    )
+    if not sound:
+        raise InvalidArgument(
+            f"the parameters of padding are {parameters}; give padding_axis a name, and as JSON padding_values an object of "
+            "numbers by input, padding_buckets a list of lengths, padding_multiple a number"
+        )
+    assert isinstance(axis, str) and isinstance(values, dict)  # noqa: PT018 - as just checked
+    assert isinstance(buckets, list) and isinstance(multiple, int)  # noqa: PT018 - as just checked
+    return PaddingWish(axis, values, tuple(buckets), multiple)
 
 
 def _value(text: str) -> object:
@@ -147,12 +175,44 @@ def _batching(message: pb.ModelConfig, defaults: Batching) -> Batching:
         raise InvalidArgument(
             f"max_batch_size is {message.max_batch_size}; give 1 or more, or leave it to the server"
         )
-    waiting = message.dynamic_batching.default_queue_policy.max_queue_size
-    return replace(
+    max_size = message.max_batch_size or defaults.max_size
+    whole = replace(
         defaults,
         workers=sum(max(1, group.count) for group in message.instance_group) or defaults.workers,
-        max_size=message.max_batch_size or defaults.max_size,
-        max_waiting=waiting or defaults.max_waiting,
+        max_size=max_size,
+        preferred_sizes=tuple(size for size in defaults.preferred_sizes if size <= max_size),
+    )
+    return _queue(message.dynamic_batching, whole) if message.HasField("dynamic_batching") else whole
+
+
+def _queue(message: pb.ModelDynamicBatching, batching: Batching) -> Batching:
+    levels = message.priority_levels or batching.levels
+    default = message.default_priority_level
+    if message.priority_levels and not default:
+        default = levels
+    if default > levels:
+        raise InvalidArgument(f"default_priority_level is {default}, and there are {levels} priority_levels")
+    return replace(
+        batching,
+        max_waiting=message.default_queue_policy.max_queue_size or batching.max_waiting,
+        max_delay_s=message.max_queue_delay_microseconds / MICROSECONDS or batching.max_delay_s,
+        preferred_sizes=tuple(sorted(message.preferred_batch_size)) or batching.preferred_sizes,
+        levels=levels,
+        default_level=default or batching.default_level,
+        policy=_policy(message.default_queue_policy)
+        if message.HasField("default_queue_policy")
+        else batching.policy,
+        policies={level: _policy(policy) for level, policy in message.priority_queue_policy.items()},
+    )
+
+
+def _policy(message: pb.ModelQueuePolicy) -> QueuePolicy:
+    delays = message.timeout_action == pb.ModelQueuePolicy.DELAY
+    return QueuePolicy(
+        max_waiting=message.max_queue_size,
+        timeout_s=message.default_timeout_microseconds / MICROSECONDS,
+        callers_may_shorten=message.allow_timeout_override,
+        on_timeout=OnTimeout.DELAY if delays else OnTimeout.REJECT,
     )
 
 

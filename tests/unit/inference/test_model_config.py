@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from headrace.errors import FailedPrecondition
-from headrace_inference.core.batching import Batching
-from headrace_inference.core.config import ModelConfig, Sample
+from headrace_inference.core.batching import Batching, OnTimeout, QueuePolicy
+from headrace_inference.core.config import ModelConfig, PaddingWish, Sample
 from headrace_inference.core.signature import Signature, Tensor, check_declared
 from headrace_inference.wire.declared import read_config
 
@@ -37,6 +37,38 @@ def test_batching_instances_and_queues() -> None:
     )
     assert (config.batching.workers, config.batching.max_size, config.batching.max_waiting) == (3, 8, 16)
     assert (config.threads, config.keeps_answers) == (4, True)
+
+
+def test_queues_with_delays_priorities_and_policies() -> None:
+    impatient = {
+        "timeout_action": "DELAY",
+        "default_timeout_microseconds": 5000,
+        "allow_timeout_override": True,
+    }
+    batching = read(
+        {
+            "max_batch_size": 16,
+            "dynamic_batching": {
+                "preferred_batch_size": [8, 4],
+                "max_queue_delay_microseconds": 200,
+                "priority_levels": 3,
+                "default_priority_level": 2,
+                "default_queue_policy": {"max_queue_size": 64},
+                "priority_queue_policy": {"1": impatient},
+            },
+        }
+    ).batching
+    assert (batching.preferred_sizes, batching.max_delay_s) == ((4, 8), 0.0002)
+    assert (batching.levels, batching.default_level, batching.max_waiting) == (3, 2, 64)
+    assert batching.policies == {
+        1: QueuePolicy(0, 0.005, callers_may_shorten=True, on_timeout=OnTimeout.DELAY)
+    }
+
+
+def test_a_length_that_requests_are_padded_to() -> None:
+    parameters = {"padding_axis": "tokens", "padding_values": '{"ids": 1}', "padding_buckets": "[16, 64]"}
+    config = read({"parameters": {name: {"string_value": text} for name, text in parameters.items()}})
+    assert config.padding == PaddingWish("tokens", {"ids": 1}, (16, 64))
 
 
 def test_the_text_form_is_read_as_well() -> None:
@@ -93,6 +125,9 @@ def test_a_python_function_with_what_makes_it() -> None:
     ("config", "message"),
     [
         ({"sequence_batching": {"oldest": {}}}, "sequence_batching is set, and this server does not do it"),
+        ({"dynamic_batching": {"priority_levels": 2, "default_priority_level": 3}}, "default_priority_level is 3"),
+        ({"dynamic_batching": {"preferred_batch_size": [64]}}, "preferred_sizes is 64; it must be 1 to 32"),
+        ({"parameters": {"padding_axis": {"string_value": "[1]"}}}, "the parameters of padding are"),
         ({"dynamic_batching": {"preserve_ordering": True}}, r"dynamic_batching\.preserve_ordering is set"),
         ({"input": [{**X, "allow_ragged_batch": True}]}, r"input\.allow_ragged_batch is set"),
         ({"parameters": {"thread": {"string_value": "4"}}}, r"parameters\.thread is not known; known are threads"),
