@@ -79,8 +79,10 @@ class Inference:
         )
         return answer.map(partial(_respond, ask, trace))
 
-    def answer(self, caller: Caller, place: Place, timeout_s: float | None) -> None:
-        """Answer a request on a stream: once, or as often as its model does.
+    def begin(
+        self, caller: Caller, place: Place, timeout_s: float | None
+    ) -> Answer[pb.ModelInferResponse] | None:
+        """Begin a request on a stream; return its answer, or None if its model gives any number of them, which go to the place.
 
         Raises:
             HeadraceError: As `enter`.
@@ -89,8 +91,7 @@ class Inference:
         while True:
             model = self._models.find(Key(caller.project, request.model_name), request.model_version)
             if not isinstance(model.engine, DecoupledEngine):
-                place.give(self.enter(caller, request, timeout_s, place.watch).wait(), final=True)
-                return
+                return self.enter(caller, request, timeout_s, place.watch)
             try:
                 self._answer_often(model, model.engine, self._read(caller.project, request), place, timeout_s)
             except EngineClosed:
@@ -98,7 +99,7 @@ class Inference:
             except HeadraceError as error:
                 model.engine.statistics.failed(error.reason, 0.0)
                 raise
-            return
+            return None
 
     @staticmethod
     def _answer_often(

@@ -151,10 +151,10 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             metadata_value(context.invocation_metadata(), STRICT_METADATA),
         )
 
-        def answer(place: Place) -> None:
-            self._inference.answer(caller, place, context.time_remaining())
+        def begin(place: Place) -> Answer[pb.ModelInferResponse] | None:
+            return self._inference.begin(caller, place, context.time_remaining())
 
-        return Stream(answer, strict=strict.lower() == "true").serve(request_iterator, current_call())
+        return Stream(begin, strict=strict.lower() == "true").serve(request_iterator, current_call())
 
     def ModelConfig(
         self, request: model_config_pb2.ModelConfigRequest, context: grpc.ServicerContext

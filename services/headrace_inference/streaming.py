@@ -3,13 +3,14 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from typing import TypeAlias
 
 import grpc
 
 from headrace.errors import HeadraceError, ServerDraining
 from headrace.inference.oip.v2 import inference_pb2 as pb
+from headrace.rpc.deferred import Answer
 from headrace.rpc.errors import hidden
 from headrace.rpc.layers import Call
 from headrace_inference.core import ordering
@@ -20,7 +21,7 @@ MAX_IN_FLIGHT = 64
 # Answers of one stream that are not sent yet: a model that gives many is kept waiting by a caller who reads slowly.
 MAX_UNSENT = 64
 
-Answer = pb.ModelStreamInferResponse | HeadraceError
+Item: TypeAlias = "pb.ModelStreamInferResponse | HeadraceError | Later"  # what leaves the line
 
 
 class _News(Enum):
@@ -64,33 +65,61 @@ class Place:
         response.parameters[IS_FINAL].bool_param = final
         self._give(pb.ModelStreamInferResponse(infer_response=response), done=final)
 
+    def settle(self, answer: Answer[pb.ModelInferResponse]) -> None:
+        """Send the only answer, which has been settled: the call's own thread takes it out, in its turn."""
+        self._give(Later(self, answer), done=True)
+
     def finish(self) -> None:
         """Say that no more answers follow."""
         self._give(done=True)
 
     def fail(self, error: Exception) -> None:
         """Send an error instead of more answers."""
-        known = error if isinstance(error, HeadraceError) else hidden(error)
-        self._give(known if self._stream.strict else _refused(self.request, known), done=True)
+        self._give(self.refusal(error), done=True)
 
-    def _give(self, *answers: Answer, done: bool) -> None:
+    def refusal(self, error: Exception) -> pb.ModelStreamInferResponse | HeadraceError:
+        """Return an error as the stream sends it."""
+        known = error if isinstance(error, HeadraceError) else hidden(error)
+        return known if self._stream.strict else _refused(self.request, known)
+
+    def _give(self, *answers: "Item", done: bool) -> None:
         self._stream.pass_on(lambda line: line.give(self._place, *answers, done=done))
         if done:
             self._stream.leave(self)
+
+
+class Later:
+    """An answer that has been settled, and is not yet a response."""
+
+    def __init__(self, place: Place, answer: Answer[pb.ModelInferResponse]) -> None:
+        self._place = place
+        self._answer = answer
+
+    def response(self) -> pb.ModelStreamInferResponse | HeadraceError:
+        """Make the response."""
+        try:
+            response = self._answer.wait()
+        except Exception as error:  # noqa: BLE001 - the top of a request: its caller gets it
+            return self._place.refusal(error)
+        response.parameters[IS_FINAL].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
 
 
 class Stream:
     """One call of ModelStreamInfer.
 
     Args:
-        answer: Answers a request to its place, in a thread of its own; may raise what `Place.fail` takes.
+        begin: Begins a request without waiting for its answer, and returns that, or None if answers go to the place by themselves;
+            may raise what `Place.fail` takes.
         strict: Whether an error ends the stream with its status; else it is an answer, and the stream goes on.
     """
 
-    def __init__(self, answer: Callable[[Place], None], *, strict: bool) -> None:
-        self._answer = answer
+    def __init__(
+        self, begin: Callable[[Place], Answer[pb.ModelInferResponse] | None], *, strict: bool
+    ) -> None:
+        self._begin = begin
         self.strict = strict
-        self._line: ordering.Line[Answer] = ordering.Line()
+        self._line: ordering.Line[Item] = ordering.Line()
         self._open: set[Place] = set()  # those that are not done
         self._reading = True
         self._draining = False
@@ -99,8 +128,7 @@ class Stream:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._slots = threading.Semaphore(MAX_IN_FLIGHT)
-        self._threads = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="stream-request")
-        self._out: queue.SimpleQueue[Answer | _News] = queue.SimpleQueue()
+        self._out: queue.SimpleQueue[Item | _News] = queue.SimpleQueue()
 
     def serve(
         self, requests: Iterator[pb.ModelInferRequest], call: Call
@@ -120,25 +148,29 @@ class Stream:
                     self._drain()
                 elif news is _News.DONE:
                     self._slots.release()
-                elif isinstance(news, HeadraceError):
-                    raise news
-                elif isinstance(news, pb.ModelStreamInferResponse):
-                    yield news
+                elif not isinstance(news, _News):
+                    yield self._response(news)
                     self._sent()
             if self._draining:
                 raise _draining()
         finally:
             self._end()
             self._slots.release()  # for the reader, who may wait for one
-            self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def enter(self, place: Place) -> ordering.Place[Answer]:
+    @staticmethod
+    def _response(item: "Item") -> pb.ModelStreamInferResponse:
+        response = item.response() if isinstance(item, Later) else item
+        if isinstance(response, HeadraceError):
+            raise response
+        return response
+
+    def enter(self, place: Place) -> ordering.Place[Item]:
         """Take in the next request."""
         with self._lock:
             self._open.add(place)
             return self._line.enter()
 
-    def pass_on(self, change: "Callable[[ordering.Line[Answer]], list[Answer | None]]") -> None:
+    def pass_on(self, change: "Callable[[ordering.Line[Item]], list[Item | None]]") -> None:
         """Change the line, and send what leaves it."""
         with self._lock:
             for answer in change(self._line):
@@ -184,7 +216,7 @@ class Stream:
             self._out.put(_News.END)
 
     def _read(self, requests: Iterator[pb.ModelInferRequest]) -> None:
-        """Have the requests answered as they come; in a thread of its own."""
+        """Begin the requests as they come; in a thread of its own."""
         try:
             for request in requests:
                 self._slots.acquire()
@@ -194,18 +226,21 @@ class Stream:
                 if self._draining:
                     place.fail(_draining())
                 else:
-                    self._threads.submit(self._answer_one, place)
-        except (grpc.RpcError, RuntimeError):
+                    self._begin_one(place)
+        except grpc.RpcError:
             return  # the call is over, which its own thread knows as well
         with self._lock:
             self._reading = False
             self._end_if_done()
 
-    def _answer_one(self, place: Place) -> None:
+    def _begin_one(self, place: Place) -> None:
         try:
-            self._answer(place)
+            answer = self._begin(place)
         except Exception as error:  # noqa: BLE001 - the top of a request: its caller gets it
             place.fail(error)
+            return
+        if answer is not None:
+            answer.then(lambda: place.settle(answer))
 
 
 def _draining() -> ServerDraining:
