@@ -52,7 +52,7 @@ def _models(process: Process, settings: Settings) -> Models:
         answer_bytes=settings.max_response_cache_bytes,
     )
     catalog: Catalog[Model] = Catalog(settings.slots, settings.max_model_bytes)
-    return Models(catalog, loader, metrics, drain_s=settings.drain_s)
+    return Models(catalog, loader, metrics, drain_s=settings.drain_s, evicts=settings.evict_models)
 
 
 def _cache(process: Process, settings: Settings) -> FileCache:

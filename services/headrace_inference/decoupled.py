@@ -111,6 +111,11 @@ class DecoupledEngine:
         """Requests that wait for a thread now."""
         return max(0, self._inside - self._batching.workers)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is inside."""
+        return not self._inside
+
     def close(self) -> None:
         """Take no more requests; those inside are answered."""
         with self._changed:

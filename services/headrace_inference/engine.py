@@ -112,6 +112,12 @@ class Engine:
         with self._lock:
             self._closed = True
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is inside."""
+        with self._lock:
+            return self._queue.idle
+
     def drain(self, bound_s: float) -> bool:
         """Wait until nothing is inside, then end the threads; return False if that took longer than `bound_s`."""
         with self._lock:

@@ -27,7 +27,7 @@ from headrace_inference.core.signature import Signature
 from headrace_inference.core.trial import rows_are_independent, warm_up, warm_up_with
 from headrace_inference.decoupled import DecoupledEngine, DecoupledRunner
 from headrace_inference.engine import Engine
-from headrace_inference.memory import give_back_memory
+from headrace_inference.memory import give_back_memory, held_bytes
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.runners.ensemble import EnsembleRunner, Members
 from headrace_inference.runners.runner import ModelFile, Runner
@@ -62,6 +62,7 @@ class Model:
     Args:
         batched: Whether its requests may run together.
         labels: Names of the classes of outputs, by index.
+        held_bytes: By how much the process grew while it was loaded and warmed up; others may have grown beside it.
     """
 
     key: Key
@@ -72,6 +73,7 @@ class Model:
     engine: Engine | DecoupledEngine
     answers: Answers | None = None
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    held_bytes: int = 0
 
     @property
     def batching(self) -> Batching:
@@ -179,7 +181,7 @@ class Loader:
             FailedPrecondition: It cannot be served.
             DataLoss, Unavailable, DeadlineExceeded: It cannot be fetched.
         """
-        began = time.perf_counter()
+        began, held = time.perf_counter(), held_bytes()
         config, labels = self._config(source), self._labels(source)
         if config.steps:
             runner: Runner | DecoupledRunner = EnsembleRunner(config, members)
@@ -202,7 +204,9 @@ class Loader:
             seconds=round(time.perf_counter() - began, 3),
         )
         answers = Answers(self._answer_bytes) if config.keeps_answers else None
-        return Model(key, source, runner, config, batched, engine, answers, labels)
+        return Model(
+            key, source, runner, config, batched, engine, answers, labels, max(0, held_bytes() - held)
+        )
 
     def _config(self, source: Source) -> ModelConfig:
         if source.config is None:

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from headrace.errors import DeadlineExceeded, HeadraceError, Unimplemented
+from headrace.errors import DeadlineExceeded, HeadraceError, NotFound, Unimplemented
 from headrace.names import ModelName
 from headrace.rpc.deferred import Answer, Deferred
 from headrace_inference.core.answers import digest_of
@@ -15,6 +15,7 @@ from headrace_inference.core.batching import NO_TERMS, Arrays, Terms
 from headrace_inference.core.catalog import Catalog, Key, Listing, Source
 from headrace_inference.decoupled import DecoupledEngine
 from headrace_inference.engine import Engine, EngineClosed, Watch
+from headrace_inference.eviction import Evicted
 from headrace_inference.loader import Loader, Model
 from headrace_inference.members import MembersOf
 from headrace_inference.memory import give_back_memory
@@ -29,15 +30,24 @@ class Models:
     Args:
         drain_s: How long the requests of a model that is replaced or unloaded get to end, in seconds. Those that run
             longer still end; only nobody waits for them.
+        evicts: Whether idle models make room for others, and come back when they are asked for.
     """
 
     def __init__(
-        self, catalog: Catalog[Model], loader: Loader, metrics: ModelMetrics, *, drain_s: float
+        self,
+        catalog: Catalog[Model],
+        loader: Loader,
+        metrics: ModelMetrics,
+        *,
+        drain_s: float,
+        evicts: bool = False,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
         self._metrics = metrics
         self._drain_s = drain_s
+        self._evicts = evicts
+        self._evicted = Evicted(self._load_again)
         self._answering = threading.Lock()
         self._changing: set[Key] = set()
         self._changed = threading.Condition()
@@ -51,16 +61,24 @@ class Models:
     def listings(self, project: str | None = None) -> list[Listing]:
         """List all models, or those of one project, by name."""
         with self._changed:
-            return self._catalog.listings(project)
+            listings = self._catalog.listings(project)
+        return listings + self._evicted.listings(project)
 
     def find(self, key: Key, version: str = "") -> Model:
         """Return the model that answers.
 
         Raises:
             NotFound: It is not loaded.
+            Unavailable: It had to make room, and is being loaded again.
         """
-        with self._changed:
-            return self._catalog.find(key, version)
+        try:
+            with self._changed:
+                return self._catalog.find(key, version)
+        except NotFound:
+            coming = self._evicted.ask(key)
+            if coming is None:
+                raise
+        raise coming
 
     def ready(self, project: str) -> list[Model]:
         """Return the models of a project that answer, by name."""
@@ -147,6 +165,33 @@ class Models:
             source = self._loader.find(reference or str(ModelName(key.project, key.model)), file, config)
             if not self._serves(key, source):
                 self._replace(key, source)
+            self._evicted.forget(key)
+
+    def _load_again(self, key: Key, source: Source) -> None:
+        with self._alone(key, None):
+            if not self._serves(key, source):
+                self._replace(key, source)
+            self._evicted.forget(key)
+
+    def _make_room(self, key: Key, source: Source) -> None:
+        with self._changed:
+            going = self._catalog.in_the_way(key, source, lambda model: model.engine.is_idle)
+        for other in going:
+            try:
+                with self._alone(other, 0):
+                    self._evict(other)
+            except (DeadlineExceeded, NotFound):
+                continue  # somebody loads or unloads it just now
+
+    def _evict(self, key: Key) -> None:
+        with self._changed:
+            source = self._catalog.source(key)
+        if source is None:
+            return
+        # Known before it goes: who asks in between is told to come again.
+        self._evicted.add(key, source)
+        self._remove(key)
+        log.info("model_evicted", project=key.project, model=key.model)
 
     def _serves(self, key: Key, source: Source) -> bool:
         with self._changing_catalog():
@@ -156,6 +201,8 @@ class Models:
             return True
 
     def _replace(self, key: Key, source: Source) -> None:
+        if self._evicts:
+            self._make_room(key, source)
         with self._changing_catalog():
             self._catalog.begin_load(key, source)
         try:
@@ -167,7 +214,7 @@ class Models:
             self._fail(key, "internal error; see the server's log")
             raise
         with self._changing_catalog():
-            before = self._catalog.finish_load(key, model)
+            before = self._catalog.finish_load(key, model, model.held_bytes)
         if before is not None:
             self._drain(before)
 
@@ -184,12 +231,16 @@ class Models:
             DeadlineExceeded: A load of it took too long.
         """
         with self._alone(key, timeout_s):
-            with self._changing_catalog():
-                model = self._catalog.begin_unload(key)
-            if model is not None:
-                self._drain(model)
-            with self._changing_catalog():
-                self._catalog.finish_unload(key)
+            if not self._evicted.forget(key):
+                self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        with self._changing_catalog():
+            model = self._catalog.begin_unload(key)
+        if model is not None:
+            self._drain(model)
+        with self._changing_catalog():
+            self._catalog.finish_unload(key)
 
     def _drain(self, model: Model) -> None:
         # Closed only now: the catalog names another model already, or none, so a request that comes too late asks there.

@@ -37,7 +37,12 @@ class Settings(NodeSettings):
     max_model_bytes: int = Field(
         4 * GIB,
         ge=1,
-        description="Most bytes of the loaded models' files together; a loaded model needs about twice its file's.",
+        description="Most bytes of memory of the loaded models together, as measured when each was loaded.",
+    )
+    evict_models: bool = Field(
+        False,
+        description="Unload the models used longest ago, if they are idle, to make room; they come back when they are asked for. "
+        "Not on a node of a scheduler, which would load them again at once.",
     )
     max_concurrent_rpcs: int = Field(
         256,
@@ -115,6 +120,14 @@ class Settings(NodeSettings):
         if text and not is_loopback(text) and not info.data.get("allow_unauthenticated"):
             raise ValueError("other machines can reach it, as they can ADDRESS; see there")
         return text
+
+    @model_validator(mode="after")
+    def _evicts_only_alone(self) -> Self:
+        if self.evict_models and self.scheduler_address:
+            raise ValueError(
+                "EVICT_MODELS is set beside SCHEDULER_ADDRESS; a scheduler decides by itself which models a node has: leave one out"
+            )
+        return self
 
     @property
     def batching(self) -> Batching:

@@ -6,7 +6,7 @@
 A model that is READY stays so while another version of it is LOADING beside it, and when that one turns out UNAVAILABLE.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Generic, TypeVar
@@ -75,12 +75,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """One line of the repository index."""
+    """One line of the repository index.
+
+    Args:
+        held_bytes: Memory that the model took when it was loaded; 0 as long as nobody has measured it.
+    """
 
     key: Key
     source: Source
     state: State
     reason: str = ""
+    held_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it counts for: its memory, or the size of its file until that is known."""
+        return self.held_bytes or self.source.size_bytes
 
 
 Served = TypeVar("Served")
@@ -97,7 +107,7 @@ class Catalog(Generic[Served]):
 
     Args:
         slots: Most models at a time, those that load included.
-        max_bytes: Most bytes of their files together, two versions of one model during a switch included.
+        max_bytes: Most bytes that they count for together, two versions of one model during a switch included.
     """
 
     def __init__(self, slots: int, max_bytes: int) -> None:
@@ -105,6 +115,8 @@ class Catalog(Generic[Served]):
         self._max_bytes = max_bytes
         self._shelves: dict[Key, _Shelf[Served]] = {}
         self._attempts: dict[Key, Listing] = {}
+        self._asked: dict[Key, int] = {}  # when each was asked for last, on a clock of its own
+        self._now = 0
 
     def begin_load(self, key: Key, source: Source) -> None:
         """Make room for a file that will be loaded.
@@ -113,26 +125,51 @@ class Catalog(Generic[Served]):
             ResourceExhausted: There is none.
         """
         self._attempts.pop(key, None)
-        others = [one for one in self.listings() if one.state is not State.UNAVAILABLE]
+        shortage = self._shortage(key, source, without=())
+        if shortage:
+            raise shortage
+        self._attempts[key] = Listing(key, source, State.LOADING)
+
+    def in_the_way(self, key: Key, source: Source, is_idle: Callable[[Served], bool]) -> list[Key]:
+        """Return the idle models that must go, those that were asked for longest ago, for `begin_load` to find room.
+
+        Empty if there is room already, or will be none though all of them go.
+        """
+        idle = [
+            other
+            for other, shelf in self._shelves.items()
+            if other != key and shelf.listing.state is State.READY and is_idle(shelf.served)
+        ]
+        idle.sort(key=lambda other: self._asked.get(other, 0))
+        for count in range(len(idle) + 1):
+            if self._shortage(key, source, without=idle[:count]) is None:
+                return idle[:count]
+        return []
+
+    def _shortage(self, key: Key, source: Source, without: Collection[Key]) -> ResourceExhausted | None:
+        others = [
+            one for one in self.listings() if one.state is not State.UNAVAILABLE and one.key not in without
+        ]
         if len({one.key for one in others} | {key}) > self._slots:
-            raise ResourceExhausted(
+            return ResourceExhausted(
                 f"the server has {self._slots} models already; unload one, or raise SLOTS",
                 metadata={"slots": self._slots},
             )
-        wanted = source.size_bytes + sum(one.source.size_bytes for one in others)
+        wanted = source.size_bytes + sum(one.bytes for one in others)
         if wanted > self._max_bytes:
-            raise ResourceExhausted(
-                f"with {source.file!r} the loaded files would have {wanted} bytes, more than the {self._max_bytes} "
+            return ResourceExhausted(
+                f"with {source.file!r} the loaded models would have {wanted} bytes, more than the {self._max_bytes} "
                 "allowed; unload a model, or raise MAX_MODEL_BYTES",
                 metadata={"max_model_bytes": self._max_bytes},
             )
-        self._attempts[key] = Listing(key, source, State.LOADING)
+        return None
 
-    def finish_load(self, key: Key, served: Served) -> Served | None:
+    def finish_load(self, key: Key, served: Served, held_bytes: int = 0) -> Served | None:
         """Serve what `begin_load` announced; return what was served under this name before."""
-        loaded = replace(self._attempts.pop(key), state=State.READY)
+        loaded = replace(self._attempts.pop(key), state=State.READY, held_bytes=held_bytes)
         before = self._shelves.get(key)
         self._shelves[key] = _Shelf(loaded, served)
+        self._note_asked(key)
         return before.served if before else None
 
     def fail_load(self, key: Key, reason: str) -> None:
@@ -153,6 +190,7 @@ class Catalog(Generic[Served]):
             NotFound: It is not loaded, or on its way out.
         """
         shelf = self._shelf(key)
+        self._note_asked(key)
         if version not in ("", shelf.listing.source.number):
             raise NotFound(
                 f"version {version!r} of model {key.model!r} is not loaded; version {shelf.listing.source.number!r} is"
@@ -196,6 +234,11 @@ class Catalog(Generic[Served]):
     def finish_unload(self, key: Key) -> None:
         """Forget a model."""
         self._shelves.pop(key, None)
+        self._asked.pop(key, None)
+
+    def _note_asked(self, key: Key) -> None:
+        self._now += 1
+        self._asked[key] = self._now
 
     def listings(self, project: str | None = None) -> list[Listing]:
         """List all models, or those of one project, by name; the version that answers comes first."""

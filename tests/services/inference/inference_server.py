@@ -89,6 +89,7 @@ def serve_inference(
     open_runner: OpenRunner = open_runner,
     batching: Batching = Batching(),  # noqa: B008 - frozen
     slots: int = 50,
+    evicts: bool = False,
     is_ready: Callable[[], bool] = lambda: True,
     **server: Any,
 ) -> Iterator[InferenceServer]:
@@ -98,7 +99,7 @@ def serve_inference(
         metrics = ModelMetrics(collector)
         catalog: Catalog[Model] = Catalog(slots, 1 << 30)
         loader = Loader(registry, open_runner, batching, metrics, answer_bytes=1 << 20)
-        models = Models(catalog, loader, metrics, drain_s=WAIT_S)
+        models = Models(catalog, loader, metrics, drain_s=WAIT_S, evicts=evicts)
         servicer = InferenceServicer(models, is_ready)
         with serve(
             lambda server: add_GRPCInferenceServiceServicer_to_server(servicer, server),

@@ -115,7 +115,9 @@ def test_the_full_server_still_switches_versions() -> None:
 def test_files_too_large_together_are_refused() -> None:
     models = catalog(max_bytes=25)
     load(models)
-    with pytest.raises(ResourceExhausted, match="would have 30 bytes, more than the 25 allowed"):
+    with pytest.raises(
+        ResourceExhausted, match="the loaded models would have 30 bytes, more than the 25 allowed"
+    ):
         models.begin_load(DIGITS, source(2, size_bytes=20))
 
 
@@ -149,3 +151,44 @@ def test_listings_are_by_name_and_by_project() -> None:
     load(models, Key("default", "digits"))
     assert [name for name, _, _ in states(models, "default")] == ["digits", "text"]
     assert states(models, "other") == []
+
+
+TEXT, TABLE = Key("default", "text"), Key("default", "table")
+
+
+def in_the_way(models: Catalog[str], key: Key, size_bytes: int = 10, busy: str = "") -> list[str]:
+    going = models.in_the_way(key, source(size_bytes=size_bytes), lambda served: served != busy)
+    return [other.model for other in going]
+
+
+def test_what_was_asked_for_longest_ago_makes_room_first() -> None:
+    models = catalog(slots=2)
+    load(models, DIGITS)
+    load(models, TEXT)
+    models.find(DIGITS)
+    assert in_the_way(models, TABLE) == ["text"]
+
+
+def test_a_model_in_use_stays() -> None:
+    models = catalog(slots=2)
+    load(models, DIGITS)
+    load(models, TEXT)
+    assert in_the_way(models, TABLE, busy="digits 1") == ["text"]
+
+
+def test_only_as_many_go_as_have_to_and_none_in_vain() -> None:
+    models = catalog(slots=9, max_bytes=35)
+    for key in (DIGITS, TEXT, TABLE):
+        load(models, key)
+    other = Key("default", "other")
+    assert in_the_way(models, other, size_bytes=5) == []
+    assert in_the_way(models, other, size_bytes=20) == ["digits", "text"]
+    assert in_the_way(models, other, size_bytes=36) == []
+
+
+def test_a_loaded_model_counts_for_what_it_takes_not_for_its_file() -> None:
+    models = catalog(max_bytes=100)
+    models.begin_load(DIGITS, source(size_bytes=10))
+    models.finish_load(DIGITS, "digits 1", held_bytes=95)
+    with pytest.raises(ResourceExhausted, match="would have 105 bytes, more than the 100 allowed"):
+        models.begin_load(TEXT, source(size_bytes=10))
