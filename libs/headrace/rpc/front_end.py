@@ -15,14 +15,17 @@ FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 class FrontEnd(Protocol):
     """Accepts calls and has handlers answer them."""
 
-    def listen(self, address: str) -> int:
-        """Accept connections at `host:port` once it has started, and return the real port; OSError if that cannot be."""
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Accept connections at `host:port` once it has started, by TLS with credentials, and return the real port; OSError if that cannot be."""
 
     def start(self) -> None:
         """Begin to accept."""
 
     def stop(self, grace_s: float | None) -> threading.Event:
         """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done."""
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it has stopped; return whether it has."""
 
 
 class GrpcioFrontEnd:
@@ -35,7 +38,6 @@ class GrpcioFrontEnd:
     """
 
     def __init__(self, find: FindHandler, threads: int, options: list[tuple[str, int]]) -> None:
-        self._stopped = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
             handlers=[_Handlers(find)],
@@ -43,10 +45,12 @@ class GrpcioFrontEnd:
             maximum_concurrent_rpcs=threads,  # as many as threads, so that no call waits unseen in a queue
         )
 
-    def listen(self, address: str) -> int:
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Accept connections at `host:port` once it has started, and return the real port."""
         try:
-            return self._server.add_insecure_port(address)
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
         except RuntimeError as error:  # somebody was faster
             raise OSError(f"{error}") from error
 
@@ -57,6 +61,10 @@ class GrpcioFrontEnd:
     def stop(self, grace_s: float | None) -> threading.Event:
         """Accept nothing more, let calls end for so many seconds (None: not at all), then close."""
         return self._server.stop(grace_s)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it has stopped; return whether it has."""
+        return not self._server.wait_for_termination(timeout_s)
 
 
 class _Handlers(grpc.GenericRpcHandler):

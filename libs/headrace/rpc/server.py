@@ -25,6 +25,7 @@ from headrace.rpc.lanes.server import Lanes
 from headrace.rpc.layers import INFRASTRUCTURE, Handler, Layers
 from headrace.rpc.observation import RpcMetrics
 from headrace.rpc.reflection import CompositePool
+from headrace.rpc.tls import TlsCredentials
 from headrace.rpc.tracing import Traced
 
 SPARE_THREADS = 8  # for health, reflection and channelz, and to tell callers politely that the server is full
@@ -71,6 +72,7 @@ class Server(grpc.Server):
         metrics: Where the rpc metrics are registered; nowhere else if None.
         probes: Rpcs that are answered even when the server is full or draining: see `Admission`.
         turbo: Speak HTTP/2 by `headrace.rpc.turbo` instead of grpcio (decision 0070).
+        tls: What it shows to callers, who then come by TLS; without it they come by plain TCP.
 
     `lanes` offers its unary rpcs to callers of this machine in a quicker way; nobody gets in who was not invited by an rpc.
     """
@@ -87,8 +89,10 @@ class Server(grpc.Server):
         metrics: CollectorRegistry | None = None,
         probes: Collection[str] = (),
         turbo: bool = False,
+        tls: TlsCredentials | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._pools = pools
         self._admission = Admission(max_concurrent_rpcs, probes)
         self._health = Health(max_watchers=SPARE_THREADS // 2)
@@ -107,7 +111,6 @@ class Server(grpc.Server):
             if turbo
             else GrpcioFrontEnd(self._handler, threads, server_options(max_message_bytes))
         )
-        self._stopped = threading.Event()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
         """Serve a service; the generated code calls this."""
@@ -124,7 +127,7 @@ class Server(grpc.Server):
         """
         host, _ = split_address(self._address)
         self._describe()
-        port = self.add_insecure_port(self._address)
+        port = self._listen(self._address, self._tls)
         self._front.start()
         return join_address(host, port)
 
@@ -134,15 +137,22 @@ class Server(grpc.Server):
         Raises:
             AddressUnavailable: Something else listens there, or the host is not of this machine.
         """
-        _check_free(address)
-        try:
-            return self._front.listen(address)
-        except OSError as error:  # somebody was faster
-            raise AddressUnavailable(f"cannot listen on {address}") from error
+        return self._listen(address, None)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Refused: TLS is not served yet."""
-        raise NotImplementedError(f"TLS at {address}")
+        """Listen at one more address, by TLS; turbo needs `TlsCredentials`.
+
+        Raises:
+            AddressUnavailable: Something else listens there, or the host is not of this machine.
+        """
+        return self._listen(address, server_credentials)
+
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        _check_free(address)
+        try:
+            return self._front.listen(address, credentials)
+        except OSError as error:  # somebody was faster
+            raise AddressUnavailable(f"cannot listen on {address}") from error
 
     def _service_handler(self, method: str) -> "Handler | None":
         """Find the handler of an rpc of a service: what lanes offer."""
@@ -195,7 +205,7 @@ class Server(grpc.Server):
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Block until the server has stopped or `timeout` seconds have passed; return whether it timed out."""
-        raise NotImplementedError("`drain` tells when the server has ended")
+        return not self._front.wait(timeout)
 
 
 def _turbo(find: FindHandler, threads: int, max_message_bytes: int) -> FrontEnd:

@@ -44,7 +44,6 @@ class Connection(asyncio.Protocol):
     Args:
         max_message_bytes: Largest message taken or sent.
         held: What all connections hold of requests that are not here as a whole.
-        connections: Those that are open: it adds itself when it is, and leaves when it is lost.
     """
 
     def __init__(
@@ -53,13 +52,11 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         max_message_bytes: int,
         held: HeldBytes,
-        connections: "set[Connection]",
     ) -> None:
         self._dispatch = dispatch
         self._loop = loop
         self.max_message_bytes = max_message_bytes
         self.held = held
-        self._connections = connections
         self._streams: dict[int, Stream] = {}
         self._leaving = False
         self._heard = loop.time()
@@ -86,7 +83,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self.writer.open(cast("asyncio.Transport", transport))  # uvloop's is one in all but its base class
-        self._connections.add(self)
+        self._dispatch.opened(self)
         self.peer, self.identity = peer_name(transport), identity_of(transport)
         self.session.initiate_connection(SETTINGS)
         self.session.set_local_window_size(CONNECTION_WINDOW)
@@ -125,7 +122,7 @@ class Connection(asyncio.Protocol):
         """Tell all calls that their caller is gone."""
         self.writer.lost()
         self._end_calls()
-        self._connections.discard(self)
+        self._dispatch.lost(self)
 
     def pause_writing(self) -> None:
         """Hold back: the caller reads more slowly than is written."""
@@ -263,6 +260,7 @@ class Connection(asyncio.Protocol):
             return
         self._leaving = True
         self.session.send_shutdown_notice()
+        self.writer.flush()  # or the ping would go out first
         self._ping()  # what it began before it hears of that has come when it answers
 
     def close(self) -> None:

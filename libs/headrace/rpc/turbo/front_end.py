@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeAlias, cast
 
+import grpc
 import structlog
 
 from headrace.errors import TooManyCalls
 from headrace.rpc.addresses import split_address
 from headrace.rpc.layers import Handler, LayeredHandler
+from headrace.rpc.tls import TlsCredentials
 from headrace.rpc.turbo.calls import ThreadedCall
-from headrace.rpc.turbo.connection import Connection
+from headrace.rpc.turbo.connection import HANDSHAKE_S, Connection
 from headrace.rpc.turbo.context import TurboContext
 from headrace.rpc.turbo.headers import ENCODINGS, Head, escaped
 from headrace.rpc.turbo.later_calls import LaterCall
@@ -62,14 +64,21 @@ class TurboFrontEnd:
 
     # For any thread
 
-    def listen(self, address: str) -> int:
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Accept connections at `host:port` once it has started, and return the real port.
 
         Raises:
             OSError: Somebody else listens there, or the host is not of this machine.
         """
         host, port = split_address(address)
-        return asyncio.run_coroutine_threadsafe(self._listen(host, port, None), self._loop).result()
+        tls = None
+        if credentials is not None:
+            if not isinstance(credentials, TlsCredentials):
+                raise TypeError(
+                    "grpcio keeps credentials to itself; give turbo headrace.rpc.tls.TlsCredentials"
+                )
+            tls = credentials.context()
+        return asyncio.run_coroutine_threadsafe(self._listen(host, port, tls), self._loop).result()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -87,6 +96,10 @@ class TurboFrontEnd:
             self._leaving = True
             self._loop.call_soon_threadsafe(self._leave, grace_s)
         return self._stopped
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it has stopped; return whether it has."""
+        return self._stopped.wait(timeout_s)
 
     def post(self, letter: Callable[[], object]) -> None:
         """Have the loop's thread do something, after what was posted before."""
@@ -117,6 +130,16 @@ class TurboFrontEnd:
             stream.timer = self._loop.call_later(head.timeout_s, _expire, stream, call)
         return call
 
+    def opened(self, connection: Connection) -> None:
+        """Take note of a connection."""
+        self._connections.add(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Take note that it is no more; the last one that is lost ends a server that is leaving."""
+        self._connections.discard(connection)
+        if self._leaving and not self._connections:
+            self._loop.call_soon(self._loop.stop)
+
     def _call(self, handler: Handler, context: TurboContext, stream: Stream) -> Call:
         if isinstance(handler, LayeredHandler) and handler.begin is not None:
             return LaterCall(handler, handler.begin, context, stream, self.post)
@@ -144,7 +167,13 @@ class TurboFrontEnd:
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         server = await self._loop.create_server(
-            self._connection, host, port, ssl=tls, backlog=1024, start_serving=False
+            self._connection,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+            backlog=1024,
+            start_serving=False,
         )
         self._listening.append(server)
         number: int = server.sockets[0].getsockname()[1]
@@ -153,7 +182,7 @@ class TurboFrontEnd:
     def _connection(self) -> asyncio.Protocol:
         if len(self._connections) >= MOST_CONNECTIONS:
             return _TurnedAway()
-        return Connection(self, self._loop, self._max_message_bytes, self._held, self._connections)
+        return Connection(self, self._loop, self._max_message_bytes, self._held)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -164,7 +193,7 @@ class TurboFrontEnd:
     def _leave(self, grace_s: float | None) -> None:
         for server in self._listening:
             server.close()
-        self._loop.call_later(grace_s or 0, self._end)
+        self._loop.call_later(grace_s if self._connections and grace_s else 0, self._end)
         for connection in tuple(self._connections):
             connection.leave()
 

@@ -48,7 +48,13 @@ class Call(Protocol):
 
 
 class Dispatch(Protocol):
-    """Finds who answers."""
+    """Finds who answers, and knows who is there."""
+
+    def opened(self, connection: Connection) -> None:
+        """Take note of a connection."""
+
+    def lost(self, connection: Connection) -> None:
+        """Take note that it is no more."""
 
     def begin(self, head: Head, stream: Stream) -> Call:
         """Begin a call; HeadraceError if it is refused."""
