@@ -10,8 +10,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from headrace.errors import HeadraceError, Internal
+from headrace.rpc.deferred import loop_here
 from headrace_inference.alarm import Alarm
 from headrace_inference.core.batch_queue import BatchQueue
 from headrace_inference.core.batching import NO_TERMS, Arrays, Batching, Cut, Dropped, Runner, Terms, Turn
@@ -19,6 +21,8 @@ from headrace_inference.core.joining import join, split
 from headrace_inference.leaders import Leaders
 from headrace_inference.place import Place, deadline_in
 from headrace_inference.statistics import BatchStatistics, Run
+
+QUICK_S = 0.0003  # a batch that runs no longer costs an event loop less than two switches of threads
 
 Clock = Callable[[], float]
 Watch = Callable[[Callable[[], None]], object]
@@ -155,8 +159,12 @@ class Engine:
             self._go_on(self._finish(turn, infer_s))
 
     def lead_elsewhere(self, turn: Turn[Place]) -> None:
-        """Run a batch in a thread of the engine."""
-        self._leaders.give(turn)
+        """Run a batch in a thread of the engine; or, if that is quickly done, in the event loop of this thread, after all that it has just read."""
+        loop = loop_here()
+        if loop is not None and self._queue.expected_s(turn) < QUICK_S:
+            loop(partial(self.lead, turn))
+        else:
+            self._leaders.give(turn)
 
     def _lead_on(self, turn: Turn[Place]) -> None:
         """Run a batch in this thread, and all that come after it."""
@@ -187,7 +195,7 @@ class Engine:
         """Settle who was dropped, and find who leads the batch."""
         self._drop(turn.dropped)
         if turn.batch and not any(place.give(turn) for place in turn.batch):
-            self._leaders.give(turn)
+            self.lead_elsewhere(turn)
 
     def _drop(self, dropped: Sequence[Dropped[Place]]) -> None:
         for one in dropped:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+Soon = Callable[[Callable[[], object]], object]
 T = TypeVar("T")
 Changed = TypeVar("Changed")
 Method = TypeVar("Method", bound="Callable[..., Any]")
@@ -90,6 +91,25 @@ class _Mapped(Answer[Changed]):
 
     def wait(self) -> Changed:
         return self._change(self._inner.wait())
+
+
+class _Loop(threading.local):
+    """The event loop of a thread, if it has one."""
+
+    soon: Soon | None = None
+
+
+def loop_here() -> Soon | None:
+    """Return what has this thread's event loop do something after what it does now; None in a thread that serves no loop."""
+    return _loop.soon
+
+
+def be_loop(soon: Soon | None) -> None:
+    """Say how this thread's event loop is given something to do; None: it has no loop any more."""
+    _loop.soon = soon
+
+
+_loop = _Loop()
 
 
 def answers_later(method: Method) -> Method:

@@ -90,6 +90,10 @@ class BatchQueue(Generic[R]):
                 return self._begin(Turn(batch, self._waiting.dropped(), cut, now))
         return Turn((), self._waiting.dropped())
 
+    def expected_s(self, turn: Turn[R]) -> float:
+        """Return how long a batch will run, in seconds; infinity as long as none has."""
+        return self._times.expected(turn.rows) if self._times.known else math.inf
+
     def due(self) -> float:
         """Return when `next_turn` will have something to do though nothing happens; infinity if never, -infinity: now."""
         expires = self._waiting.expires

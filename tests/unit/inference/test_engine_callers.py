@@ -13,9 +13,12 @@ from headrace.errors import (
     InvalidArgument,
     ResourceExhausted,
 )
+from headrace.rpc.deferred import be_loop
+from headrace.testing import FakeClock
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.padding import Padding
-from headrace_inference.engine import Engine
+from headrace_inference.engine import QUICK_S, Engine
+from headrace_inference.place import Place
 from headrace_inference.statistics import BatchStatistics
 from tests.unit.inference.engine_bench import Bench
 from tests.unit.inference.gated_runner import WAIT_S, GatedRunner
@@ -34,6 +37,67 @@ def test_who_is_called_back_never_blocks_and_threads_of_the_engine_lead(pool: Th
     assert [caller.y() for caller in callers] == [[0], [2], [4], [6]]
     assert bench.runner.ran == [[0], [1, 2, 3]]
     assert bench.engine.drain(WAIT_S)
+
+
+@pytest.fixture
+def loop() -> Iterator[list[Callable[[], object]]]:
+    """Make the test's thread one with an event loop, which turns when the test takes something from the list and does it."""
+    waiting: list[Callable[[], object]] = []
+    be_loop(waiting.append)
+    yield waiting
+    be_loop(None)
+
+
+class TimedRunner:
+    """Doubles x, and takes so long by the clock of the test."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self.ran: list[tuple[list[float], int]] = []  # x, and the thread
+
+    def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        self._clock.advance(self._seconds)
+        self.ran.append((inputs["x"].tolist(), threading.get_ident()))
+        return dict.fromkeys(outputs, inputs["x"] * 2)
+
+
+def timed_engine(seconds: float) -> tuple[Engine, TimedRunner]:
+    clock = FakeClock()
+    runner = TimedRunner(clock, seconds)
+    engine = Engine(runner, Batching(), joins=True, statistics=BatchStatistics(), clock=clock)
+    engine.enter(
+        {"x": np.array([0.0])}, ("y",), None, lambda _: None
+    ).wait()  # now it knows how long a run takes
+    return engine, runner
+
+
+def called_back(engine: Engine, x: float) -> tuple[Place, threading.Event]:
+    place, told = engine.enter({"x": np.array([x])}, ("y",), None, lambda _: None), threading.Event()
+    place.then(told.set)
+    return place, told
+
+
+def test_quick_batches_run_in_the_event_loop_after_all_that_it_has_read(
+    loop: list[Callable[[], object]],
+) -> None:
+    engine, runner = timed_engine(QUICK_S / 100)
+    calls = [called_back(engine, x) for x in (1.0, 2.0, 3.0)]
+    assert not any(told.is_set() for _, told in calls)
+    while loop:
+        loop.pop(0)()
+    assert [place.wait()["y"].tolist() for place, _ in calls] == [[2.0], [4.0], [6.0]]
+    assert runner.ran[1:] == [([1.0], threading.get_ident()), ([2.0, 3.0], threading.get_ident())]
+    assert engine.drain(0)
+
+
+def test_batches_that_are_not_quick_do_not_hold_up_the_event_loop(loop: list[Callable[[], object]]) -> None:
+    engine, runner = timed_engine(2 * QUICK_S)
+    place, told = called_back(engine, 1.0)
+    assert told.wait(WAIT_S)
+    assert not loop
+    assert place.wait()["y"].tolist() == [2.0]
+    assert runner.ran[1][1] != threading.get_ident()
 
 
 def test_callers_with_and_without_threads_share_batches(pool: ThreadPoolExecutor) -> None:

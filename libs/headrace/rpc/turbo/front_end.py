@@ -13,6 +13,7 @@ import structlog
 
 from headrace.errors import TooManyCalls
 from headrace.rpc.addresses import split_address
+from headrace.rpc.deferred import be_loop
 from headrace.rpc.layers import Handler, LayeredHandler
 from headrace.rpc.tls import TlsCredentials
 from headrace.rpc.turbo.calls import ThreadedCall
@@ -107,8 +108,11 @@ class TurboFrontEnd:
             self._letters.append(letter)
             first, self._awake = not self._awake, True
         if first:
+            here = (
+                threading.current_thread() is self._thread
+            )  # a loop that is awake needs no system call to wake it
             with suppress(RuntimeError):  # the loop has ended: nobody hears of it any more
-                self._loop.call_soon_threadsafe(self._read_letters)
+                (self._loop.call_soon if here else self._loop.call_soon_threadsafe)(self._read_letters)
 
     # In the loop's thread
 
@@ -204,6 +208,7 @@ class TurboFrontEnd:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        be_loop(self._loop.call_soon)
         self._loop.call_later(TICK_S, self._tick)
         self._loop.run_forever()
         self._loop.close()
