@@ -145,14 +145,17 @@ class Gateway:
         return _plain(await self._call(request, "ServerMetadata", pb.ServerMetadataRequest()))
 
     async def _live(self, request: Request) -> Response:
-        return _yes_or_no((await self._call(request, "ServerLive", pb.ServerLiveRequest())).live)
+        answer = await self._call(request, "ServerLive", pb.ServerLiveRequest())
+        return _yes_or_no("live", answer.live)
 
     async def _ready(self, request: Request) -> Response:
-        return _yes_or_no((await self._call(request, "ServerReady", pb.ServerReadyRequest())).ready)
+        answer = await self._call(request, "ServerReady", pb.ServerReadyRequest())
+        return _yes_or_no("ready", answer.ready)
 
     async def _model_ready(self, request: Request) -> Response:
         message = pb.ModelReadyRequest(**_model(request))
-        return _yes_or_no((await self._call(request, "ModelReady", message)).ready)
+        answer = await self._call(request, "ModelReady", message)
+        return _yes_or_no("ready", answer.ready, name=message.name)
 
     async def _metadata(self, request: Request) -> Response:
         return _plain(await self._call(request, "ModelMetadata", pb.ModelMetadataRequest(**_model(request))))
@@ -279,8 +282,9 @@ def _one_or_all(values: Any) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
-def _yes_or_no(yes: bool) -> Response:
-    return Response(status_code=200 if yes else 400)
+def _yes_or_no(what: str, yes: bool, **more: str) -> Response:  # noqa: FBT001 - what it answers
+    """Say it twice: Triton's clients look at the status, KServe's at the document."""
+    return JSONResponse({**more, what: yes}, status_code=200 if yes else 400)
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

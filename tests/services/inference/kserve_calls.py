@@ -1,6 +1,6 @@
 """Calls a server with KServe's InferenceGRPCClient and prints what came as JSON; its own interpreter runs it.
 
-Args: the server's address.
+Args: the server's address, and its URL over HTTP.
 """
 
 import asyncio
@@ -12,8 +12,10 @@ import grpc
 import numpy as np
 from kserve import (  # type: ignore[import-not-found] # lives in an environment of its own
     InferenceGRPCClient,
+    InferenceRESTClient,
     InferInput,
     InferRequest,
+    RESTConfig,
 )
 
 RAW_DATATYPES = {
@@ -61,7 +63,26 @@ async def refusal(call: Any) -> dict[str, str]:
     return {}
 
 
-async def main(address: str) -> dict[str, Any]:
+async def ask_by_http(url: str) -> dict[str, Any]:
+    """Ask over HTTP, in JSON and in raw contents."""
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    answers: dict[str, Any] = {
+        "live": await client.is_server_live(url),
+        "ready": await client.is_server_ready(url),
+        "model_ready": await client.is_model_ready(url, "affine"),
+    }
+    x = np.array([[1, 2, 3]], np.float32)
+    for name, binary in (("json", False), ("raw", True)):
+        tensor = InferInput("x", [1, 3], "FP32")
+        tensor.set_data_from_numpy(x, binary_data=binary)
+        request = InferRequest("affine", [tensor], request_id="r-7")
+        response = await client.infer(url, request, model_name="affine")
+        answers[name] = {output.name: output.as_numpy().tolist() for output in response.outputs}
+    await client.close()
+    return answers
+
+
+async def main(address: str, url: str) -> dict[str, Any]:
     ones = np.ones((1, 3), np.float32)
     async with InferenceGRPCClient(address) as client:
         return {
@@ -76,9 +97,10 @@ async def main(address: str) -> dict[str, Any]:
                 for one in TYPED_DATATYPES
             },
             "unknown_model": await refusal(infer(client, "no", ones)),
+            "http": await ask_by_http(url),
             "wrong_shape": await refusal(infer(client, "affine", ones[:, :2])),
         }
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1])), default=lambda value: value.decode()))  # noqa: T201 - its result
+    print(json.dumps(asyncio.run(main(*sys.argv[1:])), default=lambda value: value.decode()))  # noqa: T201 - its result

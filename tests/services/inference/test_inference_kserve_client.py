@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from headrace.inference.tensors import DATATYPES
+from headrace_inference.rest.serving import serve_http
 from tests.services.inference.inference_server import serve_inference
 from tests.unit.inference import onnx_models
 from tools.generate_stubs import ROOT
@@ -47,14 +48,20 @@ def kserve_python() -> Path:
 @pytest.fixture(scope="module")
 def answers(kserve_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What KServe's client got from a server with a model for each datatype."""
-    with serve_inference(tmp_path_factory.mktemp("registry")) as server, server.client() as client:
+    with (
+        serve_inference(tmp_path_factory.mktemp("registry")) as server,
+        server.client() as client,
+        serve_http(
+            "127.0.0.1:0", grpc_address=server.address, max_connections=16, max_body_bytes=1 << 20
+        ) as http,
+    ):
         for datatype in DATATYPES:
             server.publish(datatype.lower(), onnx_models.identity(datatype))
             client.load(datatype.lower())
         server.publish("affine", onnx_models.affine(2))
         client.load("affine")
         run = subprocess.run(
-            [str(kserve_python), str(HERE / "kserve_calls.py"), server.address],
+            [str(kserve_python), str(HERE / "kserve_calls.py"), server.address, f"http://{http}"],
             capture_output=True,
             text=True,
             timeout=120,
@@ -90,6 +97,17 @@ def test_errors_come_with_their_codes(answers: dict[str, Any]) -> None:
     assert answers["unknown_model"]["code"] == "NOT_FOUND"
     assert answers["wrong_shape"]["code"] == "INVALID_ARGUMENT"
     assert "shape [1, 2], but the model takes [-1, 3]" in answers["wrong_shape"]["details"]
+
+
+def test_the_client_of_http_works_too(answers: dict[str, Any]) -> None:
+    expected = {"scaled": [[2, 4, 6]], "shifted": [[2, 3, 4]]}
+    assert answers["http"] == {
+        "live": True,
+        "ready": True,
+        "model_ready": True,
+        "json": expected,
+        "raw": expected,
+    }
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

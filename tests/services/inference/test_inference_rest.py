@@ -82,7 +82,8 @@ def test_server_and_model_answer_for_themselves(caller: Caller) -> None:
     assert caller.get("/v2").json["name"] == "headrace"
     assert caller.get("/v2/models/affine/ready").status == 200
     assert caller.get("/v2/models/affine/versions/1/ready").status == 200
-    assert caller.get("/v2/models/affine/versions/2/ready").status == 400
+    other = caller.get("/v2/models/affine/versions/2/ready")
+    assert (other.status, other.json) == (400, {"name": "affine", "ready": False})
     assert caller.get("/v2/models/affine").json["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 3]}
     ]
