@@ -282,7 +282,7 @@ def _one_or_all(values: Any) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
-def _yes_or_no(what: str, yes: bool, **more: str) -> Response:  # noqa: FBT001 - what it answers
+def _yes_or_no(what: str, yes: bool, **more: str) -> Response:
     """Say it twice: Triton's clients look at the status, KServe's at the document."""
     return JSONResponse({**more, what: yes}, status_code=200 if yes else 400)
 
