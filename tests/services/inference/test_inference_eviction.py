@@ -9,8 +9,8 @@ import pytest
 
 from headrace.errors import NotFound, ResourceExhausted, Unavailable
 from headrace.inference.client import InferenceClient
-from headrace.inference.oip.v2 import inference_pb2
 from headrace.testing import until
+from headrace_inference.core.catalog import Key
 from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
 from tests.unit.inference import onnx_models
 
@@ -55,10 +55,11 @@ def test_an_idle_model_makes_room_and_comes_back_when_it_is_asked_for(
 def test_who_asks_for_it_is_told_to_come_again(server: InferenceServer, client: InferenceClient) -> None:
     client.load("double")
     client.load("triple")
+    # Asked here and not over the wire: our clients come again by themselves.
     with pytest.raises(
         Unavailable, match="model 'double' was unloaded to make room and is being loaded again"
     ):
-        server.stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name="double"))
+        server.models.find(Key("default", "double"))
     until(lambda: states(client)["double"] == "READY")
 
 
