@@ -1,8 +1,8 @@
-"""What serving costs, and what batching gives back: `python -m benchmarks.inference [mlp|lone|throughput|open_loop|overload|large|load] [--json]`.
+"""What serving costs, and what batching gives back: `python -m benchmarks.inference [mlp|lone|throughput|open_loop|overload|large|load|batching] [--json]`.
 
 Each suite compares server processes on loopback with onnxruntime alone in this process, in turns. Callers are one thread of this process that
 speaks HTTP/2 by itself (`_h2_callers`): they take 10 to 15 us of a core for each call, so one core of callers does not hold up one core of server.
-A rate is of requests answered, of one row each.
+A rate is of requests answered, of one row each. "batching" is the queue alone, without processes.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks._batching import batching
 from benchmarks._load import SECONDS, Closed, Crowd
 from benchmarks._loading import load
 from benchmarks._models import identity, perceptron, residual, sentence_encoder
@@ -243,5 +244,6 @@ if __name__ == "__main__":
             "overload": overload,
             "large": large,
             "load": load,
+            "batching": batching,
         },
     )

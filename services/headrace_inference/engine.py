@@ -60,6 +60,7 @@ class Engine:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._closed = False
+        self._draining = False  # somebody waits for it to be idle, or has
 
     def enter(
         self,
@@ -97,12 +98,11 @@ class Engine:
                     return place
                 place.entered = True
                 turn = self._queue.offer(place, now)
-                due = self._queue.due() if place.waiting else 0.0
+                due = self._queue.due_with(place)
         except HeadraceError as error:
             self.statistics.failed(error.reason, 0.0)
             raise
-        if due:
-            self._alarm.set(due)
+        self._alarm.set(due)
         self._go_on(turn)
         return place
 
@@ -125,6 +125,7 @@ class Engine:
     def drain(self, bound_s: float) -> bool:
         """Wait until nothing is inside, then end the threads; return False if that took longer than `bound_s`."""
         with self._lock:
+            self._draining = True
             drained = self._idle.wait_for(lambda: self._queue.idle, bound_s)
         if drained:
             self._alarm.stop()
@@ -188,14 +189,18 @@ class Engine:
         return following
 
     def _tell_if_idle(self) -> None:
-        if self._queue.idle:
+        if self._draining and self._queue.idle:
             self._idle.notify_all()
 
     def _go_on(self, turn: Turn[Place]) -> None:
         """Settle who was dropped, and find who leads the batch."""
         self._drop(turn.dropped)
-        if turn.batch and not any(place.give(turn) for place in turn.batch):
-            self.lead_elsewhere(turn)
+        if not turn.batch:
+            return
+        for place in turn.batch:
+            if place.give(turn):
+                return
+        self.lead_elsewhere(turn)
 
     def _drop(self, dropped: Sequence[Dropped[Place]]) -> None:
         for one in dropped:

@@ -214,7 +214,9 @@ class Loader:
         config = read_config(source.config.text, source.config.file, self._batching)
         if config.steps:
             # Steps are batched each in its own queue: of the whole, so many may be under way as fill a batch of them.
-            batching = replace(config.batching, workers=config.batching.max_size, max_size=1)
+            batching = replace(
+                config.batching, workers=config.batching.max_size, max_size=1, preferred_sizes=()
+            )
             config = replace(config, batching=batching)
         if bool(config.function or config.steps) != (source.format is Format.CONFIG):
             raise FailedPrecondition(

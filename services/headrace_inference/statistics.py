@@ -5,6 +5,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from headrace_inference.core.batching import Cut
 
@@ -47,8 +48,7 @@ class Duration:
         return Duration(self.count + other.count, self.ns + other.ns)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A batch that ran and answered all its requests.
 
     Args:
@@ -231,9 +231,13 @@ class _Times:
     output: _Total = field(default_factory=_Total)
 
     def add(self, run: Run, count: int) -> None:
-        self.input.add(count, count * run.input_s)
-        self.infer.add(count, count * run.infer_s)
-        self.output.add(count, count * run.output_s)
+        for total, seconds in (
+            (self.input, run.input_s),
+            (self.infer, run.infer_s),
+            (self.output, run.output_s),
+        ):
+            total.count += count
+            total.seconds += count * seconds
 
     @property
     def times(self) -> BatchTimes:

@@ -38,9 +38,21 @@ class Admission(Generic[R]):
         """
         if request.deadline <= now:
             raise expired()
-        least = self._times.least(request.rows, now)
-        if request.deadline < now + least:
-            raise hopeless(request.deadline - now, least)
+        error = self.hopeless(request, now)
+        if error is not None:
+            raise error
+
+    def hopeless(self, request: R, now: float) -> DeadlineExceeded | None:
+        """Return the error of a request whose deadline will have passed before a run could end; None while there is hope."""
+        left_s = request.deadline - now
+        if left_s >= self._times.expected(request.rows):  # and `least` is less than that
+            return None
+        least_s = self._times.least(request.rows, now)
+        if left_s >= least_s:
+            return None
+        return DeadlineExceeded(
+            f"the deadline is in {left_s:.2g} s, and the model needs {least_s:.2g} s; allow more time, or send fewer rows"
+        )
 
     def admit(self, request: R, now: float, running: Iterable[Turn[R]]) -> None:
         """Make sure that there is room for a request; another one may be dropped for it.
@@ -73,7 +85,7 @@ class Admission(Generic[R]):
         wait_s = MARGIN * self._expected_wait(request, now, running)
         policy, own_s = (
             self._batching.policy_of(request.level),
-            self._times.expected(self._batch_rows(request)),
+            self._times.most(self._batch_rows(request)),
         )
         allowed_s = min(
             self._batching.max_wait_s,
@@ -95,8 +107,10 @@ class Admission(Generic[R]):
 
     def _expected_wait(self, request: R, now: float, running: Iterable[Turn[R]]) -> float:
         """Return how long the workers need for what they run and for what goes before a request, in seconds."""
-        higher, own = self._waiting.levels[: request.level - 1], self._waiting.levels[request.level - 1]
-        rows = own.rows_before(request) + sum([level.rows for level in higher])
+        own = self._waiting.levels[request.level - 1]
+        rows = own.rows_before(request)
+        for level in self._waiting.levels[: request.level - 1]:
+            rows += level.rows
         if self._joins:
             batches = max(rows / self._batching.max_size, own.kinds - 1)
         else:
@@ -104,13 +118,6 @@ class Admission(Generic[R]):
         times = self._times
         left_s = sum([max(0.0, turn.began + times.expected(turn.rows) - now) for turn in running])
         return (left_s + times.fixed_s * batches + times.each_s * rows) / self._batching.workers
-
-
-def hopeless(left_s: float, least_s: float) -> DeadlineExceeded:
-    """Return the error of a request whose deadline will have passed before a run could end."""
-    return DeadlineExceeded(
-        f"the deadline is in {left_s:.2g} s, and the model needs {least_s:.2g} s; allow more time, or send fewer rows"
-    )
 
 
 def _full(count: int, where: str, wait_s: float) -> ResourceExhausted:

@@ -11,7 +11,7 @@ leader's kind, of his level and then of the others. Here: how large it is.
 import math
 from typing import Generic
 
-from headrace_inference.core.admission import Admission, hopeless
+from headrace_inference.core.admission import Admission
 from headrace_inference.core.batching import Batching, Cut, R, Turn
 from headrace_inference.core.joining import kind_of
 from headrace_inference.core.run_times import RunTimes
@@ -56,12 +56,15 @@ class BatchQueue(Generic[R]):
         if request.deadline < math.inf:
             self._admission.refuse_late(request, now)
         if not self._delays and not self._waiting.count and len(self._running) < self._batching.workers:
-            return self._begin(Turn((request,), (), Cut.IDLE if self._joins else Cut.UNBATCHED, now))
+            cut = Cut.IDLE if self._joins else Cut.UNBATCHED
+            return self._begin(Turn((request,), request.rows, (), cut, now))
         request.kind = kind_of(request.inputs, self._batching.padding)
         request.level = self._batching.level(request.terms.priority)
         self._admission.admit(request, now, self._running)
         self._waiting.push(request, now)
-        return self.next_turn(now)
+        if len(self._running) < self._batching.workers:
+            return self.next_turn(now)
+        return Turn(dropped=self._waiting.dropped())
 
     def withdraw(self, request: R) -> bool:
         """Take a waiting request out; return False if it does not wait: it runs, or has run."""
@@ -84,11 +87,11 @@ class BatchQueue(Generic[R]):
             leader = self._waiting.leader()
             if leader is None or (self._delays and self._delay_ends() > now):
                 break
-            batch, cut = self._cut(leader, now)
+            batch, rows, cut = self._cut(leader, now)
             if batch:
                 self._waiting.note_cut(leader.level)
-                return self._begin(Turn(batch, self._waiting.dropped(), cut, now))
-        return Turn((), self._waiting.dropped())
+                return self._begin(Turn(batch, rows, self._waiting.dropped(), cut, now))
+        return Turn(dropped=self._waiting.dropped())
 
     def expected_s(self, turn: Turn[R]) -> float:
         """Return how long a batch will run, in seconds; infinity as long as none has."""
@@ -100,6 +103,12 @@ class BatchQueue(Generic[R]):
         if not self._delays or len(self._running) >= self._batching.workers:
             return expires
         return min(expires, self._delay_ends())
+
+    def due_with(self, request: R) -> float:
+        """Return when `next_turn` has to be called since a request has come, at the latest, if it waits."""
+        if not request.waiting:
+            return math.inf
+        return self.due() if self._delays else request.expires
 
     def _begin(self, turn: Turn[R]) -> Turn[R]:
         self._running[turn] = None
@@ -113,21 +122,21 @@ class BatchQueue(Generic[R]):
         run_s = self._times.expected(rows)
         return min(self._waiting.oldest + self._batching.max_delay_s, self._waiting.expires - run_s)
 
-    def _cut(self, leader: R, now: float) -> tuple[list[R], Cut]:
-        """Take a batch out of the queue; it is empty if none of the leader's kind can be answered in time."""
+    def _cut(self, leader: R, now: float) -> tuple[list[R], int, Cut]:
+        """Take a batch out of the queue, with its rows; it is empty if none of the leader's kind can be answered in time."""
         if not self._joins:
-            return self._fill(leader, -1, now)[0], Cut.UNBATCHED
+            return *self._fill(leader, -1, now)[:2], Cut.UNBATCHED
         cap, why = self._cap(leader, now)
         batch, rows, next_too_large = self._fill(leader, cap, now)
         if rows > self._batching.max_size:
-            return batch, Cut.TOO_LARGE
-        if rows >= cap:
-            return batch, why
-        if next_too_large:
-            return batch, Cut.NEXT_TOO_LARGE
-        if self._delays:
-            return batch, Cut.DELAY_OVER
-        return batch, Cut.OTHER_SHAPES if self._waiting.count else Cut.DRAINED
+            why = Cut.TOO_LARGE
+        elif next_too_large and rows < cap:
+            why = Cut.NEXT_TOO_LARGE
+        elif rows < cap and self._delays:
+            why = Cut.DELAY_OVER
+        elif rows < cap:
+            why = Cut.OTHER_SHAPES if self._waiting.count else Cut.DRAINED
+        return batch, rows, why
 
     def _cap(self, leader: R, now: float) -> tuple[int, Cut]:
         """Return how many rows the batch may have, and the reason if it gets as many."""
@@ -170,8 +179,8 @@ class BatchQueue(Generic[R]):
         return batch, rows, False
 
     def _drop_if_hopeless(self, request: R, now: float) -> bool:
-        least = self._times.least(request.rows, now)
-        if request.deadline >= now + least:
+        error = self._admission.hopeless(request, now)
+        if error is None:
             return False
-        self._waiting.drop(request, hopeless(request.deadline - now, least))
+        self._waiting.drop(request, error)
         return True

@@ -186,16 +186,12 @@ class Dropped(Generic[R]):
     error: HeadraceError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen: that would take as long as all else of a turn
 class Turn(Generic[R]):
-    """What a worker does next: run `batch` (nothing, if it is empty), which the queue counts as running since `began`."""
+    """What a worker does next: run `batch` of so many rows (nothing, if it is empty), which the queue counts as running since `began`."""
 
     batch: Sequence[R] = ()
+    rows: int = 0
     dropped: Sequence[Dropped[R]] = ()
     cut: Cut = Cut.IDLE
     began: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        """Rows of the batch."""
-        return sum([request.rows for request in self.batch])

@@ -56,6 +56,10 @@ class RunTimes:
         """Return how long a batch takes, in seconds; 0 as long as nothing is known."""
         return self.fixed_s + self.each_s * rows
 
+    def most(self, rows: float) -> float:
+        """Return how long a batch takes at most, as a rule, in seconds: more than expected by twice the mean error."""
+        return self.fixed_s + self.each_s * rows + 2 * self._deviation
+
     def least(self, rows: int, now: float) -> float:
         """Return how long a batch takes at least, in seconds: what a request may be refused for.
 
