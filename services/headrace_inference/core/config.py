@@ -46,6 +46,7 @@ class ModelConfig:
         warm_up: What it runs before its first caller comes; empty: made-up inputs.
         keeps_answers: Whether equal requests get the answer of the first: for models that always answer alike.
         function: What runs it, "module:attribute", if that is a Python function.
+        streams: Whether that function gives any number of answers to a request.
         function_config: Keyword arguments that make the function.
         signature: As declared; None: as the file says.
         label_files: For outputs that are classes, the version's file with the names of these.
@@ -59,6 +60,7 @@ class ModelConfig:
     warm_up: tuple[Sample, ...] = ()
     keeps_answers: bool = False
     function: str = ""
+    streams: bool = False
     function_config: Mapping[str, object] = field(default_factory=dict)
     signature: Signature | None = None
     label_files: Mapping[str, str] = field(default_factory=dict)

@@ -8,9 +8,10 @@ from headrace_inference.cache import FileCache
 from headrace_inference.core.catalog import Format
 from headrace_inference.core.config import ModelConfig
 from headrace_inference.core.signature import check_declared
+from headrace_inference.decoupled import DecoupledRunner
 from headrace_inference.runners.onnx import OnnxRunner
 from headrace_inference.runners.onnx_sessions import Hardware
-from headrace_inference.runners.python_function import PythonRunner
+from headrace_inference.runners.python_function import PythonRunner, PythonStream
 from headrace_inference.runners.runner import ModelFile, Runner
 
 _BYTES = "bytes"
@@ -24,7 +25,7 @@ class Opener:
     cache: FileCache
     allowed_functions: Sequence[str] = ()
 
-    def open(self, file: ModelFile, config: ModelConfig) -> Runner:
+    def open(self, file: ModelFile, config: ModelConfig) -> Runner | DecoupledRunner:
         """Make a file run.
 
         Raises:
@@ -33,7 +34,8 @@ class Opener:
             StorageFull: The cache has no room.
         """
         if file.format is Format.CONFIG:
-            return PythonRunner(config, self.allowed_functions)
+            python = PythonStream if config.streams else PythonRunner
+            return python(config, self.allowed_functions)
         runner = (
             self._torch(file, config) if file.format is Format.TORCH_PROGRAM else self._onnx(file, config)
         )

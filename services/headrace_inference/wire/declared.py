@@ -26,7 +26,7 @@ PYTHON = "python"
 # Fields that decide something here, or that only describe; all others are refused when they are set.
 _HONOURED = {
     "": "name platform backend max_batch_size input output instance_group dynamic_batching optimization "
-    "ensemble_scheduling parameters model_warmup response_cache",
+    "ensemble_scheduling parameters model_warmup response_cache model_transaction_policy",
     "input": "name data_type format dims",
     "output": "name data_type dims label_filename",
     "instance_group": "name kind count gpus",
@@ -113,6 +113,11 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
         raise InvalidArgument(
             f"parameters.{min(parameters)} is not known; known are {', '.join((*_THREADS, _FUNCTION, *_PADDING))}"
         )
+    streams = message.model_transaction_policy.decoupled
+    if streams and not runs_python:
+        raise InvalidArgument(
+            f"model_transaction_policy.decoupled is set, and only a model of backend {PYTHON!r} gives any number of answers"
+        )
     if runs_python and not function:
         raise InvalidArgument(
             f"a model of backend {PYTHON!r} has the parameter {_FUNCTION!r}: module:attribute of what runs it"
@@ -124,6 +129,7 @@ def _config(message: pb.ModelConfig, defaults: Batching) -> ModelConfig:
         warm_up=tuple(_sample(one) for one in message.model_warmup),
         keeps_answers=message.response_cache.enable,
         function=function,
+        streams=streams,
         function_config={name: _value(text) for name, text in parameters.items()},
         signature=_signature(message),
         label_files={one.name: one.label_filename for one in message.output if one.label_filename},

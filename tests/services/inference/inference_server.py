@@ -24,6 +24,7 @@ from headrace_inference.cache import FileCache
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.catalog import Catalog
 from headrace_inference.core.config import ModelConfig
+from headrace_inference.decoupled import DecoupledRunner
 from headrace_inference.loader import Loader, Model, OpenRunner
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
@@ -75,7 +76,7 @@ class InferenceServer:
         return InferenceClient(self.address, timeout_s=10, **options)
 
 
-def open_runner(file: ModelFile, config: ModelConfig) -> Runner:
+def open_runner(file: ModelFile, config: ModelConfig) -> Runner | DecoupledRunner:
     """Open a file on this machine, and keep nothing of it on the disk."""
     return opening.Opener(Hardware(), FileCache(Path(_FOLDER.name), max_bytes=0), FUNCTIONS).open(
         file, config
@@ -140,7 +141,9 @@ class Gate:
         self._open.release(runs)
 
     def open_runner(self, file: ModelFile, config: ModelConfig) -> Runner:
-        return GatedRunner(open_runner(file, config), self)
+        inner = open_runner(file, config)
+        assert not isinstance(inner, DecoupledRunner)
+        return GatedRunner(inner, self)
 
 
 class GatedRunner:

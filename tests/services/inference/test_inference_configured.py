@@ -1,6 +1,7 @@
 """Models are served as the configuration of their version says, or as the one of the load."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from headrace.errors import FailedPrecondition, PermissionDenied, Unimplemented
 from headrace.inference.client import InferenceClient
 from headrace.inference.messages import infer_request, outputs_of
-from headrace.inference.oip.v2 import model_config_pb2, repository_pb2, statistics_pb2
+from headrace.inference.oip.v2 import inference_pb2, model_config_pb2, repository_pb2, statistics_pb2
 from headrace.registry.v1.models_pb2 import (
     FILE_ROLE_LABELS,
     FILE_ROLE_MODEL_CONFIG,
@@ -19,7 +20,7 @@ from headrace.registry.v1.models_pb2 import (
     FileRole,
     Version,
 )
-from tests.services.inference.inference_server import FUNCTIONS, InferenceServer
+from tests.services.inference.inference_server import FUNCTIONS, WAIT_S, InferenceServer
 from tests.unit.inference import onnx_models, torch_models
 
 X = np.ones((2, 3), np.float32)
@@ -178,3 +179,35 @@ def test_bytes_of_a_model_are_refused(server: InferenceServer) -> None:
     request.parameters["file:1/model.onnx"].bytes_param = onnx_models.affine()
     with pytest.raises(Unimplemented, match="make a version of them in the registry"):
         server.stub.RepositoryModelLoad(request)
+
+
+def counted(server: InferenceServer, count: int) -> Iterator[inference_pb2.ModelStreamInferResponse]:
+    request = infer_request("digits", {"count": np.array([count])})
+    found: Iterator[inference_pb2.ModelStreamInferResponse] = server.stub.ModelStreamInfer(
+        iter([request]), timeout=WAIT_S
+    )
+    return found
+
+
+def test_a_python_function_may_give_any_number_of_answers(
+    server: InferenceServer, client: InferenceClient
+) -> None:
+    config = {
+        "backend": "python",
+        "parameters": {"function": {"string_value": f"{FUNCTIONS[0]}:Counting"}},
+        "model_transaction_policy": {"decoupled": True},
+        "input": [{"name": "count", "data_type": "TYPE_INT64", "dims": [1]}],
+        "output": [{"name": "index", "data_type": "TYPE_INT64", "dims": [1]}],
+    }
+    publish(server, ("count.json", FILE_ROLE_MODEL_CONFIG, json.dumps(config).encode()), serve="count.json")
+    client.load("digits")
+    assert config_of(server).model_transaction_policy.decoupled
+    indices = [
+        int(outputs_of(one.infer_response)["index"][0])
+        for one in counted(server, 3)
+        if one.infer_response.outputs
+    ]
+    assert indices == [0, 1, 2]
+    errors = [one.error_message for one in counted(server, -2) if one.error_message]
+    assert len(errors) == 1
+    assert "the model cannot run these inputs: it counts up" in errors[0]

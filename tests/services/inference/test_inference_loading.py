@@ -14,6 +14,7 @@ from headrace.inference.client import InferenceClient, ModelState
 from headrace.inference.oip.v2 import repository_pb2 as pb
 from headrace.testing import until
 from headrace_inference.core.config import ModelConfig
+from headrace_inference.decoupled import DecoupledRunner
 from headrace_inference.runners.runner import ModelFile, Runner
 from tests.services.inference import inference_server
 from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
@@ -175,7 +176,7 @@ class Counting:
         self._now = 0
         self._lock = threading.Lock()
 
-    def open_runner(self, file: ModelFile, config: ModelConfig) -> Runner:
+    def open_runner(self, file: ModelFile, config: ModelConfig) -> Runner | DecoupledRunner:
         with self._lock:
             self.opened += 1
             self._now += 1

@@ -1,6 +1,6 @@
 """Python functions that tests serve as models."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -53,3 +53,14 @@ class Wrong:
 
 
 NO_CALLABLE = 3
+
+
+class Counting:
+    """index = 0, 1, 2, ... as often as `count` says; below none, an error comes after the first answer."""
+
+    def __call__(self, inputs: Arrays) -> Iterator[Arrays]:
+        count = int(inputs["count"][0])
+        for index in range(abs(count)):
+            yield {"index": np.array([index])}
+            if count < 0:
+                raise ValueError("it counts up")

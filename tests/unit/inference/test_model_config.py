@@ -135,6 +135,7 @@ def test_a_python_function_with_what_makes_it() -> None:
         ({"max_batch_size": -1}, "max_batch_size is -1"),
         ({"input": [{"name": "x", "dims": [3]}]}, "tensor 'x' has no data_type"),
         ({"input": [{**X, "dims": [-2]}]}, "tensor 'x' has a dimension of -2"),
+        ({"model_transaction_policy": {"decoupled": True}}, "only a model of backend 'python' gives any number of answers"),
         ({"backend": "python"}, "has the parameter 'function'"),
         ({"instance_group": [{"kind": "KIND_GPU", "gpus": [0, 1]}]}, "a model is on one"),
         ({"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "x"}]}}}, "accelerator 'x' is not known"),

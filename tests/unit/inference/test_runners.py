@@ -18,6 +18,7 @@ from headrace_inference.core.catalog import Format
 from headrace_inference.core.config import ModelConfig
 from headrace_inference.core.signature import Signature, Tensor
 from headrace_inference.core.trial import rows_are_independent
+from headrace_inference.decoupled import DecoupledRunner
 from headrace_inference.runners.onnx_sessions import Hardware
 from headrace_inference.runners.opening import Opener
 from headrace_inference.runners.python_function import PythonRunner
@@ -77,8 +78,10 @@ def opened(kind: Kind, tmp_path: Path) -> Iterator[Open]:
 
     def open_data(model: Model) -> Runner:
         data, config = model
-        runners.append(opener.open(model_file(data, kind.format), config))
-        return runners[-1]
+        runner = opener.open(model_file(data, kind.format), config)
+        assert not isinstance(runner, DecoupledRunner)
+        runners.append(runner)
+        return runner
 
     yield open_data
     for runner in runners:
@@ -156,6 +159,7 @@ def test_nothing_keeps_a_runner_that_nobody_uses(kind: Kind, tmp_path: Path) -> 
     model = Opener(Hardware(), FileCache(tmp_path, 0), [FUNCTIONS]).open(
         model_file(data, kind.format), config
     )
+    assert not isinstance(model, DecoupledRunner)
     model.run({"x": X}, ["scaled"])
     model.close()
     gone = weakref.ref(model)
