@@ -48,7 +48,7 @@ class Connection:
             (b"content-type", b"application/grpc"),
             *timeout,
         )
-        self._body = framed(request)
+        self._body = b"".join(framed(request))
         self._open: set[int] = set()
         for _ in (
             self.exchange()

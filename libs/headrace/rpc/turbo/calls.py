@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -156,11 +156,11 @@ class ThreadedCall:
         message = self._coding.write(response)
         with self._changed:
             self._changed.wait_for(lambda: self._room or self._gone)
-            self._unsent += len(message)
+            self._unsent += sum(map(len, message))
             self._room = self._unsent < STREAM_WINDOW
         self._post(partial(self._put, message))
 
-    def _put(self, message: bytes) -> None:
+    def _put(self, message: Sequence[bytes]) -> None:
         """Have the loop's thread send a message, and let the handler go on unless much waits."""
         if self._stream.send(message):
             self.room()

@@ -36,7 +36,7 @@ class Coding:
         except Exception as error:  # whatever a deserializer raises: the bytes are no such message
             raise Broken("Exception deserializing request!") from error
 
-    def write(self, response: Any) -> bytes:
+    def write(self, response: Any) -> Sequence[bytes]:
         """Write a message with its prefix."""
         serialize = self._handler.response_serializer
         try:
@@ -48,8 +48,8 @@ class Coding:
             return self._checked(framed_compressed(message, encoding))
         return self._checked(framed(message))
 
-    def _checked(self, message: bytes) -> bytes:
-        size = len(message) - PREFIX_BYTES
+    def _checked(self, message: Sequence[bytes]) -> Sequence[bytes]:
+        size = sum(map(len, message)) - PREFIX_BYTES
         if size > self._limit:
             raise Broken(
                 f"SERVER: Sent message larger than max ({size} vs. {self._limit})",

@@ -1,6 +1,7 @@
 """Messages within the bytes of a stream: each after a flag and its length, perhaps compressed (PROTOCOL-HTTP2, Length-Prefixed-Message)."""
 
 import zlib
+from collections.abc import Sequence
 
 from headrace.errors import HeadraceError, Internal, ResourceExhausted, Unimplemented
 from headrace.rpc.turbo.headers import ENCODINGS
@@ -8,6 +9,7 @@ from headrace.rpc.turbo.headers import ENCODINGS
 PREFIX_BYTES = 5
 _GZIP_BITS, _ZLIB_BITS = zlib.MAX_WBITS | 16, zlib.MAX_WBITS
 _BITS = {b"gzip": _GZIP_BITS, b"deflate": _ZLIB_BITS}
+_LARGE_BYTES = 1 << 16
 LEVEL = 1  # speed: whoever wants to save more sends less
 
 
@@ -19,13 +21,14 @@ class Deframer:
         encoding: Of those that say they are compressed.
     """
 
-    __slots__ = ("_encoding", "_limit", "_pieces", "_size", "_wanted")
+    __slots__ = ("_encoding", "_flag", "_limit", "_pieces", "_size", "_wanted")
 
     def __init__(self, limit: int, encoding: bytes) -> None:
         self._limit = limit
         self._encoding = encoding
         self._pieces: list[bytes] = []
         self._size = 0
+        self._flag: int | None = None  # of the message that has begun; None before its prefix is here
         self._wanted = PREFIX_BYTES
 
     @property
@@ -44,23 +47,24 @@ class Deframer:
         self._size += len(data)
         found: list[bytes] = []
         while self._size >= self._wanted:
-            joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces = [joined]
-            length = int.from_bytes(joined[1:PREFIX_BYTES], "big")
-            end = PREFIX_BYTES + length
-            if self._size < end:
+            here = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            if (
+                self._flag is None
+            ):  # the prefix goes before the rest comes, so that a large message is put together once
+                length = int.from_bytes(here[1:PREFIX_BYTES], "big")
                 if length > self._limit:
                     raise too_large(length, self._limit)
-                self._wanted = end
-                break
-            found.append(self._message(joined[0], joined[PREFIX_BYTES:end]))
-            rest = joined[end:]
-            self._pieces, self._size, self._wanted = ([rest] if rest else []), len(rest), PREFIX_BYTES
+                self._go_on(here[0], length, here[PREFIX_BYTES:])
+            else:
+                found.append(self._message(self._flag, here[: self._wanted]))
+                self._go_on(None, PREFIX_BYTES, here[self._wanted :])
         return found
 
+    def _go_on(self, flag: int | None, wanted: int, rest: bytes) -> None:
+        self._flag, self._wanted = flag, wanted
+        self._pieces, self._size = ([rest] if rest else []), len(rest)
+
     def _message(self, flag: int, data: bytes) -> bytes:
-        if len(data) > self._limit:
-            raise too_large(len(data), self._limit)
         if not flag:
             return data
         if flag != 1:
@@ -68,16 +72,17 @@ class Deframer:
         return decompressed(data, self._encoding, self._limit)
 
 
-def framed(message: bytes) -> bytes:
-    """Return a plain message with its prefix."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+def framed(message: bytes) -> Sequence[bytes]:
+    """Return a plain message with its prefix: in two parts if it is large, for a copy costs more than a call then."""
+    prefix = b"\0" + len(message).to_bytes(4, "big")
+    return (prefix, message) if len(message) > _LARGE_BYTES else (prefix + message,)
 
 
-def framed_compressed(message: bytes, encoding: bytes) -> bytes:
+def framed_compressed(message: bytes, encoding: bytes) -> Sequence[bytes]:
     """Return a compressed message with its prefix."""
     packing = zlib.compressobj(LEVEL, wbits=_BITS[encoding])
     packed = packing.compress(message) + packing.flush()
-    return b"\1" + len(packed).to_bytes(4, "big") + packed
+    return (b"\1" + len(packed).to_bytes(4, "big"), packed)
 
 
 def decompressed(data: bytes, encoding: bytes, limit: int) -> bytes:

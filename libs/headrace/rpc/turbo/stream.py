@@ -141,7 +141,7 @@ class Stream:
                 self._begin(headers)
                 self.connection.writer.flush_soon()
 
-    def send(self, framed: bytes) -> bool:
+    def send(self, framed: Sequence[bytes]) -> bool:
         """Send a message; return False if that is enough, until `Call.room`."""
         if not self.over:
             with suppress(ngh2.NGH2Error):
@@ -149,14 +149,15 @@ class Stream:
                 return self.connection.writer.send(self.number, framed)
         return True
 
-    def answer(self, framed: bytes, trailers: Sequence[Header]) -> None:
+    def answer(self, framed: Sequence[bytes], trailers: Sequence[Header]) -> None:
         """Send the only message, and how the call ended."""
         if self.over:
             return
         session = self.connection.session
         try:
             self._begin()
-            session.send_data(self.number, framed)
+            for part in framed:
+                session.send_data(self.number, part)
             session.send_trailers(self.number, trailers)
         except ngh2.NGH2Error:
             return

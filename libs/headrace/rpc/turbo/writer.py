@@ -1,7 +1,7 @@
 """What goes out on one connection: as much as the caller's windows and the socket take, once in a turn of the loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ngh2
 
@@ -40,9 +40,10 @@ class Writer:
         """Begin to write."""
         self._transport = transport
 
-    def send(self, number: int, framed: bytes) -> bool:
+    def send(self, number: int, framed: Sequence[bytes]) -> bool:
         """Send bytes of a body; return False if many wait already."""
-        self._session.send_data(number, framed)
+        for part in framed:
+            self._session.send_data(number, part)
         self.flush_soon()
         if self._session.queued_body_size(number) < STREAM_WINDOW:
             return True
