@@ -1,8 +1,9 @@
 """From a request of the protocol to its answer: read, run, answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.inference.messages import inputs_of
@@ -21,8 +22,7 @@ from headrace_inference.wire.outputs import Wish, fill_response, wishes_of
 from headrace_inference.wire.parameters import Options, options_of, place_of
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """A request that was read: its arrays are views of its message, or were fetched from shared memory."""
 
     key: Key
@@ -63,8 +63,9 @@ class Inference:
             InvalidArgument: What the request holds is not what the protocol or the model takes.
             ResourceExhausted, DeadlineExceeded, Cancelled: As `Models.enter`; here, or by the answer.
         """
-        trace = self._tracer.begin(Key(caller.project, request.model_name))
-        ask = self._read(caller.project, request)
+        key = Key(caller.project, request.model_name)
+        trace = self._tracer.begin(key)
+        ask = self._read(key, request)
         _refuse_sequence(ask)
         if trace:
             trace.mark(QUEUE_START)
@@ -72,7 +73,7 @@ class Inference:
             ask.key,
             ask.version,
             ask.inputs,
-            tuple(wish.name for wish in ask.wishes),
+            tuple([wish.name for wish in ask.wishes]),
             timeout_s=timeout_s,
             watch=watch,
             terms=Terms(caller.name, ask.options.priority, ask.options.timeout_s or 0.0),
@@ -93,7 +94,7 @@ class Inference:
             if not isinstance(model.engine, DecoupledEngine):
                 return self.enter(caller, request, timeout_s, place.watch)
             try:
-                self._answer_often(model, model.engine, self._read(caller.project, request), place, timeout_s)
+                self._answer_often(model, model.engine, self._read(model.key, request), place, timeout_s)
             except EngineClosed:
                 continue  # replaced or unloaded in this very moment: ask again who answers
             except HeadraceError as error:
@@ -112,23 +113,17 @@ class Inference:
         bound_s = _shorter(timeout_s, ask.options.timeout_s)
         engine.enter(ask.inputs, outputs, bound_s, place.watch, _Answers(model, ask, place))
 
-    def _read(self, project: str, request: pb.ModelInferRequest) -> Ask:
-        def find(region: str) -> Region:
-            return self._regions.find(project, region)
-
-        def read_shared(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
-            place = place_of(tensor.parameters)
-            return find(place.region).read(place.offset, place.size_bytes)
-
+    def _read(self, key: Key, request: pb.ModelInferRequest) -> Ask:
+        find = partial(self._regions.find, key.project)
         return Ask(
-            Key(project, request.model_name),
+            key,
             request.model_version,
             request.id,
-            inputs_of(request, read_shared),
+            inputs_of(request, partial(_read_shared, find)),
             wishes_of(request.outputs, find),
             options_of(request.parameters),
             # Who writes typed contents, by hand perhaps, wants to read them too.
-            raw=not any(tensor.HasField("contents") for tensor in request.inputs),
+            raw=not (request.inputs and request.inputs[0].HasField("contents")),
         )
 
 
@@ -155,6 +150,11 @@ class _Answers:
     def fail(self, error: Exception) -> None:
         """Send an error instead of more answers."""
         self._place.fail(error)
+
+
+def _read_shared(find: Callable[[str], Region], tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
+    place = place_of(tensor.parameters)
+    return find(place.region).read(place.offset, place.size_bytes)
 
 
 def _refuse_sequence(ask: Ask) -> None:

@@ -84,9 +84,10 @@ def fill_response(
     Raises:
         InvalidArgument: An output does not fit where it is wished, or has no classes.
     """
-    if any(wish.classes for wish in wishes):
+    places: Mapping[str, SharedPlace] = {}
+    if wishes:  # nearly never, so that it shall cost nothing
         outputs = {**outputs, **_classified(outputs, wishes, batched, labels)}
-    places = {wish.name: wish.place for wish in wishes if wish.place is not None}
+        places = {wish.name: wish.place for wish in wishes if wish.place is not None}
     raw = raw or bool(places) or not all(_has_typed_form(array) for array in outputs.values())
     for name, array in outputs.items():
         tensor = response.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
