@@ -1,8 +1,5 @@
 """The process of the inference service: `python -m headrace_inference`; `--help` lists its settings."""
 
-import tempfile
-from pathlib import Path
-
 from headrace.config import load_or_exit
 from headrace.inference.oip.descriptor_pool import POOL
 from headrace.inference.oip.v2.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -11,7 +8,7 @@ from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
 from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
-from headrace_inference.cache import FileCache
+from headrace_inference.cache import FileCache, temporary_folder
 from headrace_inference.core.catalog import Catalog
 from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
@@ -46,7 +43,7 @@ def _models(process: Process, settings: Settings) -> Models:
     hardware = Hardware(settings.threads, settings.workers, tuple((name, {}) for name in settings.providers))
     loader = Loader(
         _registry(process, settings),
-        Opener(hardware, _cache(process, settings), settings.allowed_functions).open,
+        Opener(hardware, _cache(settings), settings.allowed_functions).open,
         settings.batching,
         metrics,
         answer_bytes=settings.max_response_cache_bytes,
@@ -55,12 +52,10 @@ def _models(process: Process, settings: Settings) -> Models:
     return Models(catalog, loader, metrics, drain_s=settings.drain_s, evicts=settings.evict_models)
 
 
-def _cache(process: Process, settings: Settings) -> FileCache:
+def _cache(settings: Settings) -> FileCache:
     if settings.cache_dir is not None:
         return FileCache(settings.cache_dir, settings.max_cache_bytes)
-    folder = tempfile.TemporaryDirectory(prefix="headrace-inference-")
-    process.closing(folder.cleanup)
-    return FileCache(Path(folder.name), max_bytes=0)
+    return FileCache(temporary_folder(), max_bytes=0)
 
 
 def _registry(process: Process, settings: Settings) -> RegistryClient | None:

@@ -7,6 +7,8 @@ whole, and while a process has it open (a shared lock on the file `lock` in it) 
 import fcntl
 import os
 import shutil
+import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from headrace.errors import StorageFull
+from headrace.errors import FailedPrecondition, StorageFull
 from headrace.folder import make
 
 _LOCK = "lock"
@@ -37,6 +39,7 @@ class FileCache:
         self._folder = folder
         self._max_bytes = max_bytes
         self._sweep()
+        self._shrink()  # of what killed processes had open, and of what an earlier start was allowed
 
     def _sweep(self) -> None:
         for path in self._folder.glob(f"*{_PART}"):
@@ -97,6 +100,23 @@ class FileCache:
         for path in self._folder.iterdir():
             if path.is_dir() and path.suffix != _PART:
                 yield path
+
+
+def temporary_folder() -> Path:
+    """Return a folder for a cache that keeps nothing, below the system's temporary one: all processes of a user share it.
+
+    So what a killed process leaves is removed by the next one, which finds nobody who has it open.
+
+    Raises:
+        FailedPrecondition: Somebody else made it, or may write into it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"headrace-inference-{os.getuid()}"
+    make(folder, "set CACHE_DIR")
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
+        raise FailedPrecondition(f"{folder} is not this user's alone; remove it, or set CACHE_DIR")
+    folder.chmod(stat.S_IRWXU)
+    return folder
 
 
 def _locked(folder: Path, kind: int) -> BinaryIO | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import FailedPrecondition, StorageFull
-from headrace_inference.cache import STALE_S, FileCache
+from headrace_inference.cache import STALE_S, FileCache, temporary_folder
 
 
 class Filling:
@@ -98,3 +98,37 @@ def test_what_a_killed_process_left_half_made_is_removed_later(tmp_path: Path) -
         os.utime(part, (then, then))
     FileCache(tmp_path, 100)
     assert keys(tmp_path) == {"new.part"}
+
+
+def test_what_a_killed_process_had_open_is_removed_at_the_next_start(tmp_path: Path, fill: Filling) -> None:
+    use(FileCache(tmp_path, 100), "a", fill)
+    FileCache(tmp_path, 0)
+    assert keys(tmp_path) == set()
+
+
+def test_the_temporary_folder_is_one_for_all_processes_of_a_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = temporary_folder()
+    assert temporary_folder() == folder
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_temporary_folder_that_others_may_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    temporary_folder().chmod(0o777)
+    with pytest.raises(FailedPrecondition, match="is not this user's alone; remove it, or set CACHE_DIR"):
+        temporary_folder()
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = temporary_folder()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FailedPrecondition, match="is not this user's alone"):
+        temporary_folder()
