@@ -127,14 +127,15 @@ class FairQueue(Generic[R]):
         return next(reversed(max(self._callers.values(), key=_waiting).waiting))
 
     def rows_before(self, request: R) -> int:
-        """Return how many rows run before a new request if all callers who wait have as much as its own, or more.
+        """Return about how many rows run before a new request: all that wait now, or less if its caller has few of them.
 
-        Less may be there now; but under load what others send later runs before it as well.
+        If all callers who wait had as much as its own, or more, he would have an equal part of the rows. That may be more than
+        waits now, for under load what others send later runs before it as well; but hardly twice as much.
         """
         own = self._callers.get(request.terms.caller)
         if own is None or not own.waiting:
-            return request.rows * self._active
-        return (own.rows + request.rows) * self._active - request.rows
+            return min(request.rows * self._active, 2 * self.rows)
+        return min((own.rows + request.rows) * self._active - request.rows, 2 * self.rows)
 
     def _caller(self, request: R) -> _Caller[R]:
         if not self.count:

@@ -127,3 +127,11 @@ def test_a_model_whose_time_varies_is_given_the_benefit_of_the_doubt() -> None:
         times.learn(1, 0.001 + 0.001 * (number % 2), now=0)
     assert times.expected(1) == pytest.approx(0.0015, rel=0.1)
     assert times.least(1, now=0) < 0.001
+
+
+def test_a_caller_with_much_in_the_queue_is_not_taken_to_wait_for_ever_because_others_have_little() -> None:
+    served = learned(1.0, rows=4, max_size=4)
+    served.offer(
+        *(request(caller="bulk") for _ in range(1 + 12)), *(request(caller=name) for name in range(7))
+    )
+    assert served.offer(request(caller="bulk", deadline=15)) == [False]
