@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Generic
 
 from headrace.errors import DeadlineExceeded, ResourceExhausted
-from headrace_inference.core.batching import RETRY_AFTER_S, Batching, R, Turn
+from headrace_inference.core.batching import RETRY_AFTER_S, Batching, OnTimeout, R, Turn
 from headrace_inference.core.run_times import RunTimes
 from headrace_inference.core.waiting import Waiting, expired
 
@@ -83,15 +83,11 @@ class Admission(Generic[R]):
         if not self._times.known or not self._waiting.count:
             return 0.0
         wait_s = MARGIN * self._expected_wait(request, now, running)
-        policy, own_s = (
-            self._batching.policy_of(request.level),
-            self._times.most(self._batch_rows(request)),
-        )
-        allowed_s = min(
-            self._batching.max_wait_s,
-            policy.timeout(request.terms.timeout_s),
-            request.deadline - now - own_s,
-        )
+        own_s = self._times.most(self._batch_rows(request))
+        allowed_s = min(self._batching.max_wait_s, request.deadline - now - own_s)
+        policy = self._batching.policy_of(request.level)
+        if policy.on_timeout is OnTimeout.REJECT:
+            allowed_s = min(allowed_s, policy.timeout(request.terms.timeout_s))
         if wait_s > allowed_s:
             raise ResourceExhausted(
                 f"a request that comes now waits about {wait_s:.2g} s, and this one has {max(0.0, allowed_s):.2g} s; "

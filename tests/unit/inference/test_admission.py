@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import DeadlineExceeded, ResourceExhausted
-from headrace_inference.core.batching import QueuePolicy
+from headrace_inference.core.batching import OnTimeout, QueuePolicy
 from headrace_inference.core.run_times import FRESH_S, RunTimes
 from tests.unit.inference.served_queue import ServedQueue, busy, request
 
@@ -135,3 +135,13 @@ def test_a_caller_with_much_in_the_queue_is_not_taken_to_wait_for_ever_because_o
         *(request(caller="bulk") for _ in range(1 + 12)), *(request(caller=name) for name in range(7))
     )
     assert served.offer(request(caller="bulk", deadline=15)) == [False]
+
+
+def test_who_would_wait_past_his_timeout_is_refused_unless_that_only_puts_him_behind_others() -> None:
+    served = learned(1.0, rows=4, max_size=4)
+    served.offer(*(request() for _ in range(1 + 12)))
+    with pytest.raises(ResourceExhausted, match=r"this one has 2 s"):
+        served.offer(request(timeout_s=2))
+    patient = learned(1.0, rows=4, max_size=4, policy=QueuePolicy(on_timeout=OnTimeout.DELAY))
+    patient.offer(*(request() for _ in range(1 + 12)))
+    assert patient.offer(request(timeout_s=2)) == [False]
