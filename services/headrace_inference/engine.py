@@ -23,6 +23,7 @@ from headrace_inference.place import Place, deadline_in
 from headrace_inference.statistics import BatchStatistics, Run
 
 QUICK_S = 0.0003  # a batch that runs no longer costs an event loop less than two switches of threads
+GROWTH = 2  # a batch this many times as large as one that was quick is not long either
 
 Clock = Callable[[], float]
 Watch = Callable[[Callable[[], None]], object]
@@ -37,6 +38,8 @@ class Engine:
 
     Args:
         joins: Whether its requests may be joined into batches.
+        waits: Whether a run may wait, for other models or for anything else: then it never runs in an event loop, whose
+            thread may be what it waits for.
         statistics: Counts what it does.
         clock: Tells the time, in seconds, that deadlines of requests are on.
     """
@@ -47,10 +50,13 @@ class Engine:
         batching: Batching,
         *,
         joins: bool,
+        waits: bool = False,
         statistics: BatchStatistics,
         clock: Clock = time.monotonic,
     ) -> None:
         self._runner = runner
+        self._waits = waits
+        self._quick_elements = 0.0  # of the largest batch that was quick
         self._padding = batching.padding
         self._queue: BatchQueue[Place] = BatchQueue(batching, joins=joins)
         self.statistics = statistics
@@ -162,10 +168,25 @@ class Engine:
     def lead_elsewhere(self, turn: Turn[Place]) -> None:
         """Run a batch in a thread of the engine; or, if that is quickly done, in the event loop of this thread, after all that it has just read."""
         loop = loop_here()
-        if loop is not None and self._queue.expected_s(turn) < QUICK_S:
+        if loop is not None and self._is_quick(turn):
             loop(partial(self.lead, turn))
         else:
             self._leaders.give(turn)
+
+    def _is_quick(self, turn: Turn[Place]) -> bool:
+        """Tell whether a batch will be done quickly: one that is much larger than any that was may well take long."""
+        return (
+            not self._waits
+            and self._queue.expected_s(turn) < QUICK_S
+            and self._elements(turn.batch) <= GROWTH * self._quick_elements
+        )
+
+    def _elements(self, batch: Sequence[Place]) -> float:
+        """Return how many elements the inputs of a batch have together, padding included."""
+        widest = 0.0
+        for place in batch if self._padding else batch[:1]:
+            widest = max(widest, sum([array.size for array in place.inputs.values()]) / max(1, place.rows))
+        return widest * sum([place.rows for place in batch])
 
     def _lead_on(self, turn: Turn[Place]) -> None:
         """Run a batch in this thread, and all that come after it."""
@@ -228,6 +249,8 @@ class Engine:
             self._run_batch(batch[middle:], Cut.NEIGHBOUR_FAILED)
             return None
         self.statistics.ran(run)
+        if run.infer_s < QUICK_S:
+            self._quick_elements = max(self._quick_elements, self._elements(batch))
         for place, answer in zip(batch, answers, strict=True):
             place.settle(answer)
         return run.infer_s

@@ -40,6 +40,11 @@ class Evicted:
         with self._lock:
             return self._sources.pop(key, None) is not None
 
+    def knows(self, key: Key, source: Source) -> bool:
+        """Tell whether a model is to come back, and from there."""
+        with self._lock:
+            return self._sources.get(key) == source
+
     def listings(self, project: str | None) -> list[Listing]:
         """List them as the repository index does."""
         with self._lock:

@@ -251,7 +251,10 @@ def _started(runner: Runner | DecoupledRunner, config: ModelConfig) -> tuple[boo
     ):  # who knows what a made-up request would set off, and for how long
         return False, DecoupledEngine(runner, config.batching, statistics=statistics)
     batched = _made_warm(runner, config)
-    return batched, Engine(runner, config.batching, joins=batched, statistics=statistics)
+    waits = bool(
+        config.steps or config.function
+    )  # the steps of others, and what a function does, nobody knows
+    return batched, Engine(runner, config.batching, joins=batched, waits=waits, statistics=statistics)
 
 
 def _padded(config: ModelConfig, signature: Signature) -> ModelConfig:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from headrace.errors import FailedPrecondition
 from headrace.rpc.deferred import Answer
 from headrace_inference.core.batching import Arrays
 from headrace_inference.core.catalog import Key
@@ -32,15 +33,39 @@ class Serving(Protocol):
 
 
 class MembersOf:
-    """The models of one project; the `Members` of an ensemble."""
+    """The models beside the one of this name in its project; the `Members` of an ensemble."""
 
-    def __init__(self, serving: Serving, project: str) -> None:
+    def __init__(self, serving: Serving, key: Key) -> None:
         self._serving = serving
-        self._project = project
+        self._key = key
 
     def signature(self, model: str, version: str) -> Signature:
-        """Return what a model takes and gives."""
-        return self._serving.find(Key(self._project, model), version).signature
+        """Return what a model takes and gives.
+
+        Raises:
+            NotFound: It is not loaded.
+            FailedPrecondition: It is the ensemble itself, or an ensemble that it would be a step of: its runs would wait for
+                each other.
+        """
+        found = self._find(model, version)
+        if self._key.model in self._within(model, version):
+            raise FailedPrecondition(
+                f"the ensemble {self._key.model!r} would run itself, in its step {model!r}; name another model"
+            )
+        return found.signature
+
+    def _find(self, model: str, version: str) -> Model:
+        return self._serving.find(Key(self._key.project, model), version)
+
+    def _within(self, model: str, version: str) -> set[str]:
+        """Return the names of the models that run when this one does."""
+        names, left = set[str](), [(model, version)]
+        while left:
+            name, number = left.pop()
+            if name not in names:
+                names.add(name)
+                left += [(step.model, step.version) for step in self._find(name, number).config.steps]
+        return names
 
     def run_all(self, runs: Sequence[tuple[Step, Arrays]]) -> Sequence[Arrays]:
         """Run models, at the same time; the caller of the ensemble waits for all of them."""
@@ -56,7 +81,7 @@ class MembersOf:
 
     def _enter(self, step: Step, inputs: Arrays) -> Answer[tuple[Model, Arrays]]:
         return self._serving.enter(
-            Key(self._project, step.model),
+            Key(self._key.project, step.model),
             step.version,
             inputs,
             tuple(step.gives),

@@ -169,9 +169,10 @@ class Models:
 
     def _load_again(self, key: Key, source: Source) -> None:
         with self._alone(key, None):
-            if not self._serves(key, source):
+            # Else somebody has unloaded it for good, or loaded it from elsewhere, before its turn came.
+            if self._evicted.knows(key, source):
                 self._replace(key, source)
-            self._evicted.forget(key)
+                self._evicted.forget(key)
 
     def _make_room(self, key: Key, source: Source) -> None:
         with self._changed:
@@ -206,7 +207,7 @@ class Models:
         with self._changing_catalog():
             self._catalog.begin_load(key, source)
         try:
-            model = self._loader.load(key, source, MembersOf(self, key.project))
+            model = self._loader.load(key, source, MembersOf(self, key))
         except HeadraceError as error:
             self._fail(key, error.message)
             raise

@@ -25,6 +25,7 @@ from headrace_inference.rest.plain import document_of
 
 TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 300.0  # as `headrace.inference.client`
+MAX_DIGITS = 18  # of a size in bytes
 DOCUMENT_SIZE = "Inference-Header-Content-Length"
 FORWARDED = (PROJECT_METADATA, REQUEST_ID_METADATA, "traceparent", "tracestate")
 
@@ -171,8 +172,8 @@ class Gateway:
     async def _infer(self, request: Request) -> Response:
         named = _model(request)
         size = request.headers.get(DOCUMENT_SIZE)
-        if size is not None and not size.isdecimal():
-            raise InvalidArgument(f"{DOCUMENT_SIZE} is {size!r}; it must be a number")
+        if size is not None and not (size.isdecimal() and len(size) <= MAX_DIGITS):
+            raise InvalidArgument(f"{DOCUMENT_SIZE} is {size[:MAX_DIGITS]!r}; it must be a number of bytes")
         body = await self._body(request)
         ask = ask_of(named["name"], named["version"], body, None if size is None else int(size))
         answer, document_size = answer_of(ask, await self._call(request, "ModelInfer", ask.message))
@@ -269,7 +270,10 @@ def _set(message: Message, document: Document, *fields: str) -> None:
 
 
 def _put_texts(parameters: Any, document: Document) -> None:
-    for name, value in document.get("parameters", {}).items():
+    given = document.get("parameters", {})
+    if not isinstance(given, dict):
+        raise InvalidArgument(f"field 'parameters' is {given!r}; it must be an object", field="parameters")
+    for name, value in given.items():
         kind = "bool_param" if isinstance(value, bool) else "string_param"
         _set(parameters[name], {kind: value}, kind)
 

@@ -44,7 +44,10 @@ def parse(body: bytes, document_size: int | None) -> tuple[Document, bytes]:
             f"Inference-Header-Content-Length is {size}, but the body has {len(body)} bytes"
         )
     try:
-        document = json.loads(body[:size] or b"{}")
+        text = body[:size] or b"{}"
+        document = json.loads(text)
+        if b"\\ud" in text or b"\\uD" in text:  # half a character may be escaped, which no field can hold
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the body is no JSON: {error}") from None
     if not isinstance(document, dict):

@@ -120,7 +120,12 @@ class _Reader:
         return json.loads(self._read(path))
 
     def _read(self, path: str) -> bytes:
-        return self._archive.read(f"{self._root}/{path}")
+        entry = self._archive.getinfo(f"{self._root}/{path}")
+        if entry.compress_type != zipfile.ZIP_STORED:  # a small file could fill the memory
+            raise FailedPrecondition(
+                f"{path!r} of the program is compressed; torch.export.save stores it plain"
+            )
+        return self._archive.read(entry)
 
     def program(self) -> Program:
         weights = dict(self._weights())

@@ -83,6 +83,21 @@ def test_without_a_member_it_is_not_loaded(members: InferenceServer, client: Inf
         client.load("graph")
 
 
+def test_an_ensemble_that_would_run_itself_is_not_loaded(
+    members: InferenceServer, client: InferenceClient
+) -> None:
+    """Each run would hold a worker and wait for the next: one request, and all of them are gone."""
+    publish_ensemble(members, STEPS)
+    client.load("graph")
+    itself = {"model_name": "graph", "input_map": {"in": "in"}, "output_map": {"out": "out", "shifted": "shifted"}}  # fmt: skip
+    publish_ensemble(members, [itself])
+    with pytest.raises(
+        FailedPrecondition, match="the ensemble 'graph' would run itself, in its step 'graph'"
+    ):
+        client.load("graph")
+    assert client.infer("graph", {"in": X}, outputs=["out"])["out"].tolist() == (6 * X).tolist()
+
+
 def test_when_a_member_goes_its_callers_are_told(members: InferenceServer, client: InferenceClient) -> None:
     publish_ensemble(members, STEPS)
     client.load("graph")

@@ -1,5 +1,6 @@
 """Idle models make room for others, where the operator wants it, and come back when they are asked for."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,16 @@ from headrace.errors import NotFound, ResourceExhausted, Unavailable
 from headrace.inference.client import InferenceClient
 from headrace.testing import until
 from headrace_inference.core.catalog import Key
-from tests.services.inference.inference_server import WAIT_S, Gate, InferenceServer, serve_inference
+from headrace_inference.core.config import ModelConfig
+from headrace_inference.decoupled import DecoupledRunner
+from headrace_inference.runners.runner import ModelFile, Runner
+from tests.services.inference.inference_server import (
+    WAIT_S,
+    Gate,
+    InferenceServer,
+    open_runner,
+    serve_inference,
+)
 from tests.unit.inference import onnx_models
 
 X = np.ones((1, 3), np.float32)
@@ -75,6 +85,33 @@ def test_a_model_in_use_is_never_evicted(
             client.load("triple")
         gate.let_through()
         assert running.result(WAIT_S)["scaled"].tolist() == [[2, 2, 2]]
+
+
+def test_what_was_unloaded_for_good_does_not_come_back_because_somebody_had_asked_for_it(
+    tmp_path: Path,
+) -> None:
+    opened = threading.Event()
+    opened.set()
+
+    def open_when_told(file: ModelFile, config: ModelConfig) -> Runner | DecoupledRunner:
+        assert opened.wait(WAIT_S)
+        return open_runner(file, config)
+
+    with (
+        serve_inference(tmp_path, open_runner=open_when_told, slots=1, evicts=True) as served,
+        served.client() as client,
+    ):
+        for name in ("first", "unwished", "last", "other"):
+            served.publish(name, onnx_models.affine(2))
+            client.load(name)
+        opened.clear()  # three models are asked for, and come one after the other
+        for name in ("first", "unwished", "last"):
+            with pytest.raises(Unavailable):
+                served.models.find(Key("default", name))
+        client.unload("unwished")
+        opened.set()
+        until(lambda: states(client).get("last") == "READY")
+        assert "unwished" not in states(client)
 
 
 def test_an_evicted_model_can_be_unloaded_for_good(server: InferenceServer, client: InferenceClient) -> None:

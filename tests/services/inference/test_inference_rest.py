@@ -180,6 +180,7 @@ def test_a_body_may_be_packed(caller: Caller, packing: str, pack: Any) -> None:
         ("affine/versions/9", ask(), 404, "version '9'"),
         ("affine", b"{", 400, "the body is no JSON"),
         ("affine", b"[]", 400, "is no JSON object"),
+        ("affine", {"id": "\ud800"}, 400, "surrogates not allowed"),
         ("affine", b"[" * 50_000, 400, "the body is no JSON"),
         ("affine", {}, 400, "input 'x' is missing"),
         ("affine", {"inputs": {}}, 400, "field 'inputs' is {}; it must be a list"),
@@ -210,6 +211,7 @@ def test_what_cannot_be_answered_is_refused_with_a_status_and_why(
     [
         ({"Inference_Header_Content_Length": "x"}, "must be a number"),
         ({"Inference_Header_Content_Length": "9999"}, "but the body has"),
+        ({"Inference_Header_Content_Length": "9" * 5000}, "must be a number"),
         ({"Content_Encoding": "br"}, "known are gzip and deflate"),
         ({"Content_Encoding": "gzip"}, "the body is not gzip"),
     ],
@@ -236,6 +238,7 @@ def test_models_are_listed_loaded_and_unloaded(server: InferenceServer, caller: 
     assert caller.post("/v2/repository/models/fresh/unload").status == 200
     assert caller.get("/v2/models/fresh/ready").status == 400
     assert caller.post("/v2/repository/models/no/load").status == 404
+    assert caller.post("/v2/repository/models/no/load", {"parameters": [1]}).status == 400
 
 
 def test_settings_are_told_and_changed(caller: Caller) -> None:

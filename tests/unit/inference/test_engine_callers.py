@@ -14,7 +14,7 @@ from headrace.errors import (
     ResourceExhausted,
 )
 from headrace.rpc.deferred import be_loop
-from headrace.testing import FakeClock
+from headrace.testing import FakeClock, until
 from headrace_inference.core.batching import Arrays, Batching
 from headrace_inference.core.padding import Padding
 from headrace_inference.engine import QUICK_S, Engine
@@ -98,6 +98,43 @@ def test_batches_that_are_not_quick_do_not_hold_up_the_event_loop(loop: list[Cal
     assert not loop
     assert place.wait()["y"].tolist() == [2.0]
     assert runner.ran[1][1] != threading.get_ident()
+
+
+def test_a_batch_much_larger_than_any_that_was_quick_does_not_hold_up_the_event_loop(
+    loop: list[Callable[[], object]],
+) -> None:
+    engine, runner = timed_engine(QUICK_S / 100)
+    place = engine.enter({"x": np.zeros(1000)}, ("y",), None, lambda _: None)
+    told = threading.Event()
+    place.then(told.set)
+    assert told.wait(WAIT_S)
+    assert not loop
+    assert runner.ran[1][1] != threading.get_ident()
+
+
+def test_a_model_that_waits_for_another_never_does_so_in_the_event_loop_that_is_to_run_that_one(
+    loop: list[Callable[[], object]],
+) -> None:
+    member, _ = timed_engine(QUICK_S / 100)
+
+    class Ensemble:
+        def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+            return member.enter(inputs, ("y",), None, lambda _: None).wait()
+
+    clock = FakeClock()
+    ensemble = Engine(
+        Ensemble(), Batching(), joins=False, waits=True, statistics=BatchStatistics(), clock=clock
+    )
+    ensemble.enter({"x": np.array([0.0])}, ("y",), None, lambda _: None).wait()
+    calls = [called_back(engine, x) for engine, x in ((member, 1.0), (member, 2.0), (ensemble, 3.0))]
+
+    def turn() -> bool:
+        if loop:
+            loop.pop(0)()
+        return all(told.is_set() for _, told in calls)
+
+    until(turn)
+    assert [place.wait()["y"].tolist() for place, _ in calls] == [[2.0], [4.0], [6.0]]
 
 
 def test_callers_with_and_without_threads_share_batches(pool: ThreadPoolExecutor) -> None:

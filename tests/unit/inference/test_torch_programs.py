@@ -1,5 +1,7 @@
 """Programs of torch.export are data: they are interpreted, and nothing in them can run code of its own."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +88,18 @@ def test_code_in_sizes_and_guards_is_never_evaluated(tmp_path: Any) -> None:
     assert runner.signature.inputs[0].shape == (-1, 3)
     runner.run({"x": np.ones((1, 3), np.float32)}, ["scaled"])
     assert not marker.exists()
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused() -> None:
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(torch_models.affine())) as plain,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as copy,
+    ):
+        for name in plain.namelist():
+            copy.writestr(name, plain.read(name))
+    with pytest.raises(FailedPrecondition, match="of the program is compressed"):
+        read_program(packed.getvalue())
 
 
 def test_pickled_tensors_are_refused() -> None:
