@@ -1,6 +1,7 @@
 """Answers kept by the content of their requests, for models that are declared to answer equal requests alike."""
 
 import hashlib
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from headrace.inference.tensors import Array, raw_view
 from headrace_inference.core.batching import Arrays
+
+# What Python takes to keep an answer beside its elements: of small ones by far the most.
+ANSWER_BYTES, ARRAY_BYTES = 512, 256
 
 
 class Answers:
@@ -36,14 +40,14 @@ class Answers:
 
     def keep(self, digest: bytes, answer: Arrays) -> None:
         """Keep an answer; it is copied."""
-        size = _bytes(answer)
+        size = kept_bytes(answer)
         if size > self._max_bytes or digest in self._kept:
             return
         self._kept[digest] = {name: _frozen(array) for name, array in answer.items()}
         self._bytes += size
         while self._bytes > self._max_bytes:
             _, oldest = self._kept.popitem(last=False)
-            self._bytes -= _bytes(oldest)
+            self._bytes -= kept_bytes(oldest)
 
 
 def digest_of(inputs: Arrays, outputs: Sequence[str]) -> bytes:
@@ -58,12 +62,13 @@ def digest_of(inputs: Arrays, outputs: Sequence[str]) -> bytes:
     return digest.digest()
 
 
-def _bytes(answer: Mapping[str, Array]) -> int:
-    """Count the bytes of an answer; of elements of BYTES their own."""
-    return sum(
-        sum(map(len, array.flat)) + array.nbytes if array.dtype == np.object_ else array.nbytes
-        for array in answer.values()
-    )
+def kept_bytes(answer: Mapping[str, Array]) -> int:
+    """Count the bytes that a kept answer takes, about; of elements of BYTES their own too."""
+    return ANSWER_BYTES + sum(ARRAY_BYTES + array.nbytes + _element_bytes(array) for array in answer.values())
+
+
+def _element_bytes(array: Array) -> int:
+    return sum(map(sys.getsizeof, array.flat)) if array.dtype == np.object_ else 0
 
 
 def _frozen(array: Array) -> Array:

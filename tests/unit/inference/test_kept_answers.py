@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headrace.inference.tensors import Array
-from headrace_inference.core.answers import Answers, digest_of
+from headrace_inference.core.answers import Answers, digest_of, kept_bytes
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -55,7 +55,7 @@ def test_texts_are_told_apart_by_where_they_end() -> None:
 
 
 def test_what_was_used_longest_ago_is_forgotten() -> None:
-    answers = Answers(2 * X.nbytes)
+    answers = Answers(2 * kept_bytes({"y": X}))
     for name in (b"a", b"b"):
         answers.keep(name, {"y": X})
     answers.find(b"a")
@@ -64,6 +64,16 @@ def test_what_was_used_longest_ago_is_forgotten() -> None:
 
 
 def test_an_answer_too_large_is_not_kept() -> None:
-    answers = Answers(X.nbytes - 1)
+    answers = Answers(kept_bytes({"y": X}) - 1)
     answers.keep(b"a", {"y": X})
     assert answers.find(b"a") is None
+
+
+@pytest.mark.parametrize("y", [np.empty((0, 3)), np.zeros(()), np.array([b""], np.object_)])
+def test_answers_of_no_or_few_bytes_are_bounded_too(y: Array) -> None:
+    answers = Answers(10_000)
+    for number in range(100):
+        answers.keep(b"%d" % number, {"y": y})
+    kept = [number for number in range(100) if answers.find(b"%d" % number) is not None]
+    assert kept[-1] == 99
+    assert len(kept) < 20
