@@ -127,6 +127,8 @@ class _Sessions:
         ways = [Threads(), shared, Threads(hardware.threads)]
         if hardware.threads > 1:
             ways.append(Threads(hardware.threads, spin=True))
+        if hardware.threads > 3:  # on a machine that is half busy all of them would wait for each other
+            ways.append(Threads(hardware.threads // 2, spin=True))
         self._threads = tuple(dict.fromkeys(ways))
         self.shared_way = self._threads.index(shared)
         ready = cache.entry(ready_key(file.digest), lambda folder: make_ready(file.read(), folder))
