@@ -15,7 +15,7 @@ from headrace.rpc.status import to_status
 log = structlog.get_logger()
 
 
-def answer_error(call: Call, error: Exception) -> None:
+def answer_error(call: Call, error: BaseException) -> None:
     """Answer a `HeadraceError` with its status, and any other exception with INTERNAL and an id that is in the log."""
     if isinstance(error, HeadraceError):
         log.debug("rpc_refused", reason=error.reason, message=error.message)
@@ -25,12 +25,12 @@ def answer_error(call: Call, error: Exception) -> None:
     _abort(call, to_status(hidden(error)))
 
 
-def _is_gone(error: Exception, call: Call) -> bool:
+def _is_gone(error: BaseException, call: Call) -> bool:
     """Tell whether this is how gRPC says, to who reads a request stream, that the caller is gone."""
     return isinstance(error, grpc.RpcError) and not call.context.is_active()
 
 
-def hidden(error: Exception) -> Internal:
+def hidden(error: BaseException) -> Internal:
     """Log an unexpected exception and return what the caller may know of it: the id it is logged under."""
     error_id = uuid.uuid4().hex
     log.error("rpc_failed", error_id=error_id, exc_info=error)

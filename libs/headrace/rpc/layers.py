@@ -169,7 +169,7 @@ class LayeredHandler(_Base):
 
 
 AnswerError = Callable[
-    [Call, Exception], None
+    [Call, BaseException], None
 ]  # aborts the call as it should end, or returns: then what was raised goes on
 
 
@@ -206,7 +206,7 @@ class Layers:
         for gate in reversed(self.gates[:inside]):
             gate.leave(call)
         try:
-            if isinstance(error, Exception):
+            if error is not None and not isinstance(error, GeneratorExit):  # SystemExit too ends a call only
                 self.answer_error(call, error)
         finally:
             for observer in reversed(self.observers):

@@ -8,7 +8,7 @@ from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import InvalidArgument, NotFound
+from headrace.errors import Internal, InvalidArgument, NotFound
 from headrace.rpc.turbo.headers import (
     NotGrpc,
     escaped,
@@ -111,3 +111,30 @@ def test_an_error_travels_with_its_details() -> None:
     details = trailers[b"grpc-status-details-bin"]
     status = status_pb2.Status.FromString(base64.b64decode(details + b"=" * (-len(details) % 4)))
     assert (status.code, status.message) == (5, "no model 'x'")
+
+
+@pytest.mark.parametrize(
+    "pair", [("Upper", "x"), ("", "x"), (":path", "x"), ("a b", "x"), ("a", "b\r\nc"), ("a", "ä")]
+)
+def test_metadata_that_http_does_not_allow_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(Internal, match="metadata"):
+        write_metadata([pair])
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_grpc"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"application/grpc-web", False),
+        (b"application/json", False),
+    ],
+)
+def test_what_is_not_grpc_is_told_so_as_http_does(kind: bytes, is_grpc: bool) -> None:
+    headers = (*REQUEST[:-1], (b"content-type", kind))
+    if is_grpc:
+        assert read_head(headers).method == "/p.S/M"
+    else:
+        with pytest.raises(NotGrpc, match="415"):
+            read_head(headers)

@@ -35,6 +35,10 @@ def test_messages_come_whole_and_in_order_wherever_the_bytes_are_cut(
     assert not deframer.size
 
 
+def test_a_frame_full_of_messages_without_bytes_is_as_many_messages() -> None:
+    assert Deframer(LIMIT, b"identity").feed(b"".join(framed(b"")) * 200_000) == [b""] * 200_000
+
+
 def test_a_message_that_is_too_large_is_refused_before_it_has_come() -> None:
     deframer = Deframer(100, b"identity")
     with pytest.raises(ResourceExhausted, match="100"):

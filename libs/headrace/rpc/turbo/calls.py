@@ -13,7 +13,7 @@ from headrace.errors import Internal, Unimplemented
 from headrace.rpc.layers import Handler
 from headrace.rpc.turbo.coding import Coding
 from headrace.rpc.turbo.context import Post, TurboContext
-from headrace.rpc.turbo.limits import STREAM_WINDOW
+from headrace.rpc.turbo.limits import MESSAGE_BYTES, STREAM_WINDOW
 from headrace.rpc.turbo.stream import Stream
 
 
@@ -25,7 +25,8 @@ class ThreadedCall:
     """One call with a blocking handler. Its first half is used by the loop's thread, `_serve` runs in a thread of the pool.
 
     Args:
-        submit: Has a thread run something.
+        submit: Has a thread run something; TooManyCalls if there is none.
+        served: Told, by the loop's thread and before the caller, that the thread is free.
         post: Has the loop's thread do something.
     """
 
@@ -35,12 +36,14 @@ class ThreadedCall:
         context: TurboContext,
         stream: Stream,
         submit: Callable[[Callable[[], None]], object],
+        served: Callable[[], None],
         post: Post,
     ) -> None:
         self._handler = handler
         self._context = context
         self._stream = stream
         self._submit = submit
+        self._served = served
         self._post = post
         self._messages: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -57,7 +60,7 @@ class ThreadedCall:
         """Take the next message."""
         with self._changed:
             self._messages.append(data)
-            self._queued_bytes += len(data)
+            self._queued_bytes += len(data) + MESSAGE_BYTES
             self._changed.notify_all()
         if not self._handler.request_streaming and len(self._messages) > 1:
             raise Unimplemented("the rpc takes one request, and two came")
@@ -110,9 +113,14 @@ class ThreadedCall:
     def _handle(self) -> None:
         try:
             last = self._answered()
-        except Exception as error:  # noqa: BLE001 - the top of a call
+        except BaseException as error:  # noqa: BLE001 - the top of a call: whatever ends it, its caller is told
             last = partial(self._stream.finish, self._coding.trailers(error))
-        self._post(last)
+        self._post(partial(self._end, last))
+
+    def _end(self, last: Callable[[], None]) -> None:
+        """Have the loop's thread end the call."""
+        self._served()
+        last()
 
     def _answered(self) -> Callable[[], None]:
         """Have the handler answer; return what ends the call."""
@@ -146,7 +154,7 @@ class ThreadedCall:
                 return None
             held_back = not self.wants_more
             data = self._messages.popleft()
-            self._queued_bytes -= len(data)
+            self._queued_bytes -= len(data) + MESSAGE_BYTES
         if held_back and self.wants_more:
             self._post(self._stream.go_on)
         return data

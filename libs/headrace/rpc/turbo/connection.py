@@ -9,14 +9,7 @@ import ngh2
 import structlog
 
 from headrace.errors import HeadraceError, ResourceExhausted
-from headrace.rpc.turbo.headers import (
-    RESPONSE,
-    Head,
-    Header,
-    NotGrpc,
-    read_head,
-    trailers_of_error,
-)
+from headrace.rpc.turbo.headers import RESPONSE, Head, Header, NotGrpc, read_head, trailers_of_error
 from headrace.rpc.turbo.limits import (
     CONFIGURATION,
     CONNECTION_WINDOW,
@@ -59,7 +52,7 @@ class Connection(asyncio.Protocol):
         self.held = held
         self._streams: dict[int, Stream] = {}
         self._leaving = False
-        self._heard = loop.time()
+        self._opened = self._heard = loop.time()
         self._pinged: float | None = None
         self._idle_frames = 0  # since the last tick
         self._greeted = False
@@ -74,7 +67,7 @@ class Connection(asyncio.Protocol):
             ngh2.PingAcknowledged: self._pong,
         }
         self.session = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
-        self.writer = Writer(self.session, loop, self._room, self._refuse)
+        self.writer = Writer(self.session, loop, self._room, self._written, self._refuse)
         self.peer = ""
         self.identity: Mapping[str, Iterable[bytes]] = {}
 
@@ -158,6 +151,7 @@ class Connection(asyncio.Protocol):
             stream.call = self._dispatch.begin(head, stream)
         except HeadraceError as error:
             stream.fail(error)
+            self._forget(stream)  # also one that was broken off meanwhile
             return
         if half_closed and not stream.over:
             self._take(stream, b"", end=True)
@@ -228,8 +222,7 @@ class Connection(asyncio.Protocol):
     def _forget(self, stream: Stream) -> None:
         stream.end()
         self._streams.pop(stream.number, None)
-        if self._leaving:
-            self._close_if_done()
+        self._written()
 
     def _end_calls(self) -> None:
         for stream in list(self._streams.values()):
@@ -240,15 +233,19 @@ class Connection(asyncio.Protocol):
         if stream is not None and stream.call is not None:
             stream.call.room()
 
+    def _written(self) -> None:
+        if self._leaving:
+            self._close_if_done()
+
     # What the server says
 
     def tick(self, now: float) -> None:
         """Look whether the caller is still there; the server calls it about once a second."""
         self._idle_frames = 0
         silent_s = now - self._heard
-        if not self._greeted and silent_s > HANDSHAKE_S:
+        if not self._greeted and now - self._opened > HANDSHAKE_S:
             self.abort()
-        elif self._pinged is not None and now - self._pinged > PING_ANSWER_S:
+        elif self._pinged is not None and now - max(self._pinged, self._heard) > PING_ANSWER_S:
             log.debug("connection_silent", peer=self.peer)
             self.abort()
         elif self._pinged is None and silent_s > (PING_S if self._streams else IDLE_PING_S):
@@ -284,7 +281,7 @@ class Connection(asyncio.Protocol):
         self.writer.flush()
 
     def _close_if_done(self) -> None:
-        if not self._streams and self._pinged is None:
+        if not self._streams and self._pinged is None and self.writer.idle:
             self._loop.call_soon(self.close)
 
     def _refuse(self, error: ngh2.NGH2Error) -> None:

@@ -8,11 +8,14 @@ from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+import structlog
 from google.rpc import status_pb2
 
 from headrace.rpc.status import STATUS_METADATA
 from headrace.rpc.turbo.headers import IDENTITY, OK, Head, Header, escaped, trailers_of, write_metadata
 from headrace.rpc.turbo.stream import Stream
+
+log = structlog.get_logger(__name__)
 
 _ENCODINGS = {
     grpc.Compression.NoCompression: IDENTITY,
@@ -55,7 +58,10 @@ class TurboContext(grpc.ServicerContext):
             self._active = False
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception as error:  # the handler's own: what others wait for must not be lost
+                log.error("callback_failed", exc_info=error)
 
     def trailers(self) -> Sequence[Header]:
         """Return how the call ends, as its handler said."""

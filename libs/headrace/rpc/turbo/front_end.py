@@ -147,15 +147,15 @@ class TurboFrontEnd:
     def _call(self, handler: Handler, context: TurboContext, stream: Stream) -> Call:
         if isinstance(handler, LayeredHandler) and handler.begin is not None:
             return LaterCall(handler, handler.begin, context, stream, self.post)
+        return ThreadedCall(handler, context, stream, self._submit, self._served, self.post)
+
+    def _submit(self, serve: Callable[[], None]) -> None:
         if self._serving >= self._threads:
             raise TooManyCalls(
                 f"{self._threads} calls are being served; try again soon", metadata={"limit": self._threads}
             )
-        return ThreadedCall(handler, context, stream, self._submit, self.post)
-
-    def _submit(self, serve: Callable[[], None]) -> None:
         self._serving += 1
-        self._pool.submit(serve).add_done_callback(lambda _: self.post(self._served))
+        self._pool.submit(serve)
 
     def _served(self) -> None:
         self._serving -= 1

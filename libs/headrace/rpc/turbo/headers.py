@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from google.rpc import status_pb2
 
-from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
+from headrace.errors import HeadraceError, Internal, InvalidArgument, ResourceExhausted
 from headrace.rpc.status import STATUS_METADATA, to_status
 from headrace.rpc.turbo.limits import MOST_HEADER_BYTES
 
@@ -20,8 +20,11 @@ CONTENT_TYPE = b"application/grpc"
 IDENTITY = b"identity"
 ENCODINGS = (IDENTITY, b"deflate", b"gzip")
 _OVERHEAD_BYTES = 32  # of each header, by RFC 9113, 10.5.1
+_GRPC = re.compile(CONTENT_TYPE + rb"([+;]|$)")  # gRPC-Web is another protocol
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_TEXT = re.compile(r"[\x20-\x7e]*")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 # What the protocol itself uses; everything else is the caller's metadata.
 _PROTOCOL = frozenset(
@@ -99,7 +102,7 @@ def _read(headers: tuple[Header, ...]) -> Head:
     found = {name: value for name, value in headers if name in _PROTOCOL}
     if found.get(b":method") != b"POST":
         raise NotGrpc(b"405")
-    if not found.get(b"content-type", b"").startswith(CONTENT_TYPE):
+    if not _GRPC.match(found.get(b"content-type", b"")):
         raise NotGrpc(b"415")
     return Head(
         found[b":path"].decode("ascii", "replace"),
@@ -141,12 +144,20 @@ def _unpadded(key: str, value: bytes) -> bytes:
 
 
 def write_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
-    """Write metadata of an answer."""
-    return [(key.encode("ascii"), _value(value)) for key, value in metadata]
+    """Write metadata of an answer.
+
+    Raises:
+        Internal: A key or value is none that HTTP allows.
+    """
+    return [_written(key, value) for key, value in metadata]
 
 
-def _value(value: str | bytes) -> bytes:
-    return value.encode("ascii") if isinstance(value, str) else base64.b64encode(value).rstrip(b"=")
+def _written(key: str, value: str | bytes) -> Header:
+    if not _KEY.fullmatch(key) or (isinstance(value, str) and not _TEXT.fullmatch(value)):
+        raise Internal(
+            f"metadata {key!r} cannot be sent: keys are of a-z, 0-9, '_', '-' and '.', texts of printable ASCII"
+        )
+    return key.encode(), value.encode() if isinstance(value, str) else base64.b64encode(value).rstrip(b"=")
 
 
 def trailers_of(status: status_pb2.Status) -> tuple[Header, ...]:
@@ -167,4 +178,4 @@ def trailers_of_error(error: HeadraceError) -> tuple[Header, ...]:
 @lru_cache(256)
 def escaped(message: str) -> bytes:
     """Percent-encode a `grpc-message`: what is not printable ASCII, and the percent sign."""
-    return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
+    return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode(errors="replace"))

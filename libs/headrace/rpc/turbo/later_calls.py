@@ -51,7 +51,7 @@ class LaterCall:
         try:
             request = self._coding.read(self._request)
             response = self._around.run(self._begin, request, self._context)
-        except Exception as error:  # noqa: BLE001 - the top of a call
+        except BaseException as error:  # noqa: BLE001 - the top of a call; the loop's thread serves all others
             self._failed(error)
             return
         if isinstance(response, Answer):
@@ -70,7 +70,7 @@ class LaterCall:
         """Send an answer that is there by now."""
         try:
             response = self._around.run(answer.wait)
-        except Exception as error:  # noqa: BLE001 - the top of a call
+        except BaseException as error:  # noqa: BLE001 - the top of a call; the loop's thread serves all others
             self._failed(error)
             return
         self._answer(response)
@@ -78,12 +78,12 @@ class LaterCall:
     def _answer(self, response: Any) -> None:
         try:
             message = self._coding.write(response)
-        except Exception as error:  # noqa: BLE001 - the top of a call
+        except BaseException as error:  # noqa: BLE001 - the top of a call; the loop's thread serves all others
             self._failed(error)
             return
         self._stream.answer(message, self._context.trailers())
         self._context.end()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._stream.finish(self._coding.trailers(error))
         self._context.end()

@@ -7,6 +7,7 @@ from headrace.errors import ResourceExhausted
 STREAM_WINDOW = 1 << 20  # bytes of a call that come unasked
 CONNECTION_WINDOW = 256 << 20
 MOST_STREAMS = 1_000  # on one connection; how many are served is not said here
+MESSAGE_BYTES = 64  # what a message that waits for its handler takes beside its own bytes
 MOST_CONNECTIONS = 10_000
 MOST_HEADER_BYTES = 16 << 10  # of a call, with 32 for each header (RFC 9113, 10.5.1); as grpcio's
 MOST_IDLE_FRAMES = 1_000  # in a second: pings, settings, and data frames without data

@@ -46,23 +46,24 @@ class Deframer:
         self._pieces.append(data)
         self._size += len(data)
         found: list[bytes] = []
-        while self._size >= self._wanted:
-            here = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            if (
-                self._flag is None
-            ):  # the prefix goes before the rest comes, so that a large message is put together once
-                length = int.from_bytes(here[1:PREFIX_BYTES], "big")
-                if length > self._limit:
-                    raise too_large(length, self._limit)
-                self._go_on(here[0], length, here[PREFIX_BYTES:])
+        if self._size < self._wanted:
+            return found
+        here = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        at = 0
+        while len(here) - at >= self._wanted:
+            part = here[at : at + self._wanted]
+            at += self._wanted
+            if self._flag is None:
+                # The prefix goes before the rest comes, so that a large message is put together once.
+                self._flag, self._wanted = part[0], int.from_bytes(part[1:], "big")
+                if self._wanted > self._limit:
+                    raise too_large(self._wanted, self._limit)
             else:
-                found.append(self._message(self._flag, here[: self._wanted]))
-                self._go_on(None, PREFIX_BYTES, here[self._wanted :])
-        return found
-
-    def _go_on(self, flag: int | None, wanted: int, rest: bytes) -> None:
-        self._flag, self._wanted = flag, wanted
+                found.append(self._message(self._flag, part))
+                self._flag, self._wanted = None, PREFIX_BYTES
+        rest = here[at:]  # once, however many there were: a frame has room for 200,000 of nothing
         self._pieces, self._size = ([rest] if rest else []), len(rest)
+        return found
 
     def _message(self, flag: int, data: bytes) -> bytes:
         if not flag:

@@ -99,11 +99,11 @@ class Stream:
         Raises:
             HeadraceError: They are not as they should be, or too many.
         """
+        self._unacknowledged += len(data)
         for message in self._deframer.feed(data) if data else ():
             call.message(message)
             if self.over:
                 return
-        self._unacknowledged += len(data)
         if call.wants_more:
             self.go_on()
         if end:
@@ -121,6 +121,7 @@ class Stream:
 
     def end(self) -> None:
         """Take note that all is over."""
+        self.go_on()  # what has come no longer counts against the connection
         self.over = True
         self.call = None  # the two know each other: apart, they are freed without the garbage collector
         self._hold(0)

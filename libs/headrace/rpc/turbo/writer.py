@@ -17,6 +17,7 @@ class Writer:
 
     Args:
         room: Told of a stream on which more may be sent, after `send` said that it was enough.
+        written: Told when something may have gone out.
         broken: Told when the session is of no use any more.
     """
 
@@ -25,16 +26,23 @@ class Writer:
         session: ngh2.Connection,
         loop: asyncio.AbstractEventLoop,
         room: Callable[[int], None],
+        written: Callable[[], None],
         broken: Callable[[ngh2.NGH2Error], None],
     ) -> None:
         self._session = session
         self._loop = loop
         self._room = room
+        self._written = written
         self._broken = broken
         self._transport: asyncio.Transport | None = None
         self._filling: set[int] = set()  # that wait for room
         self._ending: list[int] = []  # answered before their callers had sent everything
         self._paused = self._flushing = self.closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether the socket has taken all answers."""
+        return not (self._paused or self._session.queued_body_size())
 
     def open(self, transport: asyncio.Transport) -> None:
         """Begin to write."""
@@ -110,6 +118,7 @@ class Writer:
                 self._ending.remove(number)
                 self._session.reset_stream(number, NO_ERROR)
                 self.flush_soon()
+        self._written()
 
 
 def goaway(code: int) -> bytes:
