@@ -7,6 +7,7 @@ from headrace.node import Agent, join
 from headrace.registry.client import RegistryClient
 from headrace.rpc.channel import open_channel
 from headrace.rpc.process import Process
+from headrace.rpc.server import AddressUnavailable
 from headrace.scheduler.v1.nodes_pb2 import NodeKind, Report
 from headrace_inference.cache import FileCache, temporary_folder
 from headrace_inference.core.catalog import Catalog
@@ -75,7 +76,10 @@ def _listen_and_join(process: Process, settings: Settings, models: Models, addre
             max_connections=settings.max_concurrent_rpcs,
             max_body_bytes=settings.max_message_bytes,
         )
-        process.holding(http)
+        try:
+            process.holding(http)
+        except AddressUnavailable as error:
+            process.refuse("http_address", error)
     agent = Agent(
         settings.scheduler_address,
         settings.hello("inference", NodeKind.NODE_KIND_INFERENCE, address),

@@ -114,7 +114,7 @@ class Process:
         try:
             address = server.start()
         except AddressUnavailable as error:
-            self._refuse("address", error)
+            self.refuse("address", error)
         gc.collect()
         gc.freeze()  # what was made at start stays: to look for garbage in it again and again costs a small call 2 us of 27
         log.info(
@@ -155,17 +155,17 @@ class Process:
         try:
             self.closing(setup_traces(self._service, self._settings.traces))
         except OSError as error:
-            self._refuse("traces", error)
+            self.refuse("traces", error)
 
     def _serve_metrics(self) -> None:
         try:
             address, close = serve_metrics(self._settings.metrics_address, self.metrics)
         except OSError as error:
-            self._refuse("metrics_address", error)
+            self.refuse("metrics_address", error)
         log.debug("metrics_listening", address=address)
         self.closing(close)
 
-    def _refuse(self, field: str, error: Exception) -> NoReturn:
+    def refuse(self, field: str, error: Exception) -> NoReturn:
         """End the process because a setting, although well formed, does not work on this machine."""
         variable = f"{self._settings.model_config.get('env_prefix', '')}{field}".upper()
         value = getattr(self._settings, field)

@@ -32,10 +32,11 @@ log = structlog.get_logger()
 def logs() -> Iterator[Callable[[], list[dict[str, object]]]]:
     """Set up JSON logs into memory and yield what reads them."""
     root = logging.getLogger()
-    before = (list(root.handlers), root.level)
+    before, severities = (list(root.handlers), root.level), written_severities()
     stream = io.StringIO()
     setup_logs("probe", level="debug", log_format="auto", stream=stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    write_severities(severities)
     root.handlers[:], level = before
     root.setLevel(level)
     structlog.reset_defaults()

@@ -1,5 +1,7 @@
 """Inference as a process of its own: `python -m headrace_inference`."""
 
+import json
+import os
 import queue
 import signal
 import subprocess
@@ -126,6 +128,28 @@ def test_a_person_with_reflection_alone_can_infer(registry: ServedChannel) -> No
             },
         )
         assert answer["outputs"][0]["contents"] == {"fp32_contents": [2, 4, 6]}
+
+
+def test_a_port_of_http_that_is_taken_is_one_line_that_names_the_setting() -> None:
+    with serve() as taken:
+        ended = subprocess.run(
+            [sys.executable, "-m", "headrace_inference"],
+            env={
+                **os.environ,
+                "HEADRACE_INFERENCE_ADDRESS": "127.0.0.1:0",
+                "HEADRACE_INFERENCE_METRICS_ADDRESS": "",
+                "HEADRACE_INFERENCE_REGISTRY_ADDRESS": "",
+                "HEADRACE_INFERENCE_HTTP_ADDRESS": taken.address,
+                "HEADRACE_INFERENCE_LOG_FORMAT": "json",
+            },
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=WAIT_S,
+        )
+    assert ended.returncode == 1
+    (line,) = [line for line in map(json.loads, ended.stderr.splitlines()) if line["level"] == "error"]
+    assert (line["event"], line["variable"]) == ("setting_unusable", "HEADRACE_INFERENCE_HTTP_ADDRESS")
 
 
 def slow() -> bytes:
