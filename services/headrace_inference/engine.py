@@ -66,7 +66,7 @@ class Engine:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._closed = False
-        self._draining = False  # somebody waits for it to be idle, or has
+        self._draining = False  # it matters when it is idle
 
     def enter(
         self,
@@ -118,9 +118,10 @@ class Engine:
         return self._queue.waiting
 
     def close(self) -> None:
-        """Take no more requests; those inside are answered."""
+        """Take no more requests; those inside are answered, then the threads end."""
         with self._lock:
-            self._closed = True
+            self._closed = self._draining = True
+            self._rest_if_done()
 
     @property
     def is_idle(self) -> bool:
@@ -129,13 +130,11 @@ class Engine:
             return self._queue.idle
 
     def drain(self, bound_s: float) -> bool:
-        """Wait until nothing is inside, then end the threads; return False if that took longer than `bound_s`."""
+        """Wait until nothing is inside; return False if that took longer than `bound_s`."""
         with self._lock:
             self._draining = True
             drained = self._idle.wait_for(lambda: self._queue.idle, bound_s)
-        if drained:
-            self._alarm.stop()
-            self._leaders.dismiss()
+            self._rest_if_done()
         return drained
 
     def ring(self) -> float:
@@ -212,6 +211,13 @@ class Engine:
     def _tell_if_idle(self) -> None:
         if self._draining and self._queue.idle:
             self._idle.notify_all()
+            self._rest_if_done()
+
+    def _rest_if_done(self) -> None:
+        """Let the threads end when no request is inside and none will come: they would keep the model in memory."""
+        if self._closed and self._queue.idle:
+            self._alarm.stop()
+            self._leaders.dismiss()
 
     def _go_on(self, turn: Turn[Place]) -> None:
         """Settle who was dropped, and find who leads the batch."""

@@ -21,6 +21,7 @@ class Leaders(Generic[Work]):
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
+        self._dismissed = False
 
     def give(self, work: Work) -> None:
         """Have it done; returns at once."""
@@ -34,8 +35,9 @@ class Leaders(Generic[Work]):
         self._given.put(work)
 
     def dismiss(self) -> None:
-        """Let the threads end that have nothing to do; the others stay."""
+        """Let the threads end: those that have nothing to do at once, the others when they are done."""
         with self._lock:
+            self._dismissed = True
             idle, self._idle = self._idle, 0
             self._threads -= idle
         for _ in range(idle):
@@ -45,4 +47,7 @@ class Leaders(Generic[Work]):
         while (work := self._given.get()) is not None:
             self._do(work)
             with self._lock:
+                if self._dismissed:
+                    self._threads -= 1
+                    return
                 self._idle += 1

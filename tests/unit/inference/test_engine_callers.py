@@ -1,6 +1,8 @@
 """Callers with and without threads share one engine: who leads, who waits, and what rings when nobody does."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -241,3 +243,23 @@ def test_whatever_callers_do_each_gets_his_own_answer_or_an_error_and_nothing_is
         list(callers.map(caller, range(16)))
     assert engine.waiting == 0
     assert engine.drain(WAIT_S)
+
+
+def test_a_closed_engine_is_forgotten_with_its_last_answer_though_nobody_waited_for_it(
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Its threads would keep the model in memory."""
+    runner = GatedRunner()
+    engine = Engine(runner, Batching(), joins=True, statistics=BatchStatistics())
+    forgotten = weakref.ref(engine)
+    places = [engine.enter({"x": np.ones(1)}, ("y",), WAIT_S, lambda _: None) for _ in range(2)]
+    answered = threading.Semaphore(0)
+    for place in places:
+        place.then(answered.release)
+    engine.close()
+    assert not engine.drain(0)
+    runner.let_through(2)
+    for _ in range(2):
+        assert answered.acquire(timeout=WAIT_S)
+    del engine, place, places
+    until(lambda: gc.collect() >= 0 and forgotten() is None)
