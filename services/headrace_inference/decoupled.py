@@ -125,7 +125,7 @@ class DecoupledEngine:
         """Wait until nothing is inside; return False if that took longer than `bound_s`."""
         with self._changed:
             drained = self._changed.wait_for(lambda: not self._inside, bound_s)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)  # those that still wait for a thread get one, and are told
         return drained
 
     def _run(self, request: "_Request") -> None:

@@ -229,6 +229,9 @@ class Stream:
                     self._begin_one(place)
         except grpc.RpcError:
             return  # the call is over, which its own thread knows as well
+        except Exception as error:  # noqa: BLE001 - the top of a thread: what came is no request
+            self._out.put(error if isinstance(error, HeadraceError) else hidden(error))
+            return
         with self._lock:
             self._reading = False
             self._end_if_done()

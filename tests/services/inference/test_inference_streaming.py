@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -152,3 +153,18 @@ def test_a_server_that_stops_says_so_on_open_streams(server: InferenceServer) ->
     assert server.channel.server.drain(WAIT_S)
     with pytest.raises(ServerDraining, match="open the stream again"):
         stream.next()
+
+
+@pytest.mark.parametrize("turbo", [False, True])
+def test_what_is_no_request_ends_the_stream(tmp_path: Path, turbo: bool) -> None:
+    with (
+        serve_inference(tmp_path, turbo=turbo) as served,
+        grpc.insecure_channel(served.address) as channel,
+    ):
+        call: Any = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        endless: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        endless.put(b"\xff\xff")
+        with pytest.raises(grpc.RpcError) as refused:
+            next(call(iter(endless.get, None), timeout=WAIT_S))
+        endless.put(None)
+    assert refused.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
