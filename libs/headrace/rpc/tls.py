@@ -34,6 +34,7 @@ class TlsCredentials(grpc.ServerCredentials):
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # which HTTP/2 forbids (RFC 9113, 9.2.1)
         context.set_alpn_protocols(["h2"])
         with (
             tempfile.TemporaryDirectory() as folder

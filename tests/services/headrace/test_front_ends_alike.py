@@ -151,6 +151,13 @@ BEHAVIORS: Mapping[str, Behave] = {
         lambda context: context.set_trailing_metadata((("mine", "a"), ("mine-bin", b"\0\xff"), ("mine", "b")))
     ),
     "initial": does(lambda context: context.send_initial_metadata((("mine", "a"), ("mine-bin", b"\0\xff")))),
+    "initial_twice": does(lambda context: [context.send_initial_metadata(()) for _ in "12"]),
+    "gzip_too_late": does(
+        lambda context: [
+            context.send_initial_metadata((("mine", "a"),)),
+            context.set_compression(grpc.Compression.Gzip),
+        ]
+    ),
     "gzip": does(lambda context: context.set_compression(grpc.Compression.Gzip)),
     "deflate": does(lambda context: context.set_compression(grpc.Compression.Deflate)),
     "no_compression": does(lambda context: context.set_compression(grpc.Compression.NoCompression)),

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from headrace.errors import HeadraceError
 from headrace.registry.v1 import artifacts_pb2, artifacts_pb2_grpc, models_pb2, models_pb2_grpc
 from headrace.rpc.deferred import answers_later
 from headrace.rpc.turbo import connection, front_end
@@ -170,6 +171,18 @@ def test_calls_that_run_are_answered_when_the_server_stops_and_no_others_are_beg
         assert caller.is_closed()
         assert not channel.server.wait_for_termination(20)
         assert stopped.is_set()
+
+
+@pytest.mark.parametrize("turbo", [False, True], ids=["grpcio", "turbo"])
+def test_a_server_that_stops_may_be_told_to_be_quicker(gate: Gate, turbo: bool) -> None:
+    with serve(handler(GET, gate), turbo=turbo) as channel:
+        call = models_pb2_grpc.ModelsStub(channel).GetModel.future(REQUEST, timeout=60)
+        assert gate.inside.wait(20)
+        patient = channel.server.stop(60)
+        assert channel.server.stop(0).wait(20)
+        assert patient.wait(20)
+        with pytest.raises(HeadraceError):
+            call.result()
 
 
 @pytest.mark.parametrize("turbo", [False, True], ids=["grpcio", "turbo"])

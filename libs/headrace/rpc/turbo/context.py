@@ -51,6 +51,7 @@ class TurboContext(grpc.ServicerContext):
         self._status: status_pb2.Status | None = None
         self._trailing: list[Header] = []
         self._plain = False  # the next message
+        self._begun = False  # with the answer's headers, that is
 
     def end(self) -> None:
         """Tell that the call is over, or its caller gone: callbacks run, once."""
@@ -160,9 +161,9 @@ class TurboContext(grpc.ServicerContext):
         raise Aborted
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Have answers compressed, if the caller accepts that; before the first is sent."""
+        """Have answers compressed, if the caller accepts that and has not been told otherwise by headers that are out."""
         encoding = _ENCODINGS[compression]
-        if encoding in self._head.accepts:
+        if encoding in self._head.accepts and not self._begun:
             self._stream.encoding = encoding
 
     def disable_next_message_compression(self) -> None:
@@ -171,12 +172,20 @@ class TurboContext(grpc.ServicerContext):
 
     def next_encoding(self) -> bytes:
         """Return how the next message is compressed."""
-        plain, self._plain = self._plain, False
+        plain, self._plain, self._begun = self._plain, False, True
         return IDENTITY if plain else self._stream.encoding
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Send headers before the first message."""
-        self._post(partial(self._stream.begin, write_metadata(initial_metadata)))
+        """Send headers before the first message.
+
+        Raises:
+            ValueError: They are out already.
+        """
+        if self._begun:
+            raise ValueError("Initial metadata no longer allowed!")
+        headers = write_metadata(initial_metadata)
+        self._begun = True
+        self._post(partial(self._stream.begin, headers))
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Send metadata after the last message."""

@@ -92,9 +92,11 @@ class TurboFrontEnd:
         return self._held.bytes
 
     def stop(self, grace_s: float | None) -> threading.Event:
-        """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done."""
-        if not self._leaving:
-            self._leaving = True
+        """Accept nothing more, let calls end for so many seconds (None: not at all), then close; the event tells when that is done.
+
+        Once more, it may be given less time, not more.
+        """
+        with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._leave, grace_s)
         return self._stopped
 
@@ -195,9 +197,12 @@ class TurboFrontEnd:
         self._loop.call_later(TICK_S, self._tick)
 
     def _leave(self, grace_s: float | None) -> None:
+        self._loop.call_later(grace_s if self._connections and grace_s else 0, self._end)
+        if self._leaving:
+            return
+        self._leaving = True
         for server in self._listening:
             server.close()
-        self._loop.call_later(grace_s if self._connections and grace_s else 0, self._end)
         for connection in tuple(self._connections):
             connection.leave()
 
