@@ -1,11 +1,16 @@
 """How one model is served, as far as its version says; what it leaves open is the server's default."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.errors import InvalidArgument
 from headrace_inference.core.batching import Batching
 from headrace_inference.core.ensemble import Step
 from headrace_inference.core.signature import Signature
+
+MAX_SAMPLE_ELEMENTS = 1 << 26  # of one input: 512 MiB while they are made up
+MAX_SAMPLE_RUNS = 1000
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,28 @@ class Sample:
         shapes: Of inputs by name, without such a first axis; inputs that are not named get made-up ones.
         zeros: Names of the inputs that are all zero; others get made-up values.
         count: How often it runs, >= 1.
+    Raises:
+        InvalidArgument: A size is negative, or all is more than a load should take.
     """
 
     rows: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     zeros: frozenset[str] = frozenset()
     count: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what would fill the memory, or never end."""
+        for name, shape in self.shapes.items():
+            if min(shape, default=0) < 0:
+                raise InvalidArgument(
+                    f"model_warmup input {name!r} has dims {list(shape)}; give sizes of 0 or more"
+                )
+        elements = self.rows * max((math.prod(shape) for shape in self.shapes.values()), default=1)
+        if elements > MAX_SAMPLE_ELEMENTS or self.count > MAX_SAMPLE_RUNS:
+            raise InvalidArgument(
+                f"model_warmup makes {elements} elements and runs {self.count} times; "
+                f"make {MAX_SAMPLE_ELEMENTS} at most, and run {MAX_SAMPLE_RUNS} times at most"
+            )
 
 
 @dataclass(frozen=True)

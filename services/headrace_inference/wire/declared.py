@@ -20,6 +20,7 @@ from headrace_inference.core.signature import Signature, Tensor
 
 TEXT_SUFFIX = ".pbtxt"
 MAX_BYTES = 1 << 20
+MAX_WORKERS, MAX_ROWS = 256, 4096  # as the server's own settings have them
 BATCH = "batch"  # the name of the first axis of models whose requests are joined
 PYTHON = "python"
 
@@ -177,14 +178,17 @@ def _value(text: str) -> object:
 
 
 def _batching(message: pb.ModelConfig, defaults: Batching) -> Batching:
-    if message.max_batch_size < 0:
+    if not 0 <= message.max_batch_size <= MAX_ROWS:
         raise InvalidArgument(
-            f"max_batch_size is {message.max_batch_size}; give 1 or more, or leave it to the server"
+            f"max_batch_size is {message.max_batch_size}; give 1 to {MAX_ROWS}, or leave it to the server"
         )
+    workers = sum(max(1, group.count) for group in message.instance_group)
+    if workers > MAX_WORKERS:
+        raise InvalidArgument(f"instance_group counts {workers} in all; give {MAX_WORKERS} at most")
     max_size = message.max_batch_size or defaults.max_size
     whole = replace(
         defaults,
-        workers=sum(max(1, group.count) for group in message.instance_group) or defaults.workers,
+        workers=workers or defaults.workers,
         max_size=max_size,
         preferred_sizes=tuple(size for size in defaults.preferred_sizes if size <= max_size),
     )
