@@ -123,7 +123,7 @@ class BatchQueue(Generic[R]):
         return min(self._waiting.oldest + self._batching.max_delay_s, self._waiting.expires - run_s)
 
     def _cut(self, leader: R, now: float) -> tuple[list[R], int, Cut]:
-        """Take a batch out of the queue, with its rows; it is empty if none of the leader's kind can be answered in time."""
+        """Take a batch out of the queue, with its rows; it is empty if none of the leader's kind and level can be answered in time."""
         if not self._joins:
             return *self._fill(leader, -1, now)[:2], Cut.UNBATCHED
         cap, why = self._cap(leader, now)
@@ -176,6 +176,8 @@ class BatchQueue(Generic[R]):
                 self._waiting.take(request)
                 batch.append(request)
                 rows += request.rows
+            if not batch:
+                break  # nobody of the leader's level is left of his kind: another of that level may lead, before those of a lower one
         return batch, rows, False
 
     def _drop_if_hopeless(self, request: R, now: float) -> bool:

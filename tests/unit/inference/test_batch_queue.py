@@ -142,6 +142,16 @@ def test_the_first_level_goes_first_and_takes_the_others_of_its_kind_along() -> 
     assert served.serve() == [[high, low], [other]]
 
 
+def test_a_lower_level_does_not_go_first_because_the_leader_of_a_higher_one_cannot_be_answered_in_time() -> (
+    None
+):
+    late, alive, low = request(priority=1, deadline=1), request(priority=1, width=3), request(priority=2)
+    served = busy(late, alive, low, levels=2)
+    assert served.finish(infer_s=3) == [alive]
+    assert list(served.dropped) == [late]
+    assert served.finish() == [low]
+
+
 def test_a_priority_that_is_no_level_means_the_default() -> None:
     nothing, nonsense, high = request(), request(priority=9), request(priority=1)
     served = busy(nothing, nonsense, high, levels=2, default_level=2, max_size=1)
