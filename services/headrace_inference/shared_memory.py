@@ -71,10 +71,16 @@ class Region:
 
         Raises:
             InvalidArgument: They do not fit, or the region's owner has made the object smaller.
+            ResourceExhausted: The machine has no memory for a part of the object that nobody has written to before.
         """
         begin, end = self._span(offset, len(data))
         while begin < end:
-            written = os.pwrite(self._descriptor, data, begin)
+            try:
+                written = os.pwrite(self._descriptor, data, begin)
+            except OSError as error:
+                raise ResourceExhausted(
+                    f"cannot write to the memory object {self.extent.key!r}: {error.strerror}; make room on the server's machine"
+                ) from None
             begin, data = begin + written, data[written:]
 
     def check(self, offset: int, size_bytes: int) -> None:

@@ -20,7 +20,7 @@ from headrace_inference.core.signature import Signature, Tensor
 
 TEXT_SUFFIX = ".pbtxt"
 MAX_BYTES = 1 << 20
-MAX_WORKERS, MAX_ROWS = 256, 4096  # as the server's own settings have them
+MAX_WORKERS, MAX_ROWS, MAX_DELAY_S = 256, 4096, 60  # as the server's own settings have them
 BATCH = "batch"  # the name of the first axis of models whose requests are joined
 PYTHON = "python"
 
@@ -66,7 +66,7 @@ def read_config(data: bytes, path: str, defaults: Batching) -> ModelConfig:
             text_format.Parse(data.decode(), message)
         else:
             json_format.ParseDict(_object(data), message)
-    except (text_format.ParseError, json_format.ParseError, ValueError) as error:
+    except (text_format.ParseError, json_format.ParseError, ValueError, RecursionError) as error:
         raise FailedPrecondition(f"{path!r} is no configuration of a model: {str(error)[:300]}") from error
     try:
         _refuse_others(message, "")
@@ -173,7 +173,7 @@ def _value(text: str) -> object:
     """Read a parameter as JSON where it is some, else as text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -202,6 +202,10 @@ def _queue(message: pb.ModelDynamicBatching, batching: Batching) -> Batching:
         default = levels
     if default > levels:
         raise InvalidArgument(f"default_priority_level is {default}, and there are {levels} priority_levels")
+    if message.max_queue_delay_microseconds > MAX_DELAY_S * MICROSECONDS:
+        raise InvalidArgument(
+            f"max_queue_delay_microseconds is {message.max_queue_delay_microseconds}; give {MAX_DELAY_S} seconds at most"
+        )
     return replace(
         batching,
         max_waiting=message.default_queue_policy.max_queue_size or batching.max_waiting,

@@ -134,6 +134,7 @@ def test_a_python_function_with_what_makes_it() -> None:
         ({"parameters": {"threads": {"string_value": "many"}}}, "is 'many'; give a number from 1 to 256"),
         ({"max_batch_size": -1}, "max_batch_size is -1"),
         ({"max_batch_size": 1 << 30}, "give 1 to 4096"),
+        ({"dynamic_batching": {"max_queue_delay_microseconds": 1 << 60}}, "give 60 seconds at most"),
         ({"instance_group": [{"count": 200}, {"count": 200}]}, "counts 400 in all; give 256 at most"),
         ({"model_warmup": [{"batch_size": 1_000_000_000}]}, "makes 1000000000 elements"),
         ({"model_warmup": [{"count": 1_000_000}]}, "runs 1000000 times"),
@@ -155,7 +156,9 @@ def test_what_makes_no_sense_or_is_not_done_is_refused_by_name(config: dict[str,
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff", b"[]", b" " * (1 << 21)], ids=["empty", "cut", "bytes", "list", "large"]
+    "data",
+    [b"", b"{", b"\xff", b"[]", b" " * (1 << 21), b"[" * 100_000],
+    ids=["empty", "cut", "bytes", "list", "large", "deep"],
 )
 def test_what_is_no_configuration_is_refused(data: bytes) -> None:
     with pytest.raises(

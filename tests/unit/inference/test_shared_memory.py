@@ -16,7 +16,7 @@ from headrace.errors import (
     SharedMemoryUnavailable,
 )
 from headrace_inference import shared_memory
-from headrace_inference.shared_memory import Extent, Regions
+from headrace_inference.shared_memory import Extent, Region, Regions
 
 
 @pytest.fixture
@@ -167,3 +167,10 @@ def test_a_region_stays_open_while_somebody_uses_it_and_no_longer(regions: Regio
     del region
     gc.collect()
     assert descriptors_of(folder / "object") == 0
+
+
+def test_what_the_machine_does_not_write_is_no_fault_of_the_server(folder: Path) -> None:
+    """It has no memory for more, say; here a descriptor to read from stands for that."""
+    region = Region("r", Extent("object", 0, 100), os.open(folder / "object", os.O_RDONLY))
+    with pytest.raises(ResourceExhausted, match="cannot write to the memory object 'object'"):
+        region.write(50, memoryview(b"ab"))
