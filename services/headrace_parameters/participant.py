@@ -14,7 +14,9 @@ from headrace.parameters.ranges import shared
 from headrace_optimizers.fused import kind_of, state_bytes
 from headrace_parameters.assembly import Assembly
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.kinds import Change
 from headrace_parameters.core.rows.part import TablePart, whole
+from headrace_parameters.core.rows.push import TablePush
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.standing import Pending, Standing
 from headrace_parameters.live import LiveStore
@@ -72,10 +74,6 @@ class Participant:
             raise FailedPrecondition(
                 f"{store.config.name} has replicas, and its shards cannot change; save it and create it anew with other shards"
             )
-        if store.config.durability.logged and store.tables:
-            raise FailedPrecondition(
-                f"{store.config.name} is durable and has tables, whose rows do not move then; keep its shards, or save it and create it anew"
-            )
         if self._shard in plan.now.shards:
             fits = (
                 store.map is not None
@@ -130,12 +128,15 @@ class Participant:
         self._staged = LiveStore(
             store.config, store.create_time, shard, memory=memory, reserve_rows=self._room
         )
+        waiting: list[Change] = [*gradients.values()]
         if self._shard in plan.next.shards:
-            self._stage_rows(self._staged, kept.rows, sources)
-        self._staged.journal = self._table.stage(store, plan_to_proto(plan), shard, gradients.values())
+            waiting += self._stage_rows(self._staged, kept.rows, sources)
+        self._staged.journal = self._table.stage(store, plan_to_proto(plan), self._staged, waiting)
 
-    def _stage_rows(self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources) -> None:
-        """Put the tables together.
+    def _stage_rows(
+        self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources
+    ) -> list[TablePush]:
+        """Put the tables together, and return the gradients of rows for the step that is not complete.
 
         Args:
             kept: Whose gradients of rows go on, of all tables there are; a shard that joins may not know of them yet.
@@ -153,6 +154,7 @@ class Participant:
         states = {name: part.state for name, part in parts.items()}
         staged.add_tables(staged.tables.declared_in(states, staged.members))
         staged.tables.take_over(parts)
+        return [TablePush(name, push) for name, part in parts.items() for push in part.pushes.values()]
 
     def _assembled(self, workers: Collection[int], sources: Sources) -> Assembly:
         plan = self.plan

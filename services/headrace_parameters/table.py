@@ -21,7 +21,6 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import resharding_pb2, stores_pb2
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.kinds import Change
-from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.journal import Journal
 from headrace_parameters.journal.shelf import Found, Shelf
 from headrace_parameters.live import LiveStore
@@ -239,12 +238,13 @@ class StoreTable:
         )
 
     def stage(
-        self, store: LiveStore, plan: resharding_pb2.Hold, shard: Shard, changes: Iterable[Change]
+        self, store: LiveStore, plan: resharding_pb2.Hold, following: LiveStore, changes: Iterable[Change]
     ) -> Journal | None:
-        """Make the files with which `shard` may take the place of a store's own, as `Shelf.stage`; None: it has none."""
+        """Make the files with which `following` may take the place of a store, as `Shelf.stage`; None: it has none."""
         if not store.journal:
             return None
-        state = shard.state() if shard.published else None
+        # Taken anew, rows too: the next snapshots count evictions from what is here, not from where it came from.
+        state = following.state() if following.published else None
         return self._shelf.stage(store.config, store.journal, plan, state, changes)
 
     def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
