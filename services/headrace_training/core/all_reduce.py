@@ -30,6 +30,7 @@ from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.agreement import NOTHING, Member, Standing, agree
 from headrace_training.core.group import (
+    AS_LONG_AS_IT_TAKES,
     OWN_FAILURES,
     WITHDRAW_S,
     Group,
@@ -165,7 +166,7 @@ class AllReduce:
         if self._member:
             self._vector.zero_()
             with contextlib.suppress(RunFinished):
-                self._sum()
+                self._sum(AS_LONG_AS_IT_TAKES)  # measuring and registering the result is no step
             self._group = None
 
     def _agree(self, group: Group) -> None:
@@ -244,11 +245,11 @@ class AllReduce:
         self._values.copy_(state.values)
         self._optimizer.load(state.optimizer_state)
 
-    def _sum(self) -> None:
+    def _sum(self, timeout_s: float | None = None) -> None:
         group = self._group
         assert group is not None, "begin comes first"
         try:
-            group.sum(self._vector)
+            group.sum(self._vector, timeout_s)
         except HeadraceError:
             self._group = None
             raise

@@ -31,6 +31,8 @@ from headrace_training.core.selection import Best
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import OwnTime, Throughput
 
+SENT_EARLY = "sent_early"  # the measure that not every step has
+
 
 class Observer(EvaluationObserver, Protocol):
     """Who hears how the rank fares."""
@@ -179,6 +181,7 @@ class Rank:
     def _step(self, step: int) -> int:
         """Do one step and return the next."""
         run, place, began = self._run, self._place, self._clock()
+        self.metrics.pop(SENT_EARLY, None)  # this step's gradient may go whole
         mine = self._feed(step, place.index, place.count)
         self.model.begin(step)
         if len(mine):
@@ -209,7 +212,7 @@ class Rank:
             self._ready_parts = ReadyParts(trainable(self.model.module), self.model.layout)
         with self._ready_parts.told_to(early):
             yield
-        self.metrics["sent_early"] = early.share_sent
+        self.metrics[SENT_EARLY] = early.share_sent
 
     def _backward(
         self, step: int, part: Examples, share: float, around: AbstractContextManager[None] | None = None

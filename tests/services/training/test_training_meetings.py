@@ -1,6 +1,8 @@
-"""Ranks meet again although somebody of the generation before never came to it."""
+"""Ranks meet again although somebody of the generation before never came to it, and wait for each other as long as they must."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from queue import SimpleQueue
 
 import pytest
@@ -10,6 +12,7 @@ from headrace.errors import MembersChanged
 from headrace.testing.patience import until
 from headrace.training.v1.workers_pb2 import Lead, SetMembersRequest, StartTaskRequest
 from headrace.types.v1.task_pb2 import Task
+from headrace_training.core.group import AS_LONG_AS_IT_TAKES
 from headrace_training.gloo import GlooGroup, c10d
 from headrace_training.interruption import Interruptible
 from headrace_training.meetings import Meetings
@@ -49,3 +52,21 @@ def test_the_one_that_leads_meets_the_next_members_while_it_still_waits_for_one_
 
         assert mine.item() == its.item() == 2
         come_second(address, 1)  # so that no thread is left waiting
+
+
+def test_a_sum_may_take_longer_than_a_step() -> None:
+    """The other rank measures and registers the result meanwhile, say."""
+    store, step_s = c10d.HashStore(), 0.1
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(GlooGroup, store, rank, 2, HOST, WAIT_S, Interruptible()) for rank in (0, 1)]
+        stays, registers = (each.result(WAIT_S) for each in made)
+        for group in (stays, registers):  # only now: on a busy machine a meeting takes longer
+            group._timeout_s = step_s
+            group._group._set_default_timeout(timedelta(seconds=step_s))
+        mine, its = torch.ones(1), torch.ones(1)
+        waits = pool.submit(stays.sum, mine, AS_LONG_AS_IT_TAKES)
+        began = time.monotonic()
+        until(lambda: time.monotonic() > began + 5 * step_s)
+        registers.sum(its, WAIT_S)
+        waits.result(WAIT_S)
+    assert mine.item() == its.item() == 2
