@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,7 @@ class Journal:
         tail: The segment to go on with.
         force: Makes what was written to an open file survive the machine.
         chains: The files that rows of tables are in.
+        unsound: Names of snapshots that a recovery had to get around.
     """
 
     def __init__(
@@ -86,9 +87,10 @@ class Journal:
         tail: Path | None = None,
         force: Callable[[int], object] = os.fdatasync,
         chains: Chains = Chains(),  # noqa: B008 - it never changes
+        unsound: Collection[str] = (),
     ) -> None:
         self._folder = folder
-        self._chains = chains
+        self._chains, self._unsound = chains, unsound
         self._epoch = config.epoch
         self._name = str(config.name)
         self._limits = limits
@@ -207,11 +209,12 @@ class Journal:
         remove_rows(self._folder, self._chains.names.union(*needed))
 
     def _prune(self) -> None:
-        """Keep the newest snapshots, and the log from the oldest of these on."""
+        """Keep the newest sound snapshots, and the log from the oldest of these on."""
         snapshots = find_snapshots(self._folder)
-        remove_snapshots(snapshots[KEPT:])
+        kept = [each for each in snapshots if each.path.name not in self._unsound][:KEPT]
+        remove_snapshots(each for each in snapshots if each not in kept)
         self._remove_rows()
-        remove_segments(self._folder, before=snapshots[:KEPT][-1].sequence)
+        remove_segments(self._folder, before=kept[-1].sequence)
 
     def rebase(self, state: ShardState) -> None:
         """Let `state`, which no record has led to, be what the log goes on from.
@@ -222,25 +225,36 @@ class Journal:
         self._finish_writing()
         # One number is left out, so that no older snapshot and log lead past this one.
         sequence = self._sequence + 1
+        try:
+            newest, self._snapshot_bytes = self._begin_anew(sequence, state)
+        except OSError as error:
+            raise storage_error(error, "the snapshot of the store") from error
+        self._sequence = sequence
+        self._base = sequence, self._log.position
+        try:
+            remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
+            self._remove_rows()
+            remove_segments(self._folder, before=sequence)
+        except OSError as error:  # the log goes on from the new one already
+            log.warning("former_files_not_removed", store=self._name, error=str(error))
+
+    def _begin_anew(self, sequence: int, state: ShardState) -> tuple[SnapshotFile, int]:
+        """Write a snapshot and go on with a log behind it; return it with its size. OSError if that cannot be: the journal is as before."""
         path = segment_path(self._folder, sequence)
         newest, former = None, self._chains
         try:
             path.touch(0o600)
             newest = self._write_files(sequence, state)
+            size_bytes = newest.path.stat().st_size
             self._log.roll(path)
-        except OSError as error:
+        except OSError:
             if newest:  # or a restart would begin with what was refused
                 newest.path.unlink(missing_ok=True)
                 self._chains = former
                 self._remove_rows()
             path.unlink(missing_ok=True)
-            raise storage_error(error, "the snapshot of the store") from error
-        self._sequence = sequence
-        self._base = sequence, self._log.position
-        self._snapshot_bytes = newest.path.stat().st_size
-        remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
-        self._remove_rows()
-        remove_segments(self._folder, before=sequence)
+            raise
+        return newest, size_bytes
 
     def move(self, folder: Path) -> None:
         """Give the folder its name, while nothing is being written: from now on a restart finds it. OSError: perhaps, until `destroy`."""

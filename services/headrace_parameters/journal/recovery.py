@@ -45,6 +45,7 @@ class Recovered:
         notes: What was found damaged, and got around.
         tables: Rows by name of their table; a store without values has none yet.
         chains: The files that they are in.
+        unsound: Names of the snapshots that were got around.
     """
 
     shard: Shard
@@ -56,6 +57,7 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
     tables: "Mapping[str, RowShard]" = field(default_factory=dict)
     chains: Chains = field(default_factory=Chains)
+    unsound: frozenset[str] = frozenset()
 
     @property
     def contents(self) -> Contents:
@@ -72,7 +74,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
         DataLoss: What is there does not suffice to know every acknowledged change.
     """
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
-    for snapshot in snapshots:
+    for number, snapshot in enumerate(snapshots):
         try:
             found = _from_snapshot(snapshot, config, memory, segments)
             _check_reaches(found.sequence, snapshots)
@@ -80,6 +82,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
             notes.append(str(error))
             continue
         found.notes += notes
+        found.unsound = frozenset(each.path.name for each in snapshots[:number])
         return _trimmed(found, segments)
     if segments and not snapshots and not any(path.stat().st_size for _, path in segments):
         return _trimmed(Recovered(Shard(config, memory), *segments[0]), segments)  # it never had values

@@ -245,6 +245,7 @@ class Shelf:
             sequence=found.sequence,
             tail=found.tail,
             chains=found.chains,
+            unsound=found.unsound,
         )
         return Found(config, create_time, found.shard, journal, memory, found.tables, plan)
 

@@ -1,5 +1,7 @@
 """Snapshots of durable stores with tables: what they write, what they give back, and what damage to their files does."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -109,14 +111,15 @@ def test_a_damaged_file_of_rows_that_both_snapshots_need_is_refused(with_two_sna
         with_two_snapshots.die()
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, partial(Path.write_bytes, data=b"")], ids=["gone", "empty"])
 def test_after_a_damaged_file_of_rows_the_next_snapshot_has_all_of_them(
-    with_two_snapshots: KeptStore,
+    with_two_snapshots: KeptStore, damage: Callable[[Path], object]
 ) -> None:
     """Found when files were to become one: the log is whole, so nothing is lost."""
     store = with_two_snapshots
     store.die()
     for path in store.folder.glob("rows-*"):
-        path.write_bytes(b"")
+        damage(path)
     store.push_rows(row_push(10, keys=900, range_of_keys=1000))
     store.snapshot()  # fails
     store.snapshot()
