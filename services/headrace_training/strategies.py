@@ -16,6 +16,7 @@ from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
 from headrace_training.core.agreement import Member
 from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.device import Device
 from headrace_training.core.fully_sharded import Sharded
 from headrace_training.core.group import Group
 from headrace_training.core.local_sgd import LocalSgd
@@ -140,8 +141,8 @@ def _fully_sharded(
     )
 
 
-def _sharded_model(module: torch.nn.Module, bf16: bool) -> Sharded:
+def _sharded_model(module: torch.nn.Module, device: Device, bf16: bool) -> Sharded:
     # Here: importing FSDP takes 1.5 s, which other tasks shall not wait for.
     from headrace_training.sharded_model import ShardedModel
 
-    return ShardedModel(module, bf16=bf16)
+    return ShardedModel(module, device, bf16=bf16)

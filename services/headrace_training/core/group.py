@@ -83,7 +83,7 @@ class Sharing:
             return
         size = tensor.numel()
         fits = tensor.dtype == torch.float32 and size <= len(self._memory)
-        part = self._memory[:size] if fits else torch.empty(size, dtype=_carrier(tensor.dtype))
+        part = self._memory[:size] if fits else self._memory.new_empty(size, dtype=_carrier(tensor.dtype))
         if self._group.rank == self._source:
             part.copy_(tensor.reshape(-1))
         else:

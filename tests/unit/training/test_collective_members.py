@@ -84,14 +84,14 @@ def one(hall: Hall, rank: int, make: Make) -> End:
     buffer = torch.full((1,), rank, dtype=torch.int64)
     try:
         with make(Visitor(hall, rank), member) as synchronizer:
-            place = synchronizer.begin(LAYOUT, values, (), [buffer])
+            place = synchronizer.begin(LAYOUT, torch.from_numpy(values), (), [buffer])
             assert place
             step = place.step
             while True:
                 try:
                     while step < STEPS:
                         mine, samples = gradient(step, place.index, place.count)
-                        step = synchronizer.step(step, mine, samples)
+                        step = synchronizer.step(step, torch.from_numpy(mine), samples)
                     if not place.leads:
                         synchronizer.stay()
                     break
@@ -215,7 +215,7 @@ def test_a_rank_s_own_trouble_is_no_reason_for_the_others_to_fail(trouble: type[
     """What it has received is damaged, say: another rank may get it whole, as another attempt might."""
     (group,) = lockstep_groups(1)
     rank = AllReduce(lambda: group, ADAMW, Shelf(), member=Member(0, founder=True))
-    rank.begin(LAYOUT, first(0))
+    rank.begin(LAYOUT, torch.from_numpy(first(0)))
     rank.__exit__(trouble, trouble("it came damaged"), None)
     assert not group.note()
 
@@ -230,7 +230,8 @@ def test_whoever_stays_for_the_result_waits_longer_than_a_step_may_take() -> Non
 
     group = Watched(0, 1, lockstep_groups(1)[0].meeting)
     rank = AllReduce(lambda: group, ADAMW, Shelf(), member=Member(1, founder=True))
-    rank.begin(LAYOUT, first(0))
-    rank.step(0, *gradient(0, 0, 1))
+    rank.begin(LAYOUT, torch.from_numpy(first(0)))
+    mine, samples = gradient(0, 0, 1)
+    rank.step(0, torch.from_numpy(mine), samples)
     rank.stay()
     assert waits[-2:] == [None, AS_LONG_AS_IT_TAKES]

@@ -189,7 +189,7 @@ def test_bf16_computes_in_bfloat16_and_keeps_the_values_in_fp32() -> None:
     full = train(Small(), replace(RUN, steps=200), LockstepStore(1, adamw))
     rank = train(Watched(), replace(RUN, steps=200, bf16=True), LockstepStore(1, adamw))
     assert set(seen) == {torch.bfloat16}
-    assert rank.model.values.dtype == np.float32
+    assert rank.model.values.dtype == torch.float32
     assert rank.evaluate_test()["accuracy"] >= full.evaluate_test()["accuracy"] - 0.05
 
 
@@ -236,7 +236,7 @@ def test_a_run_whose_steps_are_all_done_still_evaluates() -> None:
 class FirstEarly(ParameterServer):
     """Takes the gradient of the first step alone while it is computed."""
 
-    def begin_step(self, step: int, gradient: Floats, samples: int) -> Early | None:
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> Early | None:
         return Half() if step == 0 else None
 
 
