@@ -87,8 +87,9 @@ class LiveStore(ShardView):
             else:
                 first = Shard(self.config, self.memory, self.members)
                 first.initialize(layout, values)
-                self.tables.reserve(new)
-                self._put(first, {**self.tables, **new})
+                with self.tables.room(new):
+                    self.tables.reserve(new)
+                    self._put(first, {**self.tables, **new})
                 self.add_tables(new)
                 self.tables.change_members(self.members.generation, self.members.workers)
             made = self.made()
@@ -249,10 +250,13 @@ class LiveStore(ShardView):
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `LiveTables.restored`; nothing has changed.
         """
         new = self.tables.declared_in(states, shard.members)
-        tables = self.tables.restored(states, shard.members, new)
-        self._put(shard, tables)
+        with self.tables.room(new):
+            self.tables.reserve(new)
+            tables = self.tables.restored(states, shard.members, new)
+            self._put(shard, tables)
         self.add_tables(new)
         self.tables.become(tables)
+        self.tables.reserve(self.tables)  # and no more, now that the former rows are gone
 
     def _put(self, shard: Shard, tables: "Mapping[str, RowShard | LiveTable]") -> None:
         self._rebase(

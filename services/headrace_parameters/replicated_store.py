@@ -85,6 +85,7 @@ class ReplicatedStore(LiveStore):
             made = self.made()
             finished = self.replicated.tenure.finished
         self.tell(made)  # at once: a primary in a new term may always acknowledge what it has
+        self.tables.show()
         if finished:
             self.end_run()
 
@@ -169,16 +170,25 @@ class ReplicatedStore(LiveStore):
             self.news.check_alive()
             if not self.replicated.follows(term, number, base=False):
                 return
-            if not takes(self.contents, sealed.change):
-                self.replicated.diverge()
-                raise FailedPrecondition(
-                    f"record {number} of {self.config.name} does not fit what is here, which is discarded: the replica begins anew"
-                )
+            self._check_fits(number, sealed.change)
             self._write(sealed)
             self.replicated.hold(number)  # the primary is told while it is applied
             self._apply(sealed.change)
             made = self.made()
         self.visibility.show(made)
+
+    def _check_fits(self, number: int, change: Change) -> None:
+        """Discard what is here if the primary has made a change that cannot be made here."""
+        why = "it was made before"
+        try:
+            if takes(self.contents, change):
+                return
+        except HeadraceError as error:  # it was none on the primary
+            why = error.message
+        self.replicated.diverge()
+        raise FailedPrecondition(
+            f"record {number} of {self.config.name} does not fit what is here ({why}), which is discarded: the replica begins anew"
+        )
 
     def follow_base(self, term: int, number: int, state: ShardState | None) -> None:
         """Become what the primary is after record `number`; None: it has no values yet. Do nothing if more than that is here."""

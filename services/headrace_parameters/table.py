@@ -143,8 +143,9 @@ class StoreTable:
             return held
         kind = ReplicatedStore if config.durability.replicated else LiveStore
         store = kind(config, self._now(), reserve_rows=partial(self.reserve_rows, config.name))
-        prepare(store)
         with ExitStack() as unless_placed:
+            unless_placed.callback(self._keep_rows, config.name)
+            prepare(store)
             if config.durability.logged:
                 journal = self._shelf.create(config, request, store.create_time)
                 unless_placed.callback(journal.destroy)
@@ -168,6 +169,7 @@ class StoreTable:
                     metadata={"epoch": config.epoch},
                 )
             )
+            self._keep_rows(config.name)
             old.forget_files()
         self._shelf.remove(config.name, config.epoch - 1)
 
@@ -270,6 +272,15 @@ class StoreTable:
                 self._reserved[name] = store.size_bytes
                 self._rows.replace(name, rows)
 
+    def _keep_rows(self, name: StoreName) -> None:
+        """Keep room for the rows that a store of this name has now, if there is one: others have reserved by its name until they ended."""
+        with self._lock:
+            store = self._stores.get(name)
+        rows = store.tables.sizes() if store else {}
+        with self._lock:
+            if self._stores.get(name) is store:
+                self._rows.replace(name, rows)
+
     def _check_room(self, name: StoreName, needed: int) -> None:
         taken = sum(size for other, size in self._reserved.items() if other != name) + self._rows.total()
         check_process(name, needed, taken, self._max_bytes)
@@ -310,8 +321,8 @@ class StoreTable:
             if self._stores.get(name) is store:
                 del self._stores[name]
                 self._reserved.pop(name, None)
-                self._rows.forget(name)
         store.end(NotFound(f"{name} was deleted"))
+        self._keep_rows(name)  # after: until then a push may have reserved some
         store.forget_files()
 
     def drain(self) -> None:
