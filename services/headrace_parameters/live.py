@@ -235,8 +235,14 @@ class LiveStore(ShardView):
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self.visibility.change()
-        if self.journal and self.journal.due and self.between_steps:
-            self.journal.snapshot(self.state(self.journal.row_moments))
+        if self.journal and self.journal.due:
+            self._snapshot(self.journal)
+
+    def _snapshot(self, journal: Journal) -> None:
+        """Write a snapshot at a moment between two steps; if none comes, with what waits for others then."""
+        waiting = [] if self.between_steps else self.waiting() if journal.overdue else None
+        if waiting is not None:
+            journal.snapshot(self.state(journal.row_moments), waiting)
 
     def _rebase(self, state: Callable[[], ShardState]) -> None:
         """Write what no change leads to, if anybody keeps it."""

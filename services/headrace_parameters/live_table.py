@@ -244,6 +244,11 @@ class LiveTable:
                 self._read()
 
     @property
+    def waiting(self) -> tuple[RowPush, ...] | None:
+        """Gradients that wait for others of their step; None: a complete step waits to be clipped."""
+        return None if self._shard.held else tuple(self._shard.turns.pending.values())
+
+    @property
     def pending(self) -> frozenset[int]:
         """Workers whose pushes wait for others of their step."""
         return frozenset(self._shard.turns.pending)

@@ -7,7 +7,7 @@ magic, and what each has as payload is in `kinds`.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -132,6 +132,26 @@ def decode(data: memoryview, generation: int = 0) -> Entry:
     size_bytes = HEADER_BYTES + header.length
     sealed = _sealed(header, data[HEADER_BYTES:size_bytes], Origin(generation), summed=True)
     return Entry(header.sequence, header.epoch, sealed.change, size_bytes)
+
+
+def joined(changes: Sequence[Change], epoch: int) -> bytes:
+    """Write records one after the other, numbered from 0."""
+    written = [Sealed.of(change).encode(number, epoch) for number, change in enumerate(changes)]
+    return b"".join(part for record in written for part in record)
+
+
+def separated(data: memoryview, generation: int = 0) -> Iterator[Change]:
+    """Read what `joined` wrote.
+
+    Args:
+        generation: As in `Origin`.
+    Raises:
+        BadRecord, UnknownKind: As `decode`.
+    """
+    while data.nbytes:
+        entry = decode(data, generation)
+        yield entry.change
+        data = data[entry.size_bytes :]
 
 
 class _Header(NamedTuple):

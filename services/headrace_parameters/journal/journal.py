@@ -9,20 +9,21 @@
 
 import errno
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.kinds import Change, intact
+from headrace_parameters.core.record import Sealed, joined
 from headrace_parameters.core.rows.state import Moment
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
+from headrace_parameters.journal.folders import remove_folder
 from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
 from headrace_parameters.journal.numbered import Numbered
 from headrace_parameters.journal.row_files import Chains, remove_rows, write_rows
@@ -34,8 +35,6 @@ from headrace_parameters.journal.snapshot_files import (
     write_snapshot,
 )
 from headrace_parameters.journal.tensor_files import Damaged
-
-REMOVED = ".gone"
 
 log = structlog.get_logger(__name__)
 
@@ -149,10 +148,18 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether the log is long enough for a snapshot, and none is being written."""
+        return self._has_grown(1)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it is twice as long: a snapshot shall not wait for a moment between two steps any more."""
+        return self._has_grown(2)
+
+    def _has_grown(self, times: int) -> bool:
         sequence, position = self._base
         long = (
-            self._log.position - position >= max(self._limits.log_bytes, self._snapshot_bytes)
-            or self._sequence - sequence >= self._limits.log_pushes
+            self._log.position - position >= times * max(self._limits.log_bytes, self._snapshot_bytes)
+            or self._sequence - sequence >= times * self._limits.log_pushes
         )
         return long and not (self._writing and self._writing.is_alive())
 
@@ -161,8 +168,11 @@ class Journal:
         """When the rows of tables were written last: the next state needs only those that may have changed since."""
         return self._chains.moments
 
-    def snapshot(self, state: ShardState) -> None:
-        """Write `state`, which holds every change so far, in the background; then remove what it makes superfluous."""
+    def snapshot(self, state: ShardState, waiting: Sequence[Change] = ()) -> None:
+        """Write `state` in the background, which with those that are `waiting` holds every change so far; then remove what it makes superfluous."""
+        records = joined(waiting, self._epoch)
+        if not all(map(intact, waiting)):
+            return  # a worker has taken one back that it lent: the log has it, and the store will end
         sequence, position = self._sequence, self._log.position
         self._base = sequence, position  # if it fails, the next try comes after as much again
         try:
@@ -171,14 +181,14 @@ class Journal:
             log.warning("snapshot_failed", store=self._name, error=str(error))
             return
         self._writing = threading.Thread(
-            target=self._write, args=(sequence, position, state), name="snapshot", daemon=True
+            target=self._write, args=(sequence, position, state, records), name="snapshot", daemon=True
         )
         self._writing.start()
 
-    def _write(self, sequence: int, position: int, state: ShardState) -> None:
+    def _write(self, sequence: int, position: int, state: ShardState, waiting: bytes) -> None:
         began = time.perf_counter()
         try:
-            written = self._write_files(sequence, state)
+            written = self._write_files(sequence, state, waiting)
             self._snapshot_bytes = written.path.stat().st_size
             self._prune()
         except OSError as error:  # the log is still whole; the next one may do better
@@ -188,12 +198,12 @@ class Journal:
         self._observers.snapshot(time.perf_counter() - began)
         log.debug("snapshot_written", store=self._name, sequence=sequence, version=state.version)
 
-    def _write_files(self, sequence: int, state: ShardState) -> SnapshotFile:
+    def _write_files(self, sequence: int, state: ShardState, waiting: bytes = b"") -> SnapshotFile:
         """Write a snapshot and the rows beside it; OSError if it cannot be, and then there is nothing of it."""
         former = self._chains
         try:
             self._chains = write_rows(self._folder, sequence, state.tables, former)
-            return write_snapshot(self._folder, sequence, state, self._chains.heads)
+            return write_snapshot(self._folder, sequence, state, self._chains.heads, waiting)
         except Damaged as error:
             self._chains = Chains()  # the next snapshot has all rows, and needs none of these files
             raise OSError(errno.EIO, str(error)) from error
@@ -279,15 +289,3 @@ class Journal:
     def _finish_writing(self) -> None:
         if self._writing:
             self._writing.join()
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a store's files: by name at once, so that a crash half-way leaves nothing that looks like a store."""
-    gone = folder.with_name(folder.name + REMOVED)
-    shutil.rmtree(gone, ignore_errors=True)
-    try:
-        folder.replace(gone)
-        sync_folder(folder.parent)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(gone, ignore_errors=True)

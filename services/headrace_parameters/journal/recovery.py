@@ -20,7 +20,7 @@ from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
-from headrace_parameters.core.record import BadRecord, UnknownKind, decode, sequences_after
+from headrace_parameters.core.record import BadRecord, UnknownKind, decode, separated, sequences_after
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.log import find_segments
@@ -108,6 +108,7 @@ def _from_snapshot(
     if not following or following[0][0] != snapshot.sequence:
         raise Damaged(f"the log that follows {snapshot.path.name} is missing")
     found = Recovered(shard, snapshot.sequence, following[0][1], tables=tables, chains=loaded.chains)
+    _make_waiting(found, loaded.waiting)
     for index, (first, path) in enumerate(following):
         if first != found.sequence:
             if _has_records(following[index:], found.sequence):
@@ -149,6 +150,15 @@ def _tables(shard: Shard, state: ShardState) -> dict[str, "RowShard"]:
     if shard.config.maximum_gradient_norm:
         shard.clip_with(ClippedTables(tables))
     return tables
+
+
+def _make_waiting(found: Recovered, records: bytes) -> None:
+    """Make what had been made when a snapshot was taken, and waited for something."""
+    try:
+        for change in separated(memoryview(bytearray(records)), found.shard.members.generation):
+            make(found.contents, change)
+    except (BadRecord, UnknownKind) as error:
+        raise Damaged(f"a gradient in a snapshot cannot be read: {error}") from error
 
 
 def _replay(path: Path, found: Recovered) -> None:
