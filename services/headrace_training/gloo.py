@@ -65,7 +65,7 @@ class GlooGroup:
         try:
             self._group.allreduce([vector], options).wait()
         except RuntimeError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
 
 def gloo_group(store: Store, rank: int, size: int, host: str, timeout_s: float) -> Any:
@@ -81,7 +81,7 @@ def gloo_group(store: Store, rank: int, size: int, host: str, timeout_s: float) 
     try:
         return gloo(store, rank, size, options)
     except RuntimeError as error:
-        raise _lost(error) from error
+        raise lost(error) from error
 
 
 class Alone:
@@ -100,6 +100,7 @@ class Alone:
         return ""
 
 
-def _lost(error: RuntimeError) -> Unavailable:
+def lost(error: RuntimeError) -> Unavailable:
+    """Say that torch could not reach another rank."""
     why = str(error).split("\n", 1)[0]
     return Unavailable(f"lost touch with another rank, whose own task or node says why: {why}")

@@ -1,5 +1,6 @@
 """What a rank computes on. All that differs between the host and a GPU is decided here, and nowhere else asked."""
 
+import hashlib
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -22,6 +23,23 @@ class Device:
     def is_host(self) -> bool:
         """Whether what lies here is memory that this process, and shards of this machine, read and write as it is."""
         return self.place.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """What the device is called by its maker."""
+        return torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else "cpu"
+
+    @property
+    def mark(self) -> int:
+        """A number that tells this GPU from all others of the world; 0 for the host."""
+        if self.place.type != "cuda":
+            return 0
+        uuid = str(torch.cuda.get_device_properties(self.place).uuid)
+        return 1 + int.from_bytes(hashlib.sha256(uuid.encode()).digest()[:7], "big")
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Tell whether a tensor lies here, and not on the host."""
+        return not self.is_host and tensor.device == self.place
 
     def use(self) -> None:
         """Let the calling thread mean this device where nothing names one."""

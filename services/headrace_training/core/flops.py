@@ -16,9 +16,12 @@ import torch
 from torch.utils import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry, sdpa_flop_count
 
+from headrace_training.core.device import HOST, Device
+
 _SIZE = (
     1024  # of the square matrices: large enough for blocking, small enough for every cache level to be warm
 )
+_GPU_SIZE = 8192  # 2**40 FLOPs: a GPU is busy for a millisecond or more, which its start is nothing against
 
 Shape = Sequence[int]
 
@@ -119,22 +122,25 @@ class FlopMeter:
         return {"mfu": samples_per_s * self.per_sample / self._peak}
 
 
-def measured_peak(seconds: float, clock: Callable[[], float], *, bf16: bool) -> float:
-    """Return the FLOPs per second of the best of several products of square matrices, on the threads that torch now has.
+def measured_peak(seconds: float, clock: Callable[[], float], device: Device = HOST, *, bf16: bool) -> float:
+    """Return the FLOPs per second of the best of several products of square matrices, on the threads that torch now has, or on a GPU.
 
     Args:
         seconds: How long to try; there is at least one product.
         clock: Returns seconds.
         bf16: In bfloat16 instead of float32.
     """
-    left = torch.ones(_SIZE, _SIZE, dtype=torch.bfloat16 if bf16 else torch.float32)
+    size = _SIZE if device.is_host else _GPU_SIZE
+    left = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device.place)
     right = torch.ones_like(left)
     _ = left @ right  # the first one wakes threads and fills caches
+    device.wait()
     began, best = clock(), float("inf")
     while True:
         before = clock()
         _ = left @ right
+        device.wait()
         after = clock()
         best = min(best, max(after - before, 1e-9))
         if after - began >= seconds:
-            return 2 * _SIZE**3 / best
+            return 2 * size**3 / best

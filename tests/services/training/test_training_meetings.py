@@ -12,13 +12,15 @@ from headrace.errors import MembersChanged
 from headrace.testing.patience import until
 from headrace.training.v1.workers_pb2 import Lead, SetMembersRequest, StartTaskRequest
 from headrace.types.v1.task_pb2 import Task
+from headrace_training.core.device import HOST
 from headrace_training.core.group import AS_LONG_AS_IT_TAKES
-from headrace_training.gloo import GlooGroup, c10d
+from headrace_training.device_group import meet_on_devices
+from headrace_training.gloo import GlooGroup, Store, c10d
 from headrace_training.interruption import Interruptible
 from headrace_training.meetings import Meetings
 from headrace_training.rendezvous import connect
 
-HOST, WAIT_S = "127.0.0.1", 30.0
+ADDRESS, WAIT_S = "127.0.0.1", 30.0
 TASK = "projects/default/tasks/run-1-train-0"
 
 
@@ -26,15 +28,13 @@ def members(generation: int, ranks: tuple[int, ...]) -> bytes:
     return SetMembersRequest(generation=generation, members=ranks, lead=Lead(task=TASK)).SerializeToString()
 
 
-def come_second(address: str, generation: int) -> GlooGroup:
-    """Meet the rank that leads in this generation, as the other one of it."""
-    store = c10d.PrefixStore(f"{TASK}/1/{generation}", connect(address, WAIT_S))
-    return GlooGroup(store, 1, 2, HOST, WAIT_S, Interruptible())
+def store_of(address: str, generation: int) -> Store:
+    return c10d.PrefixStore(f"{TASK}/1/{generation}", connect(address, WAIT_S))
 
 
 def test_the_one_that_leads_meets_the_next_members_while_it_still_waits_for_one_that_is_gone() -> None:
     told: SimpleQueue[Task] = SimpleQueue()
-    lead = Meetings(StartTaskRequest(name=TASK, rank=0, epoch=1), HOST, WAIT_S, told.put)
+    lead = Meetings(StartTaskRequest(name=TASK, rank=0, epoch=1), ADDRESS, WAIT_S, told.put)
     with ThreadPoolExecutor(1) as pool:
         lead.hear(members(1, (0, 1)))
         in_vain = pool.submit(lead.join)
@@ -45,20 +45,22 @@ def test_the_one_that_leads_meets_the_next_members_while_it_still_waits_for_one_
             in_vain.result(WAIT_S)
 
         met = pool.submit(lead.join)
-        other, mine, its = come_second(address, 2), torch.ones(1), torch.ones(1)
+        other = meet_on_devices(store_of(address, 2), 1, 2, ADDRESS, HOST, WAIT_S, Interruptible())
+        mine, its = torch.ones(1), torch.ones(1)
         summed = pool.submit(met.result(WAIT_S).sum, mine)
         other.sum(its)
         summed.result(WAIT_S)
 
         assert mine.item() == its.item() == 2
-        come_second(address, 1)  # so that no thread is left waiting
+        # So that no thread is left waiting.
+        GlooGroup(store_of(address, 1), 1, 2, ADDRESS, WAIT_S, Interruptible())
 
 
 def test_a_sum_may_take_longer_than_a_step() -> None:
     """The other rank measures and registers the result meanwhile, say."""
     store, step_s = c10d.HashStore(), 0.1
     with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(GlooGroup, store, rank, 2, HOST, WAIT_S, Interruptible()) for rank in (0, 1)]
+        made = [pool.submit(GlooGroup, store, rank, 2, ADDRESS, WAIT_S, Interruptible()) for rank in (0, 1)]
         stays, registers = (each.result(WAIT_S) for each in made)
         for group in (stays, registers):  # only now: on a busy machine a meeting takes longer
             group._timeout_s = step_s
