@@ -1,12 +1,21 @@
 """Stores that a former process has left, as they live on in this one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from headrace_parameters.journal.finished_file import is_finished
 from headrace_parameters.journal.shelf import Found
 from headrace_parameters.journal.tenure_file import read_tenure
 from headrace_parameters.live import LiveStore
 from headrace_parameters.replicated_store import ReplicatedStore
+
+
+@dataclass(frozen=True)
+class InDoubt:
+    """A recovered store that does not know whether its next shard map holds, and its next self if so."""
+
+    store: LiveStore
+    following: Found
 
 
 def recovered(found: Found, reserve_rows: Callable[[str, int], None]) -> LiveStore:

@@ -10,7 +10,6 @@ import numpy as np
 import structlog
 
 from headrace.errors import HeadraceError, InvalidArgument, ShapeMismatch, SharedMemoryUnavailable
-from headrace.parameters.layout import FlatLayout
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1.replication_pb2 import Record, ReplicateRequest, ReplicateResponse
 from headrace.parameters.v1.shared_memory_pb2 import Segment
@@ -28,7 +27,7 @@ class Follower:
 
     Args:
         first: What it began with.
-        reserve: Keeps room for a model, or raises QuotaExceeded.
+        reserve: Keeps room for so many bytes of values and optimizer state, or raises QuotaExceeded.
         share: Whether to read payloads in the primary's memory, if it can be reached.
     """
 
@@ -36,7 +35,7 @@ class Follower:
         self,
         store: ReplicatedStore,
         first: ReplicateRequest,
-        reserve: Callable[[ReplicatedStore, FlatLayout], None],
+        reserve: Callable[[ReplicatedStore, int], None],
         *,
         share: bool,
     ) -> None:
@@ -139,7 +138,7 @@ class Follower:
         if record.base:
             state = decode_base(record.header, bytes(payload)) if payload else None
             if state:
-                self._reserve(self._store, state.layout)
+                self._reserve(self._store, self._store.needed_bytes(state.layout))
             self._store.follow_base(self._term, record.number, state)
         else:
             self._follow(record, memoryview(payload))

@@ -129,7 +129,7 @@ def test_what_has_become_too_much_can_still_become_less(tmp_path: Path) -> None:
     """A process that recovers its stores may be allowed less than the one before."""
     held = stores(tmp_path)
     held.reserve_rows(NAME, "users", MOST)
-    held._max_bytes = 1000
+    held._room._most = 1000
     held.reserve_rows(NAME, "users", 5000)
     with pytest.raises(QuotaExceeded):
         held.reserve_rows(NAME, "users", 5001)
