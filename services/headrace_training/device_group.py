@@ -12,7 +12,7 @@ import torch
 from headrace_training.core.device import Device
 from headrace_training.core.group import Group
 from headrace_training.core.placement import backend_of
-from headrace_training.gloo import GlooGroup, Store, lost
+from headrace_training.gloo import GlooGroup, Store
 from headrace_training.interruption import Interruptible
 from headrace_training.nccl import NcclGroup
 
@@ -73,23 +73,10 @@ def meet_on_devices(
 ) -> DeviceGroup:
     """Connect a rank with all others, by whatever all of them can; arguments and errors as of `GlooGroup` and `NcclGroup`."""
     group = GlooGroup(store, rank, size, host, timeout_s, waiting)
-    marks = waiting.run(
-        lambda: marks_of_all(store, rank, size, device), timeout_s, "search for the ranks' devices"
-    )
-    backend = backend_of(marks)
+    marks = torch.zeros(size, dtype=torch.int64)
+    marks[rank] = device.mark
+    group.sum(marks)
+    backend = backend_of(marks.tolist())
     log.info("ranks_met", rank=rank, of=size, device=str(device.place), backend=backend)
     gpus = NcclGroup(store, rank, size, device, timeout_s, waiting) if backend == "nccl" else None
     return DeviceGroup(group, device, gpus)
-
-
-def marks_of_all(store: Store, rank: int, size: int, device: Device) -> list[int]:
-    """Tell the other ranks what this one computes on, and return what each does, as `Device.mark`.
-
-    Raises:
-        Unavailable: A rank went away, or does not say it.
-    """
-    try:
-        store.set(f"device/{rank}", str(device.mark))
-        return [int(store.get(f"device/{each}")) for each in range(size)]
-    except RuntimeError as error:
-        raise lost(error) from error

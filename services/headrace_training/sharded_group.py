@@ -18,8 +18,7 @@ from headrace_training.core.device import Device
 from headrace_training.core.fully_sharded import FullySharded
 from headrace_training.core.group import WITHDRAW_S, error_of, note_of
 from headrace_training.core.placement import shared_backend
-from headrace_training.device_group import marks_of_all
-from headrace_training.gloo import Store, c10d, gloo_group
+from headrace_training.gloo import Store, c10d, gloo_group, lost
 from headrace_training.interruption import Interruptible
 
 Result = TypeVar("Result")
@@ -54,7 +53,7 @@ class ShardedGroup:
     ) -> None:
         self.rank, self.size = rank, size
         device.use()  # each thread has one of its own
-        gpus = shared_backend(marks_of_all(store, rank, size, device)) == "nccl"
+        gpus = shared_backend(_marks(store, rank, size, device)) == "nccl"
 
         def connect(prefixed: Store, rank: int, size: int, timeout: timedelta) -> Any:
             return gloo_group(prefixed, rank, size, host, timeout.total_seconds())
@@ -74,6 +73,15 @@ class ShardedGroup:
     def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:  # noqa: ARG002 - all have one bound
         """Replace `vector` by the sum of all ranks' vectors."""
         c10d.all_reduce(vector)
+
+
+def _marks(store: Store, rank: int, size: int, device: Device) -> list[int]:
+    """Tell the other ranks what this one computes on, and return what each does: by the store, since it decides how they connect."""
+    try:
+        store.set(f"device/{rank}", str(device.mark))
+        return [int(store.get(f"device/{each}")) for each in range(size)]
+    except RuntimeError as error:
+        raise lost(error) from error
 
 
 class Watch:

@@ -15,9 +15,10 @@ from headrace.types.v1.task_pb2 import Task
 from headrace_training.core.device import HOST
 from headrace_training.core.group import AS_LONG_AS_IT_TAKES
 from headrace_training.device_group import meet_on_devices
-from headrace_training.gloo import GlooGroup, Store, c10d
+from headrace_training.gloo import GlooGroup, Store, c10d, gloo_group
 from headrace_training.interruption import Interruptible
 from headrace_training.meetings import Meetings
+from headrace_training.nccl import NcclGroup
 from headrace_training.rendezvous import connect
 
 ADDRESS, WAIT_S = "127.0.0.1", 30.0
@@ -72,3 +73,24 @@ def test_a_sum_may_take_longer_than_a_step() -> None:
         registers.sum(its, WAIT_S)
         waits.result(WAIT_S)
     assert mine.item() == its.item() == 2
+
+
+def test_gpus_sum_by_a_backend_of_their_own_that_can_be_given_up() -> None:
+    """By gloo, in the place of NCCL: how the two are told what to do is alike."""
+
+    def make(store: Store, rank: int, size: int, timeout_s: float) -> object:
+        return gloo_group(store, rank, size, ADDRESS, timeout_s)
+
+    store = c10d.HashStore()
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(NcclGroup, store, rank, 2, HOST, WAIT_S, Interruptible(), make) for rank in (0, 1)
+        ]
+        first, second = (each.result(WAIT_S) for each in made)
+        mine, its = torch.ones(3), torch.full((3,), 2.0)
+        summed = pool.submit(first.sum, mine)
+        second.sum(its)
+        summed.result(WAIT_S)
+    assert mine.tolist() == its.tolist() == [3, 3, 3]
+    first.abort()
+    second.abort()

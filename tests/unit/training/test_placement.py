@@ -1,5 +1,7 @@
 """Which device a rank takes, and what ranks sum over."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -63,11 +65,11 @@ def test_ranks_with_a_part_each_that_must_share_a_gpu_are_refused(marks: list[in
         shared_backend(marks)
 
 
-def test_seats_are_taken_in_order_and_free_again_when_their_holder_ends() -> None:
-    room = "a room of this test"
+def test_seats_are_taken_in_order_and_free_again_when_their_holder_ends(tmp_path: Path) -> None:
+    room = str(tmp_path)  # which no other process of this machine sits in
     with seat(room) as first, seat(room) as second:
         assert (first, second) == (0, 1)
-        with seat("another room") as elsewhere:
+        with seat(f"{room}/another") as elsewhere:
             assert elsewhere == 0
     with seat(room) as again:
         assert again == 0
