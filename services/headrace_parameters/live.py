@@ -160,7 +160,7 @@ class LiveStore(ShardView):
         """
         sealed = self._seal(change)
         with self._turn(change.step, worker):
-            if self.journal:
+            if self.recorded:
                 self._shard.check_gradients()  # what is in the log must come of it here too
             taken = takes(self.contents, change)
             if taken:
@@ -178,13 +178,26 @@ class LiveStore(ShardView):
         """
         try:
             with self.changing:
-                if self.journal:
-                    self.journal.settle()
-                self._shard.keep_gradients(logged=bool(self.journal))
+                self._settle()
+                self._shard.keep_gradients(logged=self.recorded)
                 end()
         except GradientLost as error:
             self.end(error)
             raise
+
+    @property
+    def recorded(self) -> bool:
+        """Whether what was taken is kept elsewhere too, so that it must be here."""
+        return self.journal is not None
+
+    def _settle(self) -> None:
+        """Return when what keeps changes elsewhere reads nothing any more that workers have lent.
+
+        Raises:
+            GradientLost: It lacks something, and a worker wrote to that.
+        """
+        if self.journal:
+            self.journal.settle()
 
     def push_rows(self, table: "LiveTable", push: RowPush) -> bool:
         """Take a gradient of rows; return False if it was taken before or comes too late.
@@ -230,7 +243,7 @@ class LiveStore(ShardView):
             self.journal.append(sealed)
 
     def _apply(self, change: Change) -> None:
-        with lost_if_taken_back(logged=bool(self.journal)):
+        with lost_if_taken_back(logged=self.recorded):
             taken = make(self.contents, change)
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()

@@ -64,9 +64,8 @@ class Move:
         """Say where the shard is in the run."""
         store = self._store
         with store.alone():
-            store.shard.keep_gradients(
-                logged=bool(store.journal)
-            )  # a worker may take its own back before they have moved
+            # A worker may take its own back before they have moved.
+            store.shard.keep_gradients(logged=store.recorded)
             dense = store.shard.standing()
             cut = latest([dense.cut, *store.tables.standings()])
             return Standing(cut, replace(dense.pending, rows=store.tables.pending()))

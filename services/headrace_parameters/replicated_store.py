@@ -5,12 +5,15 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
+from headrace_parameters.core.exchange import GradientLost
 from headrace_parameters.core.kinds import Change, takes
 from headrace_parameters.core.record import Sealed
-from headrace_parameters.core.shard import Shard
+from headrace_parameters.core.shard import Push, Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
 from headrace_parameters.journal.journal import Journal
@@ -104,6 +107,40 @@ class ReplicatedStore(LiveStore):
         """Return memory for what is received, shape (size,), with anything in it; a replica can read it."""
         return self._lent.allocate(size)
 
+    def memory_of_its_own(self, size: int) -> Floats:
+        """Return memory for what came from the primary, shape (size,), with anything in it."""
+        return super().new_memory(size)
+
+    @property
+    def takes_loans(self) -> bool:
+        """Whether a gradient may stay where its worker has it: the replica copies it from there, or there is none."""
+        return not self.replicated.tenure.replica or (self._feed is not None and self._feed.shares_memory)
+
+    @property
+    def recorded(self) -> bool:
+        """True: the replica may have what was taken."""
+        return True
+
+    def _settle(self) -> None:
+        super()._settle()
+        if not self.replicated.keep_loans(self._copied):
+            raise GradientLost(
+                f"{self.config.name} lost a gradient that was to go to its replica: its worker wrote to it"
+            )
+
+    def _copied(self, payload: memoryview) -> memoryview:
+        """Copy a payload to where a replica can read it."""
+        source = np.frombuffer(payload, np.uint8)
+        copy = self._lent.allocate(source.size // 4).view(np.uint8)  # payloads are a multiple of 4 bytes long
+        copy[:] = source
+        return copy.data
+
+    def lose(self, number: int) -> None:
+        """End: a worker wrote to the gradient of this record before the replica had it."""
+        self.end(
+            GradientLost(f"record {number} of {self.config.name} was written to on its way to the replica")
+        )
+
     # The primary's side of a change
 
     def _seal(self, change: Change) -> Sealed | None:
@@ -114,7 +151,9 @@ class ReplicatedStore(LiveStore):
         super()._write(sealed)
         if sealed and self.replicated.tenure.role is Role.PRIMARY:
             # Before it is applied: meanwhile it is on its way.
-            self.replicated.add(*sealed.encode(self.replicated.position + 1, self.config.epoch))
+            header, payload = sealed.encode(self.replicated.position + 1, self.config.epoch)
+            loan = sealed.change.loan if isinstance(sealed.change, Push) else None
+            self.replicated.add(header, payload, loan, self._copied)
 
     def _apply(self, change: Change) -> None:
         super()._apply(change)

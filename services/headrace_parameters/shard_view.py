@@ -77,8 +77,8 @@ class ShardView:
 
     @property
     def takes_loans(self) -> bool:
-        """Whether a gradient may stay where its worker has it; a replica reads it later than its worker waits."""
-        return not self.config.durability.replicated
+        """Whether a gradient may stay where its worker has it."""
+        return True
 
     @property
     def layout(self) -> FlatLayout | None:

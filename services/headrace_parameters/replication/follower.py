@@ -9,8 +9,14 @@ import grpc
 import numpy as np
 import structlog
 
-from headrace.errors import HeadraceError, InvalidArgument, ShapeMismatch, SharedMemoryUnavailable
-from headrace.parameters.segments import MappedSegment
+from headrace.errors import (
+    Cancelled,
+    HeadraceError,
+    InvalidArgument,
+    ShapeMismatch,
+    SharedMemoryUnavailable,
+)
+from headrace.parameters.segments import MappedSegment, copy_values
 from headrace.parameters.v1.replication_pb2 import Record, ReplicateRequest, ReplicateResponse
 from headrace.parameters.v1.shared_memory_pb2 import Segment
 from headrace_parameters.core.record import BadRecord, Sealed, UnknownKind
@@ -118,7 +124,7 @@ class Follower:
     def _begin(self, record: Record) -> None:
         if record.HasField("shared"):
             if self._replicated.follows(self._term, record.number, base=False):
-                self._follow(record, self._lent(record))
+                self._follow(record, self._copied(record) if record.lent else self._lent(record))
             return
         self._begun = record, bytearray(record.size_bytes)
         if not record.size_bytes:
@@ -154,6 +160,15 @@ class Follower:
         except (BadRecord, UnknownKind) as error:
             raise InvalidArgument(f"record {record.number} of {self._replicated.store}: {error}") from error
         self._store.follow(self._term, record.number, sealed)
+
+    def _copied(self, record: Record) -> memoryview:
+        """Return a copy of a payload that a worker has lent: once it is held here, the worker may write to its own."""
+        values = self._store.memory_of_its_own(record.shared.count)
+        if not copy_values(record.shared, values):
+            raise Cancelled(
+                f"record {record.number} of {self._replicated.store} was taken back on its way; nothing was applied"
+            )
+        return values.view(np.uint8).data
 
     def _lent(self, record: Record) -> memoryview:
         """Return a payload where the primary has it."""

@@ -121,6 +121,7 @@ class Record(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
+    LENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its place among all records of the store; of a `base`: that of the last record in it."""
     base: _builtins.bool
@@ -131,6 +132,10 @@ class Record(_message.Message):
     """What the payload is, in the form of the store's log."""
     size_bytes: _builtins.int
     """Bytes of payload that follow in chunks."""
+    lent: _builtins.bool
+    """True: `shared` is memory of a worker, which leaves the payload as it is only until it is answered: the replica copies it before it holds
+    the record, and ends the stream with CANCELLED if `shared.sequence` is another one by then.
+    """
     @_builtins.property
     def shared(self) -> _shared_memory_pb2.SharedValues:
         """Where the payload lies, instead of chunks. The primary leaves it as it is until the replica uses it no more."""
@@ -143,10 +148,11 @@ class Record(_message.Message):
         header: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
         shared: _shared_memory_pb2.SharedValues | None = ...,
+        lent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "header", b"header", "number", b"number", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "header", b"header", "lent", b"lent", "number", b"number", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
