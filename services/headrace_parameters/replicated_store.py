@@ -11,9 +11,9 @@ from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import GradientLost
-from headrace_parameters.core.kinds import Change, takes
+from headrace_parameters.core.kinds import Change, loan_of, takes
 from headrace_parameters.core.record import Sealed
-from headrace_parameters.core.shard import Push, Shard
+from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
 from headrace_parameters.journal.journal import Journal
@@ -152,8 +152,7 @@ class ReplicatedStore(LiveStore):
         if sealed and self.replicated.tenure.role is Role.PRIMARY:
             # Before it is applied: meanwhile it is on its way.
             header, payload = sealed.encode(self.replicated.position + 1, self.config.epoch)
-            loan = sealed.change.loan if isinstance(sealed.change, Push) else None
-            self.replicated.add(header, payload, loan, self._copied)
+            self.replicated.add(header, payload, loan_of(sealed.change), self._copied)
 
     def _apply(self, change: Change) -> None:
         super()._apply(change)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
+import numpy as np
 import pytest
 
 from headrace.errors import HeadraceError
@@ -64,6 +65,18 @@ def on_its_way(
                 HeadraceError
             ):  # on a busy machine, or a store that ends: the replica says what counts
                 call.result()
+
+
+def test_a_gradient_of_a_part_of_the_model_reaches_the_replica(processes: Processes) -> None:
+    """What its record holds is more than the gradient that its worker has lent: which values it is for, too."""
+    first, second = processes.pair()
+    client = processes.client(first, timeout_s=PATIENCE_S)
+    client.initialize(LAYOUT, flat(0))
+    client.push(0, np.ones(2, np.float32), samples=1, ranges=[range(1, 3)])
+
+    cut_off(first)
+    second.assign(primary(2))
+    assert processes.client(second).pull().values.tolist() == [0, -1, -1, *[0] * (LAYOUT.size - 3)]
 
 
 def test_a_gradient_that_is_taken_back_reaches_the_replica_as_it_was(
