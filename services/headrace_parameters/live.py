@@ -76,6 +76,7 @@ class LiveStore(ShardView):
         self.changing = threading.Lock()  # held by whoever changes the shard
         self.gate = Gate(self.changing)
         self.next_map: ShardMap | None = None  # the one that is being made
+        self.next_map_agreed = False  # by all, and this one leads to it
         self.add_tables({})
 
     def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[TableConfig] = ()) -> None:
@@ -225,6 +226,13 @@ class LiveStore(ShardView):
             yield
 
     @contextmanager
+    def still(self) -> Iterator[None]:
+        """Have the shard alone, whatever this process is to the store."""
+        with self.changing:
+            self.news.check_alive()
+            yield
+
+    @contextmanager
     def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
         """Have the shard alone for a change that belongs to this step, as soon as it may come; None: of all workers."""
         with self.changing:
@@ -316,6 +324,46 @@ class LiveStore(ShardView):
 
     def open(self) -> None:
         """Begin to act, now that others may have the store."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process speaks for the shard."""
+        return True
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process does what another one does."""
+        return False
+
+    def check_takes_part(self, term: int, replica: str) -> None:  # noqa: ARG002 - a store with replicas needs it
+        """Raise unless the store is served in this term, with this replica, and whoever serves it later has all of it; 0: by one process."""
+        if term:
+            raise FailedPrecondition(
+                f"{self.config.name} is of {self.config.durability.value} here, and has no term {term}"
+            )
+
+    def wait_for_record(self, number: int) -> None:
+        """Return when a process that follows has this record, and no more."""
+
+    @property
+    def record(self) -> int:
+        """The last record that this process has; 0: it keeps no count of them."""
+        return 0
+
+    def beside(
+        self, shard: Shard, memory: PublishedMemory, reserve_rows: Callable[[str, int], None]
+    ) -> "LiveStore":
+        """Make another one of this process's, which may take this one's place."""
+        return LiveStore(self.config, self.create_time, shard, memory=memory, reserve_rows=reserve_rows)
+
+    def keep_in(self, *journals: Journal | None, kept: bool = False) -> None:
+        """Keep beside these logs what this process is to the store, from now on; `kept`: what it is now is there already."""
+
+    def moved(self) -> None:
+        """Go on with what waited while values were about to move."""
+
+    def followed_by(self, following: "LiveStore") -> None:
+        """Let another one act in the place of this one, under `changing`."""
 
     def check_stays(self) -> None:
         """Raise Unavailable while values move to other shards."""

@@ -18,14 +18,19 @@ class InDoubt:
     following: Found
 
 
-def recovered(found: Found, reserve_rows: Callable[[str, int], None]) -> LiveStore:
+def recovered(
+    found: Found, reserve_rows: Callable[[str, int], None], beside: LiveStore | None = None
+) -> LiveStore:
     """Make a store of what was found: one whose run is over stays over, one with a replica waits until it is told what it is.
 
     Args:
         reserve_rows: As for `LiveStore`, from now on: what is there was within the bounds of its time.
+        beside: What was found with it, and whose place it may take.
     """
     state = found.shard, found.journal, found.memory
     parts = found.config, found.create_time, *state, reserve_rows, found.tables
+    if isinstance(beside, ReplicatedStore):
+        return ReplicatedStore(*parts, beside=beside)
     if found.config.durability.replicated:
         return ReplicatedStore(*parts, tenure=read_tenure(found.journal).restarted())
     store = LiveStore(*parts)

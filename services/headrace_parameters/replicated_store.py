@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary
+from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary, Unavailable
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.exchange import GradientLost
 from headrace_parameters.core.kinds import Change, loan_of, takes
 from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.resuming import resumed
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
@@ -32,6 +32,7 @@ class ReplicatedStore(LiveStore):
 
     Args:
         tenure: What this process is; None: what its config says.
+        beside: The store of this process whose place this one may take: what the process is, is said of both.
     """
 
     def __init__(
@@ -45,14 +46,18 @@ class ReplicatedStore(LiveStore):
         tables: "Mapping[str, RowShard] | None" = None,
         *,
         tenure: Tenure | None = None,
+        beside: "ReplicatedStore | None" = None,
     ) -> None:
         assert config.assignment is not None
-        self.replicated = Replicated(str(config.name), tenure or Tenure.first(config.assignment))
+        own = Replicated(str(config.name), tenure or Tenure.first(config.assignment))
+        self.replicated: Replicated = beside.replicated if beside else own
         super().__init__(config, create_time, shard, journal, memory, reserve_rows, tables)
-        if journal:
-            self.replicated.keep_by(partial(write_tenure, journal))
-        self._lent = PublishedMemory()  # gradients, which a replica on this machine reads where they are
+        if journal and not beside:
+            self.keep_in(journal)
+        # Gradients, which a replica on this machine reads where they are.
+        self.lent: PublishedMemory = beside.lent if beside else PublishedMemory()
         self._feed: Feed | None = None
+        self._follower: ReplicatedStore | None = None  # what acts in the place of this one
 
     @property
     def term(self) -> int:
@@ -62,7 +67,61 @@ class ReplicatedStore(LiveStore):
     def keep(self, journal: Journal) -> None:
         """Write what there is, and from now on every change and every tenure, to a journal."""
         super().keep(journal)
-        self.replicated.keep_by(partial(write_tenure, journal))
+        self.keep_in(journal)
+
+    def beside(
+        self, shard: Shard, memory: PublishedMemory, reserve_rows: Callable[[str, int], None]
+    ) -> LiveStore:
+        """Make another one of this process's, which may take this one's place."""
+        return ReplicatedStore(
+            self.config, self.create_time, shard, memory=memory, reserve_rows=reserve_rows, beside=self
+        )
+
+    def keep_in(self, *journals: Journal | None, kept: bool = False) -> None:
+        """Keep every tenure beside these logs, from now on."""
+
+        def keep(tenure: Tenure) -> None:
+            for journal in journals:
+                if journal:
+                    write_tenure(journal, tenure)
+
+        self.replicated.keep_by(keep, kept=kept)
+
+    def followed_by(self, following: LiveStore) -> None:
+        """Let another one act in the place of this one, under `changing`."""
+        assert isinstance(following, ReplicatedStore)
+        self._follower = following
+        if self._feed:
+            self._feed.end()
+        following.open()
+
+    def moved(self) -> None:
+        """Give a replica that waited for it the whole store."""
+        self.offer_base()
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process is the primary."""
+        return self.replicated.tenure.role is Role.PRIMARY
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process is the replica."""
+        return self.replicated.tenure.role is Role.REPLICA
+
+    def check_takes_part(self, term: int, replica: str) -> None:
+        """Raise unless this process is primary or replica in this term, and both have all that was acknowledged."""
+        self.replicated.tenure.check_moves(term, replica, str(self.config.name))
+
+    def wait_for_record(self, number: int) -> None:
+        """Return when a replica has this record, and no more; it raises what `Replicated.wait_to_hold` does."""
+        if self.follows:
+            self.replicated.wait_to_hold(number)
+
+    @property
+    def record(self) -> int:
+        """The last record that this process has."""
+        return self.replicated.record
 
     def open(self) -> None:
         """Begin to send to the replica, if there is one, now that others may have the store."""
@@ -73,7 +132,7 @@ class ReplicatedStore(LiveStore):
         if self._feed:
             self._feed.end()
         tenure = self.replicated.tenure
-        self._feed = Feed(self, self.replicated, tenure, self._lent) if tenure.replica else None
+        self._feed = Feed(self, self.replicated, tenure, self.lent) if tenure.replica else None
 
     def assign(self, order: Assignment) -> None:
         """Be what the authority says.
@@ -82,11 +141,16 @@ class ReplicatedStore(LiveStore):
             StaleTerm, FailedPrecondition: As `Tenure.assigned`.
         """
         with self.changing:  # no record of another term comes in between
-            if not self.replicated.assign(order):
-                return
-            self._feed_replica()
+            following = self._follower
+            changes = not following and self.replicated.assign(order)
+            if changes:
+                self._feed_replica()
             made = self.made()
             finished = self.replicated.tenure.finished
+        if following:
+            following.assign(order)
+        if not changes:
+            return
         self.tell(made)  # at once: a primary in a new term may always acknowledge what it has
         self.tables.show()
         if finished:
@@ -102,10 +166,12 @@ class ReplicatedStore(LiveStore):
         """End the run for all workers, once the replica knows it too; ReplicaUnreachable if it does not say so in time."""
         self.replicated.finish()
         self.end_run()
+        if self._follower:  # by now
+            self._follower.end_run()
 
     def new_memory(self, size: int) -> Floats:
         """Return memory for what is received, shape (size,), with anything in it; a replica can read it."""
-        return self._lent.allocate(size)
+        return self.lent.allocate(size)
 
     def memory_of_its_own(self, size: int) -> Floats:
         """Return memory for what came from the primary, shape (size,), with anything in it."""
@@ -131,7 +197,7 @@ class ReplicatedStore(LiveStore):
     def _copied(self, payload: memoryview) -> memoryview:
         """Copy a payload to where a replica can read it."""
         source = np.frombuffer(payload, np.uint8)
-        copy = self._lent.allocate(source.size // 4).view(np.uint8)  # payloads are a multiple of 4 bytes long
+        copy = self.lent.allocate(source.size // 4).view(np.uint8)  # payloads are a multiple of 4 bytes long
         copy[:] = source
         return copy.data
 
@@ -170,7 +236,8 @@ class ReplicatedStore(LiveStore):
             self._begin_replica()
 
     def _begin_replica(self) -> None:
-        if self.replicated.base_wanted and self.between_steps:
+        # While values move it would begin with what is about to be replaced.
+        if self.replicated.base_wanted and self.between_steps and not self.next_map:
             self.replicated.begin(self.state() if self._shard.published else None)
 
     def positions(self) -> tuple[int, ...]:
@@ -235,12 +302,23 @@ class ReplicatedStore(LiveStore):
             if not self.replicated.follows(term, number, base=True):
                 return
             if state:
-                following = Shard(self.config, self.memory, self.members)
-                following.restore(state)
-                self.become(following, state.tables)
+                self.become(resumed(state, self.config, self.memory, self.members), state.tables)
             self.replicated.hold(number)
             made = self.made()
         self.visibility.show(made)
+
+    def check_changed_with(self, map_epoch: int) -> None:
+        """Let only a primary send records that goes by the same shard map; one that sends to a new replica may have any.
+
+        Raises:
+            Unavailable: One of the two has changed, and the other one will.
+        """
+        own = self.map.epoch if self.map else 0
+        new = not (self.map or self.next_map)
+        if map_epoch != own and not new:
+            raise Unavailable(
+                f"{self.config.name} goes by shard map {own} here, its primary by {map_epoch}; try again soon"
+            )
 
     def wait_until_logged(self) -> None:
         """Return when everything that is held is in the log, at the store's level."""

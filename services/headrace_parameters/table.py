@@ -214,8 +214,11 @@ class StoreTable:
                 if self._stores.get(name) is not old:
                     raise NotFound(f"{name} was deleted or replaced while its values moved")
                 if new.journal:
+                    old.keep_in(old.journal, new.journal)  # whichever of them a restart finds
                     self._shelf.place(new.config, new.journal, shard_map.epoch)
+                    new.keep_in(new.journal, kept=True)
                 self._hold(new, rows)
+            old.followed_by(new)
 
         move.hand_over(
             swap,

@@ -9,18 +9,18 @@ reached is of an older segment, over which this one was written.
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import DataLoss, HeadraceError, InvalidArgument, NonFiniteValues, ProgramFailed
+from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
-from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
 from headrace_parameters.core.record import BadRecord, UnknownKind, decode, separated, sequences_after
+from headrace_parameters.core.resuming import resumed
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.log import find_segments
@@ -102,7 +102,7 @@ def _from_snapshot(
     snapshot: SnapshotFile, config: StoreConfig, memory: ValueMemory | None, segments: list[tuple[int, Path]]
 ) -> Recovered:
     loaded = snapshot.load()
-    shard = _resumed(loaded.state, config, memory)
+    shard = resumed(loaded.state, config, memory)
     tables = _tables(shard, loaded.state)
     following = [segment for segment in segments if segment[0] >= snapshot.sequence]
     if not following or following[0][0] != snapshot.sequence:
@@ -119,19 +119,6 @@ def _from_snapshot(
         if found.cut_bytes and _has_records(following[index + 1 :], found.sequence):
             raise Damaged(f"{path.name} is damaged before its end")
     return found
-
-
-def _resumed(state: ShardState, config: StoreConfig, memory: ValueMemory | None) -> Shard:
-    """Return the shard of which `state` is: its own, by the map that it had."""
-    if state.map.epoch == 1:
-        shard = Shard(config, memory)
-        shard.restore(state)
-        return shard
-    shard = Shard(config.among(len(state.map.shards)), memory)
-    if (state.shard_index, state.optimizer) != (config.shard_index, kind_of(config.optimizer)):
-        raise InvalidArgument(f"it is of shard {state.shard_index}, with optimizer {state.optimizer}")
-    shard.take_over(replace(state, members=state.members_for(config.epoch, shard.members)), {})
-    return shard
 
 
 def _tables(shard: Shard, state: ShardState) -> dict[str, "RowShard"]:

@@ -12,6 +12,7 @@ from headrace.errors import Cancelled, HeadraceError, SharedMemoryUnavailable, S
 from headrace.parameters import codec
 from headrace.parameters.recoding import replication_stub
 from headrace.parameters.segments import OwnSegment
+from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import replication_pb2
 from headrace.parameters.v1.replication_pb2 import ReplicateRequest
 from headrace.rpc.channel import open_channel
@@ -33,6 +34,10 @@ class Fed(Protocol):
     """What of a primary's store its feed needs."""
 
     config: StoreConfig
+
+    @property
+    def map(self) -> ShardMap | None:
+        """Which shard holds which values; None before there are values."""
 
     def offer_base(self) -> None:
         """Give the replica the whole store if it waits for it, and no step is half done."""
@@ -66,7 +71,8 @@ class Feed:
 
     def end(self) -> None:
         """Send nothing any more; returns at once."""
-        self._ended.set()
+        with self._replicated.changed:  # what this one has to say is void from here on
+            self._ended.set()
         call = self._call
         if call is not None:
             call.cancel()
@@ -84,7 +90,9 @@ class Feed:
                     return
                 except HeadraceError as error:
                     self.shares_memory = False
-                    self._replicated.disconnected(self._term, error)
+                    with self._replicated.changed:
+                        if not self._ended.is_set():
+                            self._replicated.disconnected(self._term, error)
                 self._ended.wait(PAUSE_S)
 
     def _connect(self, channel: grpc.Channel) -> None:
@@ -97,7 +105,7 @@ class Feed:
             for number, response in enumerate(call):
                 held = response.held if response.HasField("held") else None
                 if number == 0:
-                    if not self._replicated.connected(self._term, held):
+                    if not self._connected(held):
                         return
                     self._store.offer_base()
                     self.shares_memory = response.shares_memory
@@ -109,10 +117,20 @@ class Feed:
             call.cancel()
             connection.end()
 
+    def _connected(self, held: int | None) -> bool:
+        with self._replicated.changed:
+            return not self._ended.is_set() and self._replicated.connected(self._term, held)
+
     def _first(self) -> ReplicateRequest:
-        config = self._store.config
+        config, shard_map = self._store.config, self._store.map
         probe = self._probe.describe() if self._probe else None
-        return ReplicateRequest(store=str(config.name), epoch=config.epoch, term=self._term, probe=probe)
+        return ReplicateRequest(
+            store=str(config.name),
+            epoch=config.epoch,
+            term=self._term,
+            probe=probe,
+            map_epoch=shard_map.epoch if shard_map else 0,
+        )
 
 
 def _make_probe() -> OwnSegment | None:

@@ -83,6 +83,24 @@ class Replicated:
         return self._held
 
     @property
+    def record(self) -> int:
+        """Number of the last record here, whatever the process is."""
+        return self._outbox.number if self._held is None else self._held
+
+    def wait_to_hold(self, number: int) -> None:
+        """Return when a replica holds this record, and no other came after it.
+
+        Raises:
+            FailedPrecondition: It does not in time, or has more.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.record >= number, CONFIRM_S)
+            if self.record != number:
+                raise FailedPrecondition(
+                    f"the replica of {self.store} holds record {self.record} and not {number}, its primary's last one; try again"
+                )
+
+    @property
     def lag_records(self) -> int:
         """Of a primary: records that the replica is not known to hold."""
         return len(self._outbox)
@@ -97,10 +115,12 @@ class Replicated:
             receives = self._connected and isinstance(next(iter(self._outbox), None), Base)
             return 0.0 if receives else self._silence.seconds
 
-    def keep_by(self, keep: Keep) -> None:
-        """Let every tenure, and the present one, survive the process before anything follows from it."""
-        keep(self._tenure)
-        self._keep = keep
+    def keep_by(self, keep: Keep, *, kept: bool = False) -> None:
+        """Let every tenure, and the present one unless that is `kept`, survive the process before anything follows from it."""
+        with self.changed:
+            if not kept:
+                keep(self._tenure)
+            self._keep = keep
 
     def check_serves(self) -> None:
         """Raise NotPrimary unless this process serves the store."""

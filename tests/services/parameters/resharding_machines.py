@@ -22,7 +22,7 @@ from headrace_parameters.assembly import Assembly, selected
 from headrace_parameters.core.exchange import Push
 from headrace_parameters.core.rows.part import TablePart
 from headrace_parameters.core.rows.push import RowPush
-from headrace_parameters.core.standing import complete_gradients
+from headrace_parameters.core.standing import Point, complete_gradients
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
@@ -93,6 +93,7 @@ class Machine:
 
     def kill(self) -> None:
         self.runs, self.part = False, None
+        self.table.drain()
         self.table.close()  # else the lock of the folder stays with this process
 
     def create(self, request: stores_pb2.CreateStoreRequest) -> None:
@@ -103,7 +104,50 @@ class Machine:
         return self.table.get(StoreName.parse(NAME, field="store"))
 
 
-class World(Peers):
+def part_of(machine: Machine, values: Floats) -> Floats:
+    return np.concatenate([values[part.start : part.stop] for part in machine.store.held(LAYOUT)])
+
+
+def push_to(machine: Machine, worker: int, step: int) -> list[bool]:
+    """Push what a worker has for a shard: rows, then dense values; say of each whether it was new."""
+    store = machine.store
+    new = [store.push_rows(table, _rows(store, worker, step)) for table in store.tables.values()]
+    return [*new, store.push(Push(worker, step, 1.0, part_of(machine, gradient(worker, step))))]
+
+
+def _rows(store: LiveStore, worker: int, step: int) -> RowPush:
+    assert store.map
+    keys, gradients = gradient_of_rows(worker, step)
+    held = store.map.shard_of(keys) == store.config.shard_index
+    return RowPush(worker, step, 1.0, keys[held], gradients[held])
+
+
+class Machines(Peers):
+    """Machines that ask each other, and take over values, without a network."""
+
+    def machine(self, address: str) -> Machine:
+        """Return the one there; Unavailable if it does not answer."""
+        raise NotImplementedError
+
+    def get(self, address: str, name: str) -> stores_pb2.Store:
+        return store_to_proto(self.machine(address).table.get(StoreName.parse(name, field="store")))
+
+    def values(
+        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
+    ) -> None:
+        store = self.machine(source).store
+        part = store.shard.part(workers)
+        found = selected(part, store.held(LAYOUT), ranges)
+        for place, piece in zip(assembly.places(part.facts, ranges), found, strict=True):
+            place.values[...] = piece.values
+
+    def rows(
+        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
+    ) -> Mapping[str, TablePart]:
+        return dict(parts_of(self.machine(source).store, arcs, workers))
+
+
+class World(Machines):
     """Machines 0 and 1 hold a store, and machine 2 shall."""
 
     def __init__(
@@ -127,7 +171,7 @@ class World(Peers):
                         durability=durability,
                     )
                 )
-                machine.store.initialize(LAYOUT, self.cut(machine, START), tables)
+                machine.store.initialize(LAYOUT, part_of(machine, START), tables)
         for index in (0, 1):
             for worker in WORKERS:
                 self.push(worker, 0, index)
@@ -142,47 +186,14 @@ class World(Peers):
         self.decided = False
         self.left: set[str] = set()  # addresses
 
-    def get(self, address: str, name: str) -> stores_pb2.Store:
+    def machine(self, address: str) -> Machine:
         machine = self.machines[int(address) % 10]
         if not machine.runs or address in self.left:
             raise Unavailable("nobody answers")
-        return store_to_proto(machine.table.get(StoreName.parse(name, field="store")))
-
-    def cut(self, machine: Machine, values: Floats) -> Floats:
-        return np.concatenate([values[part.start : part.stop] for part in machine.store.held(LAYOUT)])
+        return machine
 
     def push(self, worker: int, step: int, index: int) -> list[bool]:
-        """Push what a worker has for a shard: rows, then dense values; say of each whether it was new."""
-        machine = self.machines[index]
-        store = machine.store
-        new = [store.push_rows(table, self._rows(store, worker, step)) for table in store.tables.values()]
-        return [*new, store.push(Push(worker, step, 1.0, self.cut(machine, gradient(worker, step))))]
-
-    @staticmethod
-    def _rows(store: LiveStore, worker: int, step: int) -> RowPush:
-        assert store.map
-        keys, gradients = gradient_of_rows(worker, step)
-        held = store.map.shard_of(keys) == store.config.shard_index
-        return RowPush(worker, step, 1.0, keys[held], gradients[held])
-
-    def values(
-        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
-    ) -> None:
-        machine = self.machines[int(source)]
-        if not machine.runs:
-            raise Unavailable("it was killed")
-        part = machine.store.shard.part(workers)
-        found = selected(part, machine.store.held(LAYOUT), ranges)
-        for place, piece in zip(assembly.places(part.facts, ranges), found, strict=True):
-            place.values[...] = piece.values
-
-    def rows(
-        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
-    ) -> Mapping[str, TablePart]:
-        machine = self.machines[int(source)]
-        if not machine.runs:
-            raise Unavailable("it was killed")
-        return dict(parts_of(machine.store, arcs, workers))
+        return push_to(self.machines[index], worker, step)
 
     def lead(self, order: Sequence[int]) -> Iterator[None]:
         """Take the steps of a change in this order of the machines, with a moment between each two."""
@@ -195,9 +206,9 @@ class World(Peers):
             yield
         cut = latest([parts[index].move.standing().cut for index in (0, 1)])
         standings = [parts[index].settle(cut, 1, lambda: False) for index in (0, 1)]
-        workers = complete_gradients(standings)
+        point = Point(complete_gradients(standings))
         for index in order:
-            parts[index].stage(workers, self)
+            parts[index].stage(point, self)
             self.machines[index].staged = True
             yield
         for index in (COORDINATOR, *(index for index in order if index != COORDINATOR)):

@@ -64,6 +64,7 @@ class ReplicateRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
@@ -74,6 +75,10 @@ class ReplicateRequest(_message.Message):
     """The store's epoch. First message only."""
     term: _builtins.int
     """The primary's term. First message only."""
+    map_epoch: _builtins.int
+    """The epoch of the primary's shard map; 0: it has none. UNAVAILABLE if the replica has another one: it has not changed yet. First
+    message only.
+    """
     synced: _builtins.bool
     """The replica has all that the primary has acknowledged, and will acknowledge nothing from now on that the replica does not hold."""
     finished: _builtins.bool
@@ -97,6 +102,7 @@ class ReplicateRequest(_message.Message):
         epoch: _builtins.int = ...,
         term: _builtins.int = ...,
         probe: _shared_memory_pb2.Segment | None = ...,
+        map_epoch: _builtins.int = ...,
         record: Global___Record | None = ...,
         chunk: Global___RecordChunk | None = ...,
         synced: _builtins.bool = ...,
@@ -104,7 +110,7 @@ class ReplicateRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "probe", b"probe", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "finished", b"finished", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "finished", b"finished", "map_epoch", b"map_epoch", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

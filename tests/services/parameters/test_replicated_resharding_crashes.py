@@ -1,0 +1,76 @@
+"""Shards in two processes, of which any one is lost at any moment of a change of their map: one map comes of it, and every gradient is in it once."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.parameters.v1 import stores_pb2
+from headrace_optimizers.table_config import TableConfig
+from tests.services.parameters.resharding_machines import KEPT, START, WORDS, WORKERS, gradient, push_to
+from tests.services.parameters.resharding_pairs import ALL, PairsOfMachines, held_by
+from tests.services.parameters.test_resharding_crashes import check_rows
+
+HOWS = {
+    stores_pb2.DURABILITY_REPLICA: ["killed", "cut off"],
+    stores_pb2.DURABILITY_REPLICA_DISK: ["killed", "cut off", "restarted"],
+}
+MOMENTS = 6 + 6 + 3 + 6
+
+
+def play(world: PairsOfMachines, order: Sequence[str], losses: Mapping[int, tuple[str, str, int]]) -> None:
+    """Lead the change, lose processes at their moments, and let the authority notice some moments later."""
+    notices: list[tuple[int, str, bool]] = []
+    led = world.lead(order)
+    for moment in range(MOMENTS + 1):
+        for name, how, later in (losses[moment],) if moment in losses else ():
+            world.lose(name, how)
+            notices.append((moment + later, name, how == "restarted"))
+        for notice in [each for each in notices if each[0] == moment]:
+            world.decide(notice[1], serves_again=notice[2])
+            notices.remove(notice)
+        world.step(led)
+    for _, name, again in notices:
+        world.decide(name, serves_again=again)
+    world.end()
+
+
+@pytest.mark.parametrize("tables", [(), (WORDS,)], ids=["dense", "rows"])
+@pytest.mark.parametrize("durability", HOWS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whichever_process_of_each_shard_is_lost_at_whatever_moment_one_map_comes_of_it_and_every_gradient_counts_once(
+    durability: stores_pb2.Durability.ValueType, tables: Sequence[TableConfig], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(ALL))
+    lost = data.draw(st.lists(st.sampled_from(ALL), max_size=3, unique_by=lambda name: name[1]))
+    moments = data.draw(st.lists(st.integers(0, MOMENTS), min_size=3, max_size=3, unique=True))
+    hows = st.tuples(st.sampled_from(HOWS[durability]), st.integers(0, 3))
+    losses = {moment: (name, *data.draw(hows)) for moment, name in zip(moments, lost, strict=False)}
+    with TemporaryDirectory() as folder, PairsOfMachines.made(Path(folder), durability, tables) as world:
+        play(world, order, losses)
+
+        served = {shard: world.store(name) for shard, name in world.serving.items()}
+        epochs = {store.map.epoch for store in served.values() if store.map}
+        assert epochs in ({1}, {2})
+        assert epochs == {2} or not world.told
+        holders = range(3 if epochs == {2} else 2)
+        for shard in holders:
+            machine = world.machines[world.serving[shard]]
+            assert not any([push_to(machine, worker, 1) for worker in WORKERS][KEPT])
+        values = np.empty(60, np.float32)
+        for shard in holders:
+            published = served[shard].published
+            assert published
+            assert published.version == 2
+            values[held_by(served[shard])] = published.values
+            for table in served[shard].tables.values():
+                check_rows(served[shard], table)
+        expected = START - sum(gradient(worker, step) for worker in WORKERS for step in (0, 1)) / np.float32(
+            3
+        )
+        assert np.allclose(values, expected, rtol=0, atol=1e-4)
