@@ -276,6 +276,7 @@ class LiveStore(ShardView):
         Raises:
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `LiveTables.restored`; nothing has changed.
         """
+        self.tables.go_by(shard.config)
         new = self.tables.declared_in(states, shard.members)
         with self.tables.room(new):
             self.tables.reserve(new)

@@ -82,6 +82,12 @@ class LiveTables(Mapping[str, "LiveTable"]):
                 field="tables",
             )
 
+    def go_by(self, store: StoreConfig) -> None:
+        """Take the store to be this from now on; it may have another number of shards."""
+        self._store = store
+        for table in self._tables.values():
+            table.store = store
+
     def reserve(self, tables: "Mapping[str, LiveTable]") -> None:
         """Keep room for new tables; QuotaExceeded if there is none."""
         for name, table in tables.items():

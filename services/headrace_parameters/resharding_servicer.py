@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 from grpc import ServicerContext
 
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.keys import ARCS
 from headrace.parameters.layout import FlatLayout
@@ -65,6 +65,11 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
             assert store.map is not None
             return resharding_pb2.ReshardResponse(shard_map=map_to_proto(store.map))
         store.check_map(request.map_epoch)
+        if store.term and store.next_map:
+            # Before anyone is asked: others may know more by now, as if the request were wrong.
+            raise Aborted(
+                f"{request.store} changes its shards already, or finds out whether it has; ask again"
+            )
         # The caller shall hear why nothing came of it, and when it does, pushes shall not wait any more.
         bound_s = min(_LONGEST_S, context.time_remaining()) * _SHARE
         plan = plan_change(store, self._peers, request.shards, request.add, request.remove)

@@ -21,7 +21,7 @@ def resumed(
     Raises:
         InvalidArgument: It is the state of another shard or optimizer.
     """
-    if state.map.epoch == 1:
+    if state.map.epoch == 1 and len(state.map.shards) == config.shard_count:
         shard = Shard(config, memory, members)
         shard.restore(state)
         return shard

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pytest
 
 from headrace.errors import HeadraceError, StaleTerm, Unavailable
@@ -226,6 +225,8 @@ class PairsOfMachines(Machines):
         for name in order:
             self._part(name).stage(point, self)
             self.machines[name].staged = True
+            if name != "p0":  # which knows; the others may be told to serve at any moment
+                self._find_out(name, self.parts[name])
             yield
         self._part("p0").move.agree()
         self.agreed = True
@@ -255,14 +256,16 @@ class PairsOfMachines(Machines):
             machine = self.machines[name]
             if machine.runs and (not machine.staged or (name == "p0" and not self.agreed)):
                 part.give_up()
-        asking = {name: part for name, part in self.parts.items() if self.machines[name].staged}
-        asking |= {name: machine.part for name, machine in self.machines.items() if machine.part}
-        for name, part in asking.items():
-            if self.machines[name].runs:
-                threading.Thread(
-                    target=self.machines[name].resolver.resolve, args=[part], daemon=True
-                ).start()
+        if self.agreed and "p0" in self.parts:
+            self._find_out("p0", self.parts["p0"])
+        for name, machine in self.machines.items():
+            if machine.runs and machine.part:  # found on the disk
+                self._find_out(name, machine.part)
         until(lambda: not any(self.machines[name].store.next_map for name in self.serving.values()))
+
+    def _find_out(self, name: str, part: Participant) -> None:
+        resolver = self.machines[name].resolver
+        threading.Thread(target=resolver.resolve, args=[part], daemon=True).start()
 
     # What is lost
 
@@ -290,8 +293,3 @@ class PairsOfMachines(Machines):
             if machine.runs:
                 machine.kill()
         self._patched.undo()
-
-
-def held_by(store: ReplicatedStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return where in the flat vector the values are that a store has."""
-    return np.concatenate([np.arange(part.start, part.stop) for part in store.held(LAYOUT)])

@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 
 from headrace.parameters.v1 import stores_pb2
 from headrace_optimizers.table_config import TableConfig
-from tests.services.parameters.resharding_machines import KEPT, START, WORDS, WORKERS, gradient, push_to
-from tests.services.parameters.resharding_pairs import ALL, PairsOfMachines, held_by
+from headrace_parameters.replicated_store import ReplicatedStore
+from tests.services.parameters.resharding_machines import (
+    KEPT,
+    LAYOUT,
+    START,
+    WORDS,
+    WORKERS,
+    gradient,
+    push_to,
+)
+from tests.services.parameters.resharding_pairs import ALL, PairsOfMachines
 from tests.services.parameters.test_resharding_crashes import check_rows
 
-HOWS = {
-    stores_pb2.DURABILITY_REPLICA: ["killed", "cut off"],
-    stores_pb2.DURABILITY_REPLICA_DISK: ["killed", "cut off", "restarted"],
-}
 MOMENTS = 6 + 6 + 3 + 6
 
 
@@ -40,16 +45,30 @@ def play(world: PairsOfMachines, order: Sequence[str], losses: Mapping[int, tupl
 
 
 @pytest.mark.parametrize("tables", [(), (WORDS,)], ids=["dense", "rows"])
-@pytest.mark.parametrize("durability", HOWS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_whichever_process_of_each_shard_is_lost_at_whatever_moment_one_map_comes_of_it_and_every_gradient_counts_once(
-    durability: stores_pb2.Durability.ValueType, tables: Sequence[TableConfig], data: st.DataObject
+    tables: Sequence[TableConfig], data: st.DataObject
+) -> None:
+    lose_some(stores_pb2.DURABILITY_REPLICA, ["killed", "cut off"], tables, data)
+
+
+@settings(max_examples=8, deadline=None)  # each forces some hundred files to the disk
+@given(data=st.data())
+def test_so_it_is_where_they_come_back_with_their_files(data: st.DataObject) -> None:
+    lose_some(stores_pb2.DURABILITY_REPLICA_DISK, ["killed", "cut off", "restarted"], (WORDS,), data)
+
+
+def lose_some(
+    durability: stores_pb2.Durability.ValueType,
+    ways: Sequence[str],
+    tables: Sequence[TableConfig],
+    data: st.DataObject,
 ) -> None:
     order = data.draw(st.permutations(ALL))
     lost = data.draw(st.lists(st.sampled_from(ALL), max_size=3, unique_by=lambda name: name[1]))
     moments = data.draw(st.lists(st.integers(0, MOMENTS), min_size=3, max_size=3, unique=True))
-    hows = st.tuples(st.sampled_from(HOWS[durability]), st.integers(0, 3))
+    hows = st.tuples(st.sampled_from(ways), st.integers(0, 3))
     losses = {moment: (name, *data.draw(hows)) for moment, name in zip(moments, lost, strict=False)}
     with TemporaryDirectory() as folder, PairsOfMachines.made(Path(folder), durability, tables) as world:
         play(world, order, losses)
@@ -74,3 +93,8 @@ def test_whichever_process_of_each_shard_is_lost_at_whatever_moment_one_map_come
             3
         )
         assert np.allclose(values, expected, rtol=0, atol=1e-4)
+
+
+def held_by(store: ReplicatedStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return where in the flat vector the values are that a store has."""
+    return np.concatenate([np.arange(part.start, part.stop) for part in store.held(LAYOUT)])
