@@ -1,3 +1,4 @@
+# length: one object and its lock, on either side of the connection; every method is a rule of who may do what
 """A store that two processes hold, seen from either of them: every change goes to the replica before anyone is told."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,4 @@
+# length: one lock, and all that it keeps true of the stores together: names, room and files
 """The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
 
 import threading
