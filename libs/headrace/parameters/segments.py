@@ -99,6 +99,7 @@ class MappedSegment:
         self, segment: shared_memory_pb2.Segment, *, writable: bool = False, passed_on: bool = False
     ) -> None:
         self.nonce = segment.nonce
+        self._where = segment
         fd = _open(segment)
         if passed_on:
             self._fd = fd
@@ -108,7 +109,10 @@ class MappedSegment:
         finally:
             if not passed_on:
                 os.close(fd)
-        _check_nonce(segment, self._memory[:_NONCE])
+        if not hmac.compare_digest(self._memory[:_NONCE], segment.nonce):
+            raise SharedMemoryUnavailable(
+                f"file {segment.fd} of process {segment.pid} is other memory here: the peer is on another machine"
+            )
         self.values: Floats = np.frombuffer(self._memory, _VALUE, segment.capacity, _HEADER)
         self._sequence = _sequence(self._memory)
 
@@ -133,6 +137,17 @@ class MappedSegment:
         """Tell whether the values `where` tells of have been in their place until now."""
         return self.sequence == where.sequence
 
+    def can_be_found(self) -> bool:
+        """Tell whether it is still where it was found; if not, it is kept by those alone who have mapped it."""
+        try:
+            fd = _open(self._where)
+        except SharedMemoryUnavailable:
+            return False
+        try:
+            return hmac.compare_digest(os.pread(fd, _NONCE, 0), self.nonce)
+        finally:
+            os.close(fd)
+
     def pass_on(self, where: shared_memory_pb2.SharedValues) -> shared_memory_pb2.SharedValues:
         """Say how others find the same values through this process, whatever becomes of the one whose memory it is."""
         through = shared_memory_pb2.Segment(
@@ -141,30 +156,6 @@ class MappedSegment:
         return shared_memory_pb2.SharedValues(
             segment=through, sequence=where.sequence, offset=where.offset, count=where.count
         )
-
-
-def copy_values(where: shared_memory_pb2.SharedValues, values: Floats) -> bool:
-    """Copy what lies in another process's segment to `values`, shape (where.count,), and keep nothing of it mapped.
-
-    Returns:
-        Whether it was in its place until the copy was made; if not, `values` holds anything.
-    Raises:
-        SharedMemoryUnavailable: As `MappedSegment` and its `part`.
-    """
-    fd, left = _open(where.segment), values.view(np.uint8).data
-    place = _HEADER + where.offset * _VALUE.itemsize
-    try:
-        _check_nonce(where.segment, os.pread(fd, _NONCE, 0))
-        while left:
-            count = os.preadv(fd, [left], place)
-            if not count:
-                raise SharedMemoryUnavailable(
-                    f"{where.count} values from {where.offset} on do not lie in a segment of {where.segment.capacity}"
-                )
-            left, place = left[count:], place + count
-        return int.from_bytes(os.pread(fd, 8, _NONCE), "little") == where.sequence
-    finally:
-        os.close(fd)
 
 
 def _sequence(memory: mmap.mmap) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
@@ -187,13 +178,6 @@ def _create(size: int) -> tuple[mmap.mmap, int]:
             os.close(fd)
         raise SharedMemoryUnavailable(f"cannot make memory to share: {error}") from error
     return memory, fd
-
-
-def _check_nonce(segment: shared_memory_pb2.Segment, found: bytes) -> None:
-    if not hmac.compare_digest(found, segment.nonce):
-        raise SharedMemoryUnavailable(
-            f"file {segment.fd} of process {segment.pid} is other memory here: the peer is on another machine"
-        )
 
 
 def _size_bytes(segment: shared_memory_pb2.Segment) -> int:

@@ -16,7 +16,7 @@ from headrace.errors import (
     ShapeMismatch,
     SharedMemoryUnavailable,
 )
-from headrace.parameters.segments import MappedSegment, copy_values
+from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1.replication_pb2 import Record, ReplicateRequest, ReplicateResponse
 from headrace.parameters.v1.shared_memory_pb2 import Segment
 from headrace_parameters.core.record import BadRecord, Sealed, UnknownKind
@@ -163,12 +163,22 @@ class Follower:
 
     def _copied(self, record: Record) -> memoryview:
         """Return a copy of a payload that a worker has lent: once it is held here, the worker may write to its own."""
-        values = self._store.memory_of_its_own(record.shared.count)
-        if not copy_values(record.shared, values):
+        where, values = record.shared, self._store.memory_of_its_own(record.shared.count)
+        if where.segment.nonce not in self._mapped:
+            self._let_go()
+        mapped = self._map(where.segment)
+        values[:] = mapped.part(where)
+        if not mapped.is_current(where):
             raise Cancelled(
                 f"record {record.number} of {self._replicated.store} was taken back on its way; nothing was applied"
             )
         return values.view(np.uint8).data
+
+    def _let_go(self) -> None:
+        """Keep no memory of workers that the primary has let go of."""
+        gone = [nonce for nonce, mapped in self._mapped.items() if not mapped.can_be_found()]
+        for nonce in gone:
+            del self._mapped[nonce]
 
     def _lent(self, record: Record) -> memoryview:
         """Return a payload where the primary has it."""

@@ -1,10 +1,9 @@
-"""Memory of one process that others find through another one, and copy without mapping it."""
+"""Memory of one process that others find through another one."""
 
-import numpy as np
 import pytest
 
 from headrace.errors import SharedMemoryUnavailable
-from headrace.parameters.segments import MappedSegment, OwnSegment, copy_values
+from headrace.parameters.segments import MappedSegment, OwnSegment
 from headrace.parameters.v1.shared_memory_pb2 import SharedValues
 
 
@@ -16,36 +15,28 @@ def own() -> OwnSegment:
     return segment
 
 
-def values_in(own: OwnSegment, offset: int = 1, count: int = 2) -> SharedValues:
-    return SharedValues(segment=own.describe(), sequence=own.sequence, offset=offset, count=count)
+def values_in(own: OwnSegment) -> SharedValues:
+    return SharedValues(segment=own.describe(), sequence=own.sequence, offset=1, count=2)
 
 
 def test_values_are_found_through_whoever_has_mapped_them_when_their_owner_is_gone(own: OwnSegment) -> None:
     where = values_in(own)
-    mapped = MappedSegment(own.describe(), passed_on=True)
+    through = MappedSegment(own.describe(), passed_on=True)
     own.close()
 
-    copied = np.zeros(2, np.float32)
-    assert copy_values(mapped.pass_on(where), copied)
-    assert copied.tolist() == [2, 3]
-
-
-def test_a_copy_tells_that_its_values_were_written_to(own: OwnSegment) -> None:
-    where = values_in(own)
-    own.sequence = 8
-
-    assert not copy_values(where, np.zeros(2, np.float32))
-
-
-def test_values_beyond_a_segment_are_refused(own: OwnSegment) -> None:
-    with pytest.raises(SharedMemoryUnavailable, match="2 values from 3 on do not lie in a segment of 4"):
-        copy_values(values_in(own, offset=3), np.zeros(2, np.float32))
+    passed = through.pass_on(where)
+    found = MappedSegment(passed.segment)
+    assert found.part(passed).tolist() == [2, 3]
+    assert found.is_current(passed)
 
 
 def test_nobody_finds_a_segment_through_a_mapping_that_is_gone(own: OwnSegment) -> None:
-    mapped = MappedSegment(own.describe(), passed_on=True)
-    where = mapped.pass_on(values_in(own))
-    del mapped
+    through = MappedSegment(own.describe(), passed_on=True)
+    passed = through.pass_on(values_in(own))
+    found = MappedSegment(passed.segment)
+    assert found.can_be_found()
+    del through
 
+    assert not found.can_be_found()
     with pytest.raises(SharedMemoryUnavailable):
-        copy_values(where, np.zeros(2, np.float32))
+        MappedSegment(passed.segment)
