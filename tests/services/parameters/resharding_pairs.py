@@ -250,7 +250,7 @@ class PairsOfMachines(Machines):
         if "p0" in self.lost:
             raise Unavailable("the leader was killed")
 
-    def end(self) -> None:
+    def stop_leading(self) -> None:
         """The leader is gone, or has given up: who has not staged gives up too, and who has staged asks."""
         for name, part in self.parts.items():
             machine = self.machines[name]
@@ -258,6 +258,9 @@ class PairsOfMachines(Machines):
                 part.give_up()
         if self.agreed and "p0" in self.parts:
             self._find_out("p0", self.parts["p0"])
+
+    def end(self) -> None:
+        """Let those who serve find out what was decided."""
         for name, machine in self.machines.items():
             if machine.runs and machine.part:  # found on the disk
                 self._find_out(name, machine.part)
