@@ -60,20 +60,22 @@ class SegmentLender(ABC):
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # whoever closes it amid a loan of its own waits for nobody
         self._segment: OwnSegment | None = None
         self._loans = 0
 
-    @property
-    def nonce(self) -> bytes:
-        """What the shards know the segment by; empty if there is none."""
-        return self._segment.nonce if self._segment else b""
+    def close(self) -> bytes:
+        """Lend nothing any more, as soon as a loan is over that runs, and let no shard find the segment; arrays of it stay.
 
-    def close(self) -> None:
-        """Let no shard find the segment any more; arrays of it stay."""
-        if self._segment:
-            self._segment.close()
-        self._segment, self._enabled = None, False
+        Returns:
+            What the shards know the segment by; empty if there was none.
+        """
+        with self._lock:
+            segment, self._segment, self._enabled = self._segment, None, False
+            if segment is None:
+                return b""
+            segment.close()
+            return segment.nonce
 
     @abstractmethod
     def _capacity_for(self, size: int, capacity: int) -> int:
