@@ -185,8 +185,8 @@ class ReplicatedStore(LiveStore):
 
     @property
     def recorded(self) -> bool:
-        """True: the replica may have what was taken."""
-        return True
+        """Whether the log or the replica may have what was taken."""
+        return super().recorded or bool(self.replicated.tenure.replica)
 
     def _settle(self) -> None:
         super()._settle()

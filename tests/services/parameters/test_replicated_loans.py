@@ -15,8 +15,8 @@ from headrace.parameters.v1 import parameters_pb2, shared_memory_pb2
 from headrace.parameters.v1.shared_memory_pb2_grpc import SharedMemoryStub
 from headrace.testing import until
 from headrace_parameters.replicated_store import ReplicatedStore
-from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, flat
-from tests.services.parameters.replica_pair import Processes, cut_off, primary
+from tests.services.parameters.parameter_server import LAYOUT, NAME, ParameterServer, create_request, flat
+from tests.services.parameters.replica_pair import REPLICA, Processes, cut_off, primary
 
 PATIENCE_S = 60.0
 
@@ -121,3 +121,33 @@ def test_a_gradient_that_was_written_to_reaches_no_replica_and_ends_its_primary(
         flat(-1).tolist(),
         flat(-2).tolist(),
     )  # the one that was busy was not answered: it may be there
+
+
+def test_a_primary_without_a_replica_leaves_a_gradient_out_that_was_written_to(
+    processes: Processes, segment: OwnSegment
+) -> None:
+    """Nobody else has it, and its worker was not answered, so that it sends the gradient of this step again."""
+    server = processes.start()
+    server.stores.create(
+        create_request(worker_count=2, learning_rate=1, durability=REPLICA, assignment=primary(1))
+    )
+    client = processes.client(server, timeout_s=PATIENCE_S)
+    client.initialize(LAYOUT, flat(0))
+    with ThreadPoolExecutor(1) as thread:
+        push_pull = shared_memory_pb2.PushPullSharedRequest(
+            store=NAME,
+            header=parameters_pb2.PushHeader(worker=1, epoch=1, step=0, samples=1),
+            gradient=shared_memory_pb2.SharedValues(
+                segment=segment.describe(), sequence=1, count=LAYOUT.size
+            ),
+        )
+        given_up = thread.submit(
+            SharedMemoryStub(server.channel).PushPullShared, push_pull, timeout=PATIENCE_S
+        )
+        until(lambda: bool(store_in(server).waiting()))
+        segment.sequence = 0
+        client.push(0, flat(2), samples=1)
+
+        again = processes.client(server, worker=1, timeout_s=PATIENCE_S)
+        assert again.push_pull(0, flat(4), samples=1).values.tolist() == flat(-3).tolist()
+        given_up.result()
