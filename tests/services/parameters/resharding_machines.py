@@ -1,6 +1,7 @@
 """Durable shards on machines that can be killed at any moment of a change of their map, in tests."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.errors import Unavailable
+from headrace.errors import ReplicaUnreachable, Unavailable
 from headrace.names import StoreName
 from headrace.parameters.cut import latest
 from headrace.parameters.keys import Arcs, Keys
@@ -111,8 +112,16 @@ def part_of(machine: Machine, values: Floats) -> Floats:
 def push_to(machine: Machine, worker: int, step: int) -> list[bool]:
     """Push what a worker has for a shard: rows, then dense values; say of each whether it was new."""
     store = machine.store
-    new = [store.push_rows(table, _rows(store, worker, step)) for table in store.tables.values()]
-    return [*new, store.push(Push(worker, step, 1.0, part_of(machine, gradient(worker, step))))]
+    rows = [partial(store.push_rows, table, _rows(store, worker, step)) for table in store.tables.values()]
+    dense = partial(store.push, Push(worker, step, 1.0, part_of(machine, gradient(worker, step))))
+    return [_told(push) for push in (*rows, dense)]
+
+
+def _told(push: Callable[[], bool]) -> bool:
+    """Push as a worker does: again, for as long as a replica on a busy machine has not confirmed it in time."""
+    while True:
+        with suppress(ReplicaUnreachable):
+            return push()
 
 
 def _rows(store: LiveStore, worker: int, step: int) -> RowPush:
