@@ -64,7 +64,7 @@ class Resolver:
         while part.store.alive and not part.ended:
             found = False if _has_not_decided(part) else self._ask_all(part)
             if found is not None and self._done(part, found):
-                log.warning("resharding_resolved", store=str(name), committed=found)
+                log.info("resharding_resolved", store=str(name), committed=found)
                 self._heard.pop(name, None)
                 return
             pause.wait(next(pauses))
