@@ -12,6 +12,7 @@ from headrace.parameters.layout import Floats
 from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1 import shared_memory_pb2
 
+_LEAVE_S = 30.0  # that closing waits for a loan: its call has been stopped, and has only to ask each shard to take nothing more
 # Takes the nonce of a segment and its sequence.
 TakeBack = Callable[[bytes, int], object]
 
@@ -70,12 +71,16 @@ class SegmentLender(ABC):
         Returns:
             What the shards know the segment by; empty if there was none.
         """
-        with self._lock:
+        over = self._lock.acquire(timeout=_LEAVE_S)
+        try:
             segment, self._segment, self._enabled = self._segment, None, False
-            if segment is None:
-                return b""
-            segment.close()
-            return segment.nonce
+        finally:
+            if over:
+                self._lock.release()
+        if segment is None:
+            return b""
+        segment.close()
+        return segment.nonce
 
     @abstractmethod
     def _capacity_for(self, size: int, capacity: int) -> int:
