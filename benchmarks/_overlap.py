@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
 
-import numpy as np
 import torch
 
 from benchmarks._shards import shard_process
@@ -39,7 +38,7 @@ class Training:
         self._rows, self._early = torch.randn(ROWS, WIDTH), early
         self._parts = ReadyParts(trainable(self.model.module), self.model.layout)
         self._store = stack.enter_context(ShardedStore([near], name, epoch=1, worker=0, shared_memory=False))
-        self._store.initialize(self.model.layout, self.model.values)
+        self._store.initialize(self.model.layout, self.model.values.numpy())
         self._steps = count()
         self.backward_ms = 0.0
 
@@ -49,11 +48,11 @@ class Training:
         model.begin(step)
         loss = model.module(self._rows).square().mean()
         computing = time.perf_counter()
-        early = self._store.begin_push_pull(step, model.gradient, 1) if self._early else None
+        early = self._store.begin_push_pull(step, model.gradient.numpy(), 1) if self._early else None
         with self._parts.told_to(early) if early else nullcontext():
             loss.backward()
         self.backward_ms = 1e3 * (time.perf_counter() - computing)
-        self._store.push_pull(step, model.gradient, 1, out=model.values)
+        self._store.push_pull(step, model.gradient.numpy(), 1, out=model.values.numpy())
         return 1e3 * (time.perf_counter() - began)
 
 
@@ -95,7 +94,7 @@ def _backward(training: Training) -> Callable[[], float]:
 
 
 def _check_same(whole: Training, early: Training) -> None:
-    assert np.array_equal(whole.model.values, early.model.values), "early gradients train other values"
+    assert torch.equal(whole.model.values, early.model.values), "early gradients train other values"
 
 
 def _request(name: str) -> stores_pb2.CreateStoreRequest:

@@ -7,7 +7,7 @@ the longest step of a round is what they feel. The reference is their median ste
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -80,8 +80,15 @@ def reshard() -> Iterator[list[Case]]:
         pushing = Pushing(addresses[:2], stack)
         joined = {"map_epoch": 1, "whole_ms": 0.0, "pause_ms": 0.0, "longest_ms": 0.0}
 
-        def change(**who: list[str]) -> None:
-            request = ReshardRequest(store=STORE, epoch=1, map_epoch=int(joined["map_epoch"]), **who)
+        def change(shards: list[str], add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+            request = ReshardRequest(
+                store=STORE,
+                epoch=1,
+                map_epoch=int(joined["map_epoch"]),
+                shards=shards,
+                add=add,
+                remove=remove,
+            )
             pushing.longest_s, began = 0.0, time.perf_counter()
             answer = stub.Reshard(request, timeout=120)
             joined["whole_ms"] = 1e3 * (time.perf_counter() - began)

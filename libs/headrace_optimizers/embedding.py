@@ -129,13 +129,14 @@ class EmbeddingTable(torch.nn.Module):
 
     @_not_compiled
     def _pulled(self, tables: ShardedTables, keys: torch.Tensor) -> torch.Tensor:
-        unique, places = np.unique(keys.detach().numpy().reshape(-1), return_inverse=True)
-        rows = torch.from_numpy(tables.pull_rows(self.config.name, unique, step=self.step).values)
+        unique, places = np.unique(keys.detach().cpu().numpy().reshape(-1), return_inverse=True)
+        pulled = tables.pull_rows(self.config.name, unique, step=self.step).values
+        rows = torch.from_numpy(pulled).to(keys.device)
         if torch.is_grad_enabled():
             rows.requires_grad_()
             self._used.append((unique.view(np.uint64), rows))
             self._gradient = None
-        chosen = rows.index_select(0, torch.from_numpy(places.reshape(-1)))
+        chosen = rows.index_select(0, torch.from_numpy(places.reshape(-1)).to(keys.device))
         return chosen.reshape(*keys.shape, self.config.dim)
 
     def begin(self, step: int) -> None:
@@ -173,7 +174,8 @@ class EmbeddingTable(torch.nn.Module):
         return torch.from_numpy(signed[order]), torch.from_numpy(values[order])
 
     def _hold(self, keys: torch.Tensor, rows: torch.Tensor) -> None:
-        self._tables, self.keys, self.rows = None, keys, rows
+        place = self.keys.device  # where the model is
+        self._tables, self.keys, self.rows = None, keys.to(place), rows.to(place)
 
     def _save_to_state_dict(
         self,
@@ -210,7 +212,7 @@ def _gradient(rows: torch.Tensor) -> Floats:
     gradient = (
         torch.zeros_like(rows) if rows.grad is None else rows.grad
     )  # nothing of the loss came from them
-    return cast("Floats", gradient.detach().numpy())
+    return cast("Floats", gradient.detach().cpu().numpy())
 
 
 def _summed(parts: list[tuple[Keys, Floats]], dim: int) -> tuple[Keys, Floats]:

@@ -19,6 +19,8 @@ _LANES = 64
 # sum of the whole vector is kept. Measured with 10M values, two gradients and AdamW, of 2**15 to 2**20: 31, 23, 20, 18.5, 21 ms.
 _BLOCK = 1 << 18
 
+HOST = torch.device("cpu")
+
 State = dict[str, torch.Tensor]
 
 
@@ -60,12 +62,19 @@ class FusedOptimizer:
     """The optimizer of one vector of `size` float32 values, with its state.
 
     Args:
-        allocate: Gives the memory for new values.
+        allocate: Gives the memory for new values, if they are on the host.
+        device: Where values, gradients and state are.
     """
 
-    def __init__(self, config: Optimizer, size: int, allocate: Allocate = new_memory) -> None:
+    def __init__(
+        self,
+        config: Optimizer,
+        size: int,
+        allocate: Allocate = new_memory,
+        device: torch.device = HOST,
+    ) -> None:
         self._config = config
-        self._allocate = allocate
+        self._allocate, self._device = allocate, device
         self._size = size
         self._padded_size = -(-size // _LANES) * _LANES
         self._state: State = {}
@@ -82,10 +91,11 @@ class FusedOptimizer:
         Returns:
             The new values, shape (size,), in memory that `allocate` gave: whoever reads the old ones may go on, if that is not theirs.
         """
-        new = torch.from_numpy(self._allocate(self._padded_size))
-        block = _BLOCK * torch.get_num_threads()
+        new = self._new()
+        # A GPU has no cache that a block should fit into, and wants few large kernels.
+        block = _BLOCK * torch.get_num_threads() if self._device == HOST else self._padded_size
         alone = len(gradients) == 1 and gradients[0][1] == 1  # then only the end needs memory, to be padded
-        total, scaled = (torch.zeros(_LANES if alone else block) for _ in range(2))
+        total, scaled = (torch.zeros(_LANES if alone else block, device=self._device) for _ in range(2))
 
         def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
             for place in self._places(block):
@@ -136,9 +146,14 @@ class FusedOptimizer:
 
     def hold(self, values: torch.Tensor) -> torch.Tensor:
         """Copy values, shape (size,), to memory that `allocate` gives, shape (padded size,)."""
-        held = torch.from_numpy(self._allocate(self._padded_size))
+        held = self._new()
         copy_padded(values, held)
         return held
+
+    def _new(self) -> torch.Tensor:
+        if self._device == HOST:
+            return torch.from_numpy(self._allocate(self._padded_size))
+        return torch.empty(self._padded_size, device=self._device)
 
     def state(self) -> State:
         """Return a copy of the state: vectors of shape (size,) and scalars; empty before the first step."""
@@ -156,7 +171,8 @@ class FusedOptimizer:
         """
         self._check(state)
         self._state = {
-            name: self._padded(value) if value.ndim else value.clone() for name, value in state.items()
+            name: self._padded(value) if value.ndim else value.to(self._device, copy=True)
+            for name, value in state.items()
         }
 
     def _begun(self) -> State:
@@ -164,10 +180,11 @@ class FusedOptimizer:
         if not self._state and not _is_plain(self._config):
             first = self._config.initial_accumulator if isinstance(self._config, Adagrad) else 0.0
             self._state = {
-                name: torch.full((self._padded_size,), first) for name in state_names(self._config)
+                name: torch.full((self._padded_size,), first, device=self._device)
+                for name in state_names(self._config)
             }
             if not isinstance(self._config, Sgd):
-                self._state["step"] = torch.zeros(())
+                self._state["step"] = torch.zeros((), device=self._device)
         return self._state
 
     def _check(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -183,7 +200,7 @@ class FusedOptimizer:
             )
 
     def _padded(self, vector: torch.Tensor) -> torch.Tensor:
-        padded = torch.empty(self._padded_size)
+        padded = torch.empty(self._padded_size, device=self._device)
         copy_padded(vector, padded)
         return padded
 

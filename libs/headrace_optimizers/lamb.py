@@ -19,7 +19,7 @@ from headrace.parameters.layout import FlatLayout
 from headrace.parameters.ranges import length
 from headrace_optimizers.clipping import squared_norm
 from headrace_optimizers.config import Lamb
-from headrace_optimizers.fused import Allocate, FusedOptimizer, add_up, new_memory
+from headrace_optimizers.fused import HOST, Allocate, FusedOptimizer, add_up, new_memory
 from headrace_optimizers.kernels import step
 
 _BLOCK = 1 << 16  # values at a time: all that a block needs stays in a core's own cache
@@ -34,18 +34,23 @@ class LambOptimizer(FusedOptimizer):
     Args:
         layout: The whole vector's.
         held: Which of its values these are.
-        allocate: Gives the memory for new values.
+        allocate, device: As for `FusedOptimizer`.
     """
 
     def __init__(
-        self, config: Lamb, layout: FlatLayout, held: Sequence[range], allocate: Allocate = new_memory
+        self,
+        config: Lamb,
+        layout: FlatLayout,
+        held: Sequence[range],
+        allocate: Allocate = new_memory,
+        device: torch.device = HOST,
     ) -> None:
-        super().__init__(config, length(held), allocate)
+        super().__init__(config, length(held), allocate, device)
         self._lamb = config
         self._count = len(layout.tensors)
         self._parts = layout.parts(held)
-        self._scratch = [torch.empty(_BLOCK) for _ in range(2)]
-        self._total = torch.empty(self._size)
+        self._scratch = [torch.empty(_BLOCK, device=device) for _ in range(2)]
+        self._total = torch.empty(self._size, device=device)
 
     def squared_norms(
         self, values: torch.Tensor, gradients: Sequence[tuple[torch.Tensor, float]]

@@ -6,14 +6,16 @@ import torch
 
 from headrace.errors import NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
-from headrace_optimizers.fused import Allocate, FusedOptimizer, State, new_memory
+from headrace_optimizers.fused import HOST, Allocate, FusedOptimizer, State, new_memory
 
 
 class RegisteredOptimizer(FusedOptimizer):
     """Applies a rule to copies, and takes them over when it has done well. That is one more copy of the state in each step."""
 
-    def __init__(self, config: Registered, size: int, allocate: Allocate = new_memory) -> None:
-        super().__init__(config, size, allocate)
+    def __init__(
+        self, config: Registered, size: int, allocate: Allocate = new_memory, device: torch.device = HOST
+    ) -> None:
+        super().__init__(config, size, allocate, device)
         self._registered = config
 
     def apply(
@@ -63,7 +65,8 @@ class RegisteredOptimizer(FusedOptimizer):
         if not self._state:
             rule = self._registered.rule
             self._state = {
-                name: torch.full((self._padded_size,), float(first)) for name, first in rule.state.items()
+                name: torch.full((self._padded_size,), float(first), device=self._device)
+                for name, first in rule.state.items()
             }
-            self._state["step"] = torch.zeros(())
+            self._state["step"] = torch.zeros((), device=self._device)
         return self._state

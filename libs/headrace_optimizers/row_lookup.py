@@ -44,7 +44,7 @@ def _places(keys: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
 def first_values(initializer: Initializer, table: str, keys: torch.Tensor, dim: int) -> torch.Tensor:
     """Return what `row_initializer.first_rows` returns, to the bit in torch, for int64 keys of any shape: shape (*keys.shape, dim)."""
     if isinstance(initializer, Constant):
-        return torch.full((*keys.shape, dim), initializer.value)
+        return torch.full((*keys.shape, dim), initializer.value, device=keys.device)
     streams = _mixed(keys ^ _signed(int(salt_of(table, initializer.seed)))).unsqueeze(-1)
     if not isinstance(initializer, Normal):
         values = initializer.low + (initializer.high - initializer.low) * _unit(streams, dim)
@@ -57,7 +57,9 @@ def first_values(initializer: Initializer, table: str, keys: torch.Tensor, dim: 
 
 
 def _unit(streams: torch.Tensor, count: int) -> torch.Tensor:
-    states = torch.tensor([_signed(place * int(STEP) % (1 << _BITS)) for place in range(count)])
+    states = torch.tensor(
+        [_signed(place * int(STEP) % (1 << _BITS)) for place in range(count)], device=streams.device
+    )
     return _shifted(_mixed(streams + states), 11).to(torch.float64) * UNIT
 
 

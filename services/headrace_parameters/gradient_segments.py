@@ -23,7 +23,7 @@ class _Held:
 
 
 @dataclass(frozen=True)
-class _Loan:
+class SegmentLoan:
     """What a worker has lent, as `Loan`: until it changes its segment's sequence, or takes the gradient back."""
 
     mapped: MappedSegment
@@ -31,9 +31,14 @@ class _Loan:
     ended: Callable[[], tuple[bytes, int]]
 
     def holds(self) -> bool:
+        """Tell whether the gradient has been in its place until now."""
         nonce, sequence = self.ended()
         over = nonce == self.mapped.nonce and self.where.sequence <= sequence
         return not over and self.mapped.is_current(self.where)
+
+    def pass_on(self) -> SharedValues:
+        """Say where another process of this machine finds the gradient, while the loan holds and this process is there."""
+        return self.mapped.pass_on(self.where)
 
 
 class GradientSegments:
@@ -81,7 +86,7 @@ class GradientSegments:
             SharedMemoryUnavailable, ShapeMismatch: As `read`.
         """
         mapped, key = self._map(store, worker, where.segment), (store.config.name, worker)
-        return _part(mapped, where), _Loan(mapped, where, lambda: self._ended.get(key, (b"", 0)))
+        return _part(mapped, where), SegmentLoan(mapped, where, lambda: self._ended.get(key, (b"", 0)))
 
     def take_back(self, store: LiveStore, worker: int, nonce: bytes, sequence: int) -> None:
         """Read nothing any more of what was lent as this sequence or an earlier one."""
@@ -114,7 +119,8 @@ class GradientSegments:
                 return held.mapped
             process = _open_process(segment.pid)
             try:
-                mapped = MappedSegment(segment, writable=True)  # torch asks for that; nobody writes
+                # Writable, because torch asks for that; nobody writes.
+                mapped = MappedSegment(segment, writable=True, passed_on=store.config.durability.replicated)
             except SharedMemoryUnavailable:
                 os.close(process)
                 raise

@@ -76,6 +76,7 @@ class LiveStore(ShardView):
         self.changing = threading.Lock()  # held by whoever changes the shard
         self.gate = Gate(self.changing)
         self.next_map: ShardMap | None = None  # the one that is being made
+        self.next_map_agreed = False  # by all, and this one leads to it
         self.add_tables({})
 
     def initialize(self, layout: FlatLayout, values: Floats, tables: Sequence[TableConfig] = ()) -> None:
@@ -87,8 +88,9 @@ class LiveStore(ShardView):
             else:
                 first = Shard(self.config, self.memory, self.members)
                 first.initialize(layout, values)
-                self.tables.reserve(new)
-                self._put(first, {**self.tables, **new})
+                with self.tables.room(new):
+                    self.tables.reserve(new)
+                    self._put(first, {**self.tables, **new})
                 self.add_tables(new)
                 self.tables.change_members(self.members.generation, self.members.workers)
             made = self.made()
@@ -159,7 +161,7 @@ class LiveStore(ShardView):
         """
         sealed = self._seal(change)
         with self._turn(change.step, worker):
-            if self.journal:
+            if self.recorded:
                 self._shard.check_gradients()  # what is in the log must come of it here too
             taken = takes(self.contents, change)
             if taken:
@@ -177,13 +179,26 @@ class LiveStore(ShardView):
         """
         try:
             with self.changing:
-                if self.journal:
-                    self.journal.settle()
-                self._shard.keep_gradients(logged=bool(self.journal))
+                self._settle()
+                self._shard.keep_gradients(logged=self.recorded)
                 end()
         except GradientLost as error:
             self.end(error)
             raise
+
+    @property
+    def recorded(self) -> bool:
+        """Whether what was taken is kept elsewhere too, so that it must be here."""
+        return self.journal is not None
+
+    def _settle(self) -> None:
+        """Return when what keeps changes elsewhere reads nothing any more that workers have lent.
+
+        Raises:
+            GradientLost: It lacks something, and a worker wrote to that.
+        """
+        if self.journal:
+            self.journal.settle()
 
     def push_rows(self, table: "LiveTable", push: RowPush) -> bool:
         """Take a gradient of rows; return False if it was taken before or comes too late.
@@ -211,6 +226,13 @@ class LiveStore(ShardView):
             yield
 
     @contextmanager
+    def still(self) -> Iterator[None]:
+        """Have the shard alone, whatever this process is to the store."""
+        with self.changing:
+            self.news.check_alive()
+            yield
+
+    @contextmanager
     def _turn(self, step: int, worker: int | None = None) -> Iterator[None]:
         """Have the shard alone for a change that belongs to this step, as soon as it may come; None: of all workers."""
         with self.changing:
@@ -229,13 +251,19 @@ class LiveStore(ShardView):
             self.journal.append(sealed)
 
     def _apply(self, change: Change) -> None:
-        with lost_if_taken_back(logged=bool(self.journal)):
+        with lost_if_taken_back(logged=self.recorded):
             taken = make(self.contents, change)
         assert taken, "whoever calls has asked whether it will be"
         self.gate.moved()
         self.visibility.change()
-        if self.journal and self.journal.due and self.between_steps:
-            self.journal.snapshot(self.state(self.journal.row_moments))
+        if self.journal and self.journal.due:
+            self._snapshot(self.journal)
+
+    def _snapshot(self, journal: Journal) -> None:
+        """Write a snapshot at a moment between two steps; if none comes, with what waits for others then."""
+        waiting = [] if self.between_steps else self.waiting() if journal.overdue else None
+        if waiting is not None:
+            journal.snapshot(self.state(journal.row_moments), waiting)
 
     def _rebase(self, state: Callable[[], ShardState]) -> None:
         """Write what no change leads to, if anybody keeps it."""
@@ -248,11 +276,15 @@ class LiveStore(ShardView):
         Raises:
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `LiveTables.restored`; nothing has changed.
         """
+        self.tables.go_by(shard.config)
         new = self.tables.declared_in(states, shard.members)
-        tables = self.tables.restored(states, shard.members, new)
-        self._put(shard, tables)
+        with self.tables.room(new):
+            self.tables.reserve(new)
+            tables = self.tables.restored(states, shard.members, new)
+            self._put(shard, tables)
         self.add_tables(new)
         self.tables.become(tables)
+        self.tables.reserve(self.tables)  # and no more, now that the former rows are gone
 
     def _put(self, shard: Shard, tables: "Mapping[str, RowShard | LiveTable]") -> None:
         self._rebase(
@@ -293,6 +325,46 @@ class LiveStore(ShardView):
 
     def open(self) -> None:
         """Begin to act, now that others may have the store."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process speaks for the shard."""
+        return True
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process does what another one does."""
+        return False
+
+    def check_takes_part(self, term: int, replica: str) -> None:  # noqa: ARG002 - a store with replicas needs it
+        """Raise unless the store is served in this term, with this replica, and whoever serves it later has all of it; 0: by one process."""
+        if term:
+            raise FailedPrecondition(
+                f"{self.config.name} is of {self.config.durability.value} here, and has no term {term}"
+            )
+
+    def wait_for_record(self, number: int) -> None:
+        """Return when a process that follows has this record, and no more."""
+
+    @property
+    def record(self) -> int:
+        """The last record that this process has; 0: it keeps no count of them."""
+        return 0
+
+    def beside(
+        self, shard: Shard, memory: PublishedMemory, reserve_rows: Callable[[str, int], None]
+    ) -> "LiveStore":
+        """Make another one of this process's, which may take this one's place."""
+        return LiveStore(self.config, self.create_time, shard, memory=memory, reserve_rows=reserve_rows)
+
+    def keep_in(self, *journals: Journal | None, kept: bool = False) -> None:
+        """Keep beside these logs what this process is to the store, from now on; `kept`: what it is now is there already."""
+
+    def moved(self) -> None:
+        """Go on with what waited while values were about to move."""
+
+    def followed_by(self, following: "LiveStore") -> None:
+        """Let another one act in the place of this one, under `changing`."""
 
     def check_stays(self) -> None:
         """Raise Unavailable while values move to other shards."""

@@ -33,6 +33,15 @@ class TableFacts:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What somebody has seen of a table, and how far everything must be before others may know of it."""
+
+    shard: RowShard
+    progress: Progress
+    reached: Positions
+
+
 class LiveTable:
     """Rows change in place: any number of calls reads them, or one changes them, and any number waits for others' pushes. A change
     goes before those that come after it, so that no number of readers keeps it waiting.
@@ -96,9 +105,9 @@ class LiveTable:
         with self._using:
             self._check_alive()
             duplicate = self._shard.turns.is_duplicate(worker, step, generation)
-            reached, progress = self._reached, self._progress
+            seen = self._seen()
         if duplicate:
-            self._tell(reached, progress)
+            self._tell(seen)
         return duplicate
 
     def takes(self, push: RowPush) -> bool:
@@ -122,15 +131,18 @@ class LiveTable:
     def show(self) -> None:
         """Let others know of what was pushed, once that is safe."""
         with self._using:
-            reached, progress = self._reached, self._progress
-        self._tell(reached, progress)
+            seen = self._seen()
+        self._tell(seen)
 
-    def _tell(self, reached: Positions, progress: Progress) -> None:
-        """Return when others may know that the table is so far."""
-        self._safety.wait(reached)
+    def _seen(self) -> _Seen:
+        return _Seen(self._shard, self._progress, self._reached)
+
+    def _tell(self, seen: _Seen) -> None:
+        """Return when others may know that the table is so far, or was, before a restore."""
+        self._safety.wait(seen.reached)
         with self._using:
-            if progress.version > self._shown.version:
-                self._shown = progress
+            if seen.shard is self._shard and seen.progress.version > self._shown.version:
+                self._shown = seen.progress
 
     @property
     def held_norm(self) -> float | None:
@@ -177,8 +189,7 @@ class LiveTable:
             need = self._shard.turns.need_for(step) if step is not None else Need()
             need = replace(need, version=max(need.version, min_version))
             self._wait_to_read(need, timeout_s, wanted, generation)
-            table, progress, former = self._shard.table, self._progress, self._shard.former_for(step)
-            reached = self._reached
+            table, former, seen = self._shard.table, self._shard.former_for(step), self._seen()
             self._readers += 1
         try:
             table.pull(keys, out(), former)
@@ -186,10 +197,8 @@ class LiveTable:
             with self._using:
                 table.counts.pulled += keys.size
                 self._read()
-        self._tell(
-            reached, progress
-        )  # rows change where they are: what was read may be newer than what is safe
-        return progress
+        self._tell(seen)  # rows change where they are: what was read may be newer than what is safe
+        return seen.progress
 
     def _wait_to_read(
         self, need: Need, timeout_s: float, wanted: Callable[[], bool], generation: int | None
@@ -235,6 +244,11 @@ class LiveTable:
                 self._read()
 
     @property
+    def waiting(self) -> tuple[RowPush, ...] | None:
+        """Gradients that wait for others of their step; None: a complete step waits to be clipped."""
+        return None if self._shard.held else tuple(self._shard.turns.pending.values())
+
+    @property
     def pending(self) -> frozenset[int]:
         """Workers whose pushes wait for others of their step."""
         return frozenset(self._shard.turns.pending)
@@ -255,8 +269,8 @@ class LiveTable:
         """Return some of the rows, as `RowTable.scan` does."""
         with self._using:
             self._check_alive()
-            found, reached, progress = self._shard.table.scan(slot, count), self._reached, self._progress
-        self._tell(reached, progress)
+            found, seen = self._shard.table.scan(slot, count), self._seen()
+        self._tell(seen)
         return found
 
     def cut(self) -> Cut:
@@ -272,10 +286,13 @@ class LiveTable:
     def restored(self, state: TableState | None, members: Members) -> RowShard:
         """Return what the table shall `become` to go on from `state`, with pushes of these members; None: without rows.
 
+        Until then as much is reserved as the larger of the two needs.
+
         Raises:
             InvalidArgument, QuotaExceeded, ResourceExhausted: As `RowShard.restore`.
         """
-        restored = RowShard(self.store, self.config, self._reserve, members)
+        held = self.facts().size_bytes
+        restored = RowShard(self.store, self.config, lambda needed: self._reserve(max(needed, held)), members)
         if state:
             restored.restore(state, members)
         return restored

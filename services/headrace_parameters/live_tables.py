@@ -1,6 +1,7 @@
 """All tables of a store on one shard."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -81,10 +82,27 @@ class LiveTables(Mapping[str, "LiveTable"]):
                 field="tables",
             )
 
+    def go_by(self, store: StoreConfig) -> None:
+        """Take the store to be this from now on; it may have another number of shards."""
+        self._store = store
+        for table in self._tables.values():
+            table.store = store
+
     def reserve(self, tables: "Mapping[str, LiveTable]") -> None:
         """Keep room for new tables; QuotaExceeded if there is none."""
         for name, table in tables.items():
             self._reserve(name, table.facts().size_bytes)
+
+    @contextmanager
+    def room(self, new: "Mapping[str, LiveTable]") -> Iterator[None]:
+        """Give back what was reserved within, for these new tables or for what was to take the place of others, if nothing comes of it."""
+        try:
+            yield
+        except BaseException:
+            sizes = dict.fromkeys(new, 0) | self.sizes()
+            for name, size_bytes in sizes.items():
+                self._reserve(name, size_bytes)
+            raise
 
     def add(self, tables: "Mapping[str, LiveTable]") -> None:
         """Have these tables, too."""

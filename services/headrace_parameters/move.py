@@ -27,7 +27,7 @@ class Move:
 
     def __init__(self, store: LiveStore, next_map: ShardMap) -> None:
         self._store = store
-        with store.alone():
+        with store.still():
             if store.next_map:
                 raise Aborted(
                     f"values of {store.config.name} are moving already, to shard map {store.next_map.epoch}; wait until they have"
@@ -42,7 +42,7 @@ class Move:
             over: Whether nobody wants it any more; `look_again` when that becomes true.
         """
         store = self._store
-        with store.alone():
+        with store.still():
             arrived = store.gate.reach(cut, lambda: behind_all(store), timeout_s, over)
             store.check_serves()
             made = store.made()
@@ -57,23 +57,28 @@ class Move:
     def give_up(self) -> None:
         """Go on as if nothing had been."""
         with self._store.changing:
-            self._store.next_map = None
+            self._store.next_map, self._store.next_map_agreed = None, False
             self._store.gate.open()
+        self._store.moved()
+
+    def agree(self) -> None:
+        """Take note that all are ready: whoever takes this process's place may change to the next map once it is told."""
+        with self._store.still():
+            self._store.next_map_agreed = True
 
     def standing(self) -> Standing:
         """Say where the shard is in the run."""
         store = self._store
-        with store.alone():
-            store.shard.keep_gradients(
-                logged=bool(store.journal)
-            )  # a worker may take its own back before they have moved
+        with store.still():
+            # A worker may take its own back before they have moved.
+            store.shard.keep_gradients(logged=store.recorded)
             dense = store.shard.standing()
             cut = latest([dense.cut, *store.tables.standings()])
-            return Standing(cut, replace(dense.pending, rows=store.tables.pending()))
+            return Standing(cut, replace(dense.pending, rows=store.tables.pending()), store.record)
 
     def part(self, workers: Collection[int]) -> Part:
         """Return what of the dense values can move."""
-        with self._store.alone():
+        with self._store.still():
             return self._store.shard.part(workers)
 
     def hand_over(self, swap: Callable[[], None], why: HeadraceError) -> None:
@@ -82,7 +87,7 @@ class Move:
         Raises:
             HeadraceError: Why the store has ended before, or what `swap` raised; nothing has changed.
         """
-        with self._store.alone():
+        with self._store.still():
             swap()
             self._store.news.end(why)
             self._store.tables.end(why)
@@ -94,6 +99,6 @@ def parts_of(
 ) -> "Iterator[tuple[str, TablePart]]":
     """Yield what of each table of a held store can move, with the gradients of these workers; one after the other: they are copied."""
     for name, table in store.tables.items():
-        with store.alone():
+        with store.still():
             part = table.part(arcs, workers.get(name, ()))
         yield name, part

@@ -7,7 +7,7 @@ from headrace.parameters.v1 import resharding_pb2
 from headrace.parameters.wire import layout_from_proto, layout_to_proto, map_from_proto, map_to_proto
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.part import Facts
-from headrace_parameters.core.standing import Pending, Standing
+from headrace_parameters.core.standing import Pending, Point, Standing
 from headrace_parameters.plan import Plan
 
 
@@ -18,6 +18,8 @@ def plan_to_proto(plan: Plan) -> resharding_pb2.Hold:
         next=map_to_proto(plan.next),
         coordinator=plan.coordinator,
         tensors=layout_to_proto(plan.layout),
+        replicas=plan.replicas,
+        terms=plan.terms,
     )
 
 
@@ -28,6 +30,8 @@ def plan_from_proto(hold: resharding_pb2.Hold) -> Plan:
         next=map_from_proto(hold.next),
         coordinator=hold.coordinator,
         layout=layout_from_proto(hold.tensors),
+        replicas=dict(hold.replicas),
+        terms=dict(hold.terms),
     )
     if plan.coordinator not in plan.now.addresses or not set(plan.now.shards) <= set(plan.now.addresses):
         raise InvalidArgument("a resharding needs the addresses of all shards", field="hold.now")
@@ -38,23 +42,29 @@ def standing_to_proto(standing: Standing) -> resharding_pb2.Standing:
     """Write where a shard is."""
     pending = standing.pending
     rows = rows_to_proto(pending.rows)
-    return resharding_pb2.Standing(next_steps=standing.cut, pending=sorted(pending.dense), pending_rows=rows)
+    return resharding_pb2.Standing(
+        next_steps=standing.cut, pending=sorted(pending.dense), pending_rows=rows, record=standing.record
+    )
 
 
 def standing_from_proto(standing: resharding_pb2.Standing) -> Standing:
     """Read where a shard is."""
     pending = Pending(frozenset(standing.pending), rows_from_proto(standing.pending_rows))
-    return Standing(dict(standing.next_steps), pending)
+    return Standing(dict(standing.next_steps), pending, standing.record)
 
 
-def stage_to_proto(kept: Pending) -> resharding_pb2.Stage:
-    """Write whose gradients are kept."""
-    return resharding_pb2.Stage(workers=sorted(kept.dense), rows=rows_to_proto(kept.rows))
+def stage_to_proto(point: Point) -> resharding_pb2.Stage:
+    """Write at which point values move."""
+    kept = point.kept
+    return resharding_pb2.Stage(
+        workers=sorted(kept.dense), rows=rows_to_proto(kept.rows), records=point.records
+    )
 
 
-def stage_from_proto(stage: resharding_pb2.Stage) -> Pending:
-    """Read whose gradients are kept."""
-    return Pending(frozenset(stage.workers), rows_from_proto(stage.rows))
+def stage_from_proto(stage: resharding_pb2.Stage) -> Point:
+    """Read at which point values move."""
+    kept = Pending(frozenset(stage.workers), rows_from_proto(stage.rows))
+    return Point(kept, dict(stage.records))
 
 
 def rows_to_proto(rows: Mapping[str, Collection[int]]) -> list[resharding_pb2.TableWorkers]:

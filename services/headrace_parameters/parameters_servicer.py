@@ -59,7 +59,7 @@ class ParametersServicer(parameters_pb2_grpc.ParametersServicer):
         layout, tables = layout_from_proto(first.tensors), tables_from_proto(first.tables)
         store.check_model(layout, tables)
         if store.published is None:
-            self._table.reserve(store, layout)
+            self._table.reserve_bytes(store, store.needed_bytes(layout))
             values = passing_memory(length(store.held(layout)))
             received = receive(chain([first], request_iterator), [Piece(0, values)])
             self._meter.received(store.config, received)

@@ -1,22 +1,26 @@
 """One shard's part in a resharding: it is held, brought to a common point, put together anew beside itself, and changed.
 
-Until `commit` the old shard is as it was, and `give_up` lets it go on. Source of the phases: two-phase commit (Gray 1978).
+Until `commit` the old shard is as it was, and `give_up` lets it go on. Source of the phases: two-phase commit (Gray 1978). Both processes of
+a replicated shard take part, each for itself: so whichever of them serves later knows what it has agreed to.
 """
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from headrace.errors import DeadlineExceeded, FailedPrecondition
+from headrace.errors import Aborted, DeadlineExceeded, FailedPrecondition
 from headrace.parameters.cut import Cut
 from headrace.parameters.keys import Arcs
 from headrace.parameters.ranges import shared
 from headrace_optimizers.fused import kind_of, state_bytes
 from headrace_parameters.assembly import Assembly
 from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.kinds import Change
 from headrace_parameters.core.rows.part import TablePart, whole
+from headrace_parameters.core.rows.push import TablePush
 from headrace_parameters.core.shard import Shard
-from headrace_parameters.core.standing import Pending, Standing
+from headrace_parameters.core.standing import Pending, Point, Standing
 from headrace_parameters.live import LiveStore
 from headrace_parameters.move import Move, parts_of
 from headrace_parameters.moving_wire import plan_to_proto
@@ -44,12 +48,13 @@ class Sources(Protocol):
 
 
 class Participant:
-    """A store of this process in a resharding. One thread uses it.
+    """A store of this process in a resharding. One thread leads it; any number may find out how it ends.
 
     Args:
         staged: What a former process had staged, and died before it knew what was decided.
     Raises:
         FailedPrecondition: The store cannot take part, or is none of the plan's.
+        Unavailable: Its replica has not caught up.
         Aborted: It takes part in another one.
     """
 
@@ -61,6 +66,8 @@ class Participant:
         self._table = table
         self._shard = store.config.shard_index
         self._staged = staged
+        self._ending = threading.Lock()
+        self._committed: bool | None = None  # not yet known
         self._room = RoomBeside(partial(table.reserve_rows, store.config.name), store.tables.sizes())
         if not staged:
             self._check()
@@ -68,14 +75,7 @@ class Participant:
 
     def _check(self) -> None:
         store, plan = self.store, self.plan
-        if store.config.durability.replicated:
-            raise FailedPrecondition(
-                f"{store.config.name} has replicas, and its shards cannot change; save it and create it anew with other shards"
-            )
-        if store.config.durability.logged and store.tables:
-            raise FailedPrecondition(
-                f"{store.config.name} is durable and has tables, whose rows do not move then; keep its shards, or save it and create it anew"
-            )
+        store.check_takes_part(plan.terms.get(self._shard, 0), plan.replicas.get(self._shard, ""))
         if self._shard in plan.now.shards:
             fits = (
                 store.map is not None
@@ -100,6 +100,8 @@ class Participant:
         Raises:
             DeadlineExceeded: Workers did not bring it there in time.
         """
+        if self.store.follows:  # its primary settles, and it has what that has
+            return self.move.standing()
         if self.has_values and not self.move.settle(cut, min(timeout_s, SETTLE_S), over):
             raise DeadlineExceeded(
                 f"shard {self._shard} of {self.store.config.name} is at {self.move.standing()}, others at {dict(cut)}; nothing has "
@@ -107,14 +109,25 @@ class Participant:
             )
         return self.move.standing()
 
-    def stage(self, kept: Pending, sources: Sources) -> None:
-        """Put the new shard together.
+    def stage(self, point: Point, sources: Sources) -> None:
+        """Put the new shard together: from now on others decide.
 
         Args:
-            kept: Whose gradients for the step that is not complete go on.
+            point: Where the shards are that have values.
         Raises:
             HeadraceError: It cannot be; most likely the memory does not suffice, or a source is gone.
         """
+        self.store.wait_for_record(point.records.get(self._shard, 0))
+        self._put_together(point.kept, sources)
+        if not self._staged_in_term():
+            raise FailedPrecondition(
+                f"another process serves shard {self._shard} of {self.store.config.name} by now"
+            )
+
+    def _staged_in_term(self) -> bool:
+        return self.store.term == self.plan.terms.get(self._shard, 0)
+
+    def _put_together(self, kept: Pending, sources: Sources) -> None:
         plan, store = self.plan, self.store
         config, memory = store.config.among(len(plan.next.shards)), PublishedMemory()
         shard, gradients = Shard(config, memory), dict[int, Push]()
@@ -127,15 +140,16 @@ class Participant:
             shard.take_over(state, gradients)
         else:
             shard.layout, shard.map = plan.layout, plan.next  # it has left, and can tell where everything is
-        self._staged = LiveStore(
-            store.config, store.create_time, shard, memory=memory, reserve_rows=self._room
-        )
+        self._staged = store.beside(shard, memory, self._room)
+        waiting: list[Change] = [*gradients.values()]
         if self._shard in plan.next.shards:
-            self._stage_rows(self._staged, kept.rows, sources)
-        self._staged.journal = self._table.stage(store, plan_to_proto(plan), shard, gradients.values())
+            waiting += self._stage_rows(self._staged, kept.rows, sources)
+        self._staged.journal = self._table.stage(store, plan_to_proto(plan), self._staged, waiting)
 
-    def _stage_rows(self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources) -> None:
-        """Put the tables together.
+    def _stage_rows(
+        self, staged: LiveStore, kept: Mapping[str, Collection[int]], sources: Sources
+    ) -> list[TablePush]:
+        """Put the tables together, and return the gradients of rows for the step that is not complete.
 
         Args:
             kept: Whose gradients of rows go on, of all tables there are; a shard that joins may not know of them yet.
@@ -153,6 +167,7 @@ class Participant:
         states = {name: part.state for name, part in parts.items()}
         staged.add_tables(staged.tables.declared_in(states, staged.members))
         staged.tables.take_over(parts)
+        return [TablePush(name, push) for name, part in parts.items() for push in part.pushes.values()]
 
     def _assembled(self, workers: Collection[int], sources: Sources) -> Assembly:
         plan = self.plan
@@ -166,23 +181,45 @@ class Participant:
         return assembly
 
     def commit(self) -> None:
-        """Change to the next map."""
-        assert self._staged is not None, "a shard that has not staged cannot commit"
-        self._room.alone()
-        self._table.replace(self.store, self._staged, self.move)
+        """Change to the next map, unless that was done before.
+
+        Raises:
+            Aborted: It has given up.
+            HeadraceError: It cannot be done now.
+        """
+        with self._ending:
+            if self._committed is False:
+                raise Aborted(
+                    f"shard {self._shard} of {self.store.config.name} has given up to change its map"
+                )
+            if self._committed is None:
+                assert self._staged is not None, "a shard that has not staged cannot commit"
+                self._room.alone()
+                self._table.replace(self.store, self._staged, self.move)
+                self._committed = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has changed, or given up."""
+        return self._committed is not None
 
     def clear(self) -> None:
         """Remove the files of the old shard, which no restart would look at any more."""
         self.store.forget_files()
 
     def give_up(self) -> None:
-        """Go on as before."""
-        if self._staged:
-            self._staged.forget_files()  # first: a restart shall find one state from now on
-        self._table.keep(self.store)
-        self.move.give_up()
+        """Go on as before, unless that was done, or it has changed."""
+        with self._ending:
+            if self._committed is None:
+                if self._staged:
+                    self._staged.forget_files()  # first: a restart shall find one state from now on
+                self.store.keep_in(self.store.journal, kept=True)
+                self._table.keep(self.store)
+                self.move.give_up()
+                self._committed = False
 
     def leave(self) -> None:
         """Let go of what is staged, without an answer; a later process of the folder goes on to look for it."""
-        if self._staged and self._staged.journal:
-            self._staged.journal.close()
+        with self._ending:
+            if not self.ended and self._staged and self._staged.journal:
+                self._staged.journal.close()

@@ -39,7 +39,8 @@ class ReplicationServicer(replication_pb2_grpc.ReplicationServicer):
             raise InvalidArgument("the stream ended without a message; the first one names the store")
         store = self._replicated(first.store, first.epoch)
         store.replicated.tenure.check_follows(first.term, first.store)
-        follower = Follower(store, first, self._table.reserve, share=self._share)
+        store.check_changed_with(first.map_epoch)
+        follower = Follower(store, first, self._table.reserve_bytes, share=self._share)
         context.add_callback(follower.close)
         yield from follower.answers(request_iterator)
 

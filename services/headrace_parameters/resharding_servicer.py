@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 from grpc import ServicerContext
 
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.names import StoreName
 from headrace.parameters.keys import ARCS
 from headrace.parameters.layout import FlatLayout
@@ -60,15 +60,22 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
     ) -> resharding_pb2.ReshardResponse:
         """Make the next map."""
         store = self._fenced(request.store, request.epoch)
+        store.check_serves()
         if _is_done(store, request):
             assert store.map is not None
             return resharding_pb2.ReshardResponse(shard_map=map_to_proto(store.map))
         store.check_map(request.map_epoch)
+        if store.term and store.next_map:
+            # Before anyone is asked: others may know more by now, as if the request were wrong.
+            raise Aborted(
+                f"{request.store} changes its shards already, or finds out whether it has; ask again"
+            )
         # The caller shall hear why nothing came of it, and when it does, pushes shall not wait any more.
         bound_s = min(_LONGEST_S, context.time_remaining()) * _SHARE
         plan = plan_change(store, self._peers, request.shards, request.add, request.remove)
         own = self._participant(store, plan)
-        paused_s = Coordinator(own, self._peers, self._sources_for(own, bound_s), bound_s).lead()
+        sources = self._sources_for(own, bound_s)
+        paused_s = Coordinator(own, self._peers, sources, bound_s, self._begin_to_resolve).lead()
         log.info(
             "resharded",
             store=request.store,
@@ -95,18 +102,24 @@ class ReshardingServicer(resharding_pb2_grpc.ReshardingServicer):
             context.add_callback(part.move.look_again)
             standing = part.settle(cut, bound_s, lambda: not context.is_active())
             yield ParticipateResponse(standing=standing_to_proto(standing))
-            kept = stage_from_proto(_next(request_iterator, "stage").stage)
-            part.stage(kept, self._sources_for(part, bound_s))
+            point = stage_from_proto(_next(request_iterator, "stage").stage)
+            part.stage(point, self._sources_for(part, bound_s))
             staged = True
+            if part.plan.terms:  # it may be told to serve at any moment, and shall know then what by
+                self._begin_to_resolve(part)
             yield ParticipateResponse(staged=resharding_pb2.Staged())
             _next(request_iterator, "commit")
         except BaseException:
-            self._resolver.resolve(part) if staged else part.give_up()
+            if not staged:
+                part.give_up()
+            elif not part.plan.terms:
+                self._resolver.resolve(part)
             raise
         try:
             part.commit()
         except HeadraceError:
-            self._begin_to_resolve(part)  # it is decided, and tried until it can be done
+            if not part.plan.terms:
+                self._begin_to_resolve(part)  # it is decided, and tried until it can be done
             raise
         part.clear()
         yield ParticipateResponse(committed=resharding_pb2.Committed())
@@ -173,4 +186,6 @@ def _is_done(store: LiveStore, request: resharding_pb2.ReshardRequest) -> bool:
     now = store.map
     if now is None or now.epoch != (request.map_epoch or 1) + 1:
         return False
+    if request.next:
+        return set(now.shards) == set(request.next)
     return set(now.addresses.values()) == ({*request.shards, *request.add} - {*request.remove})

@@ -23,8 +23,8 @@ class RowBytes:
         )
 
     def reserve(self, store: StoreName, table: str, needed: int, *, free: int) -> None:
-        """Let a table have `needed` bytes in all; QuotaExceeded if `free` is less."""
-        if needed > free:
+        """Let a table have `needed` bytes in all; QuotaExceeded if `free` is less, and so is what it has."""
+        if needed > max(free, self._sizes.get((store, table), 0)):
             raise QuotaExceeded(
                 f"table {table!r} of {store} needs {needed} bytes, and the process has {free} for it; nothing was applied: let it evict "
                 "by max_rows, use more shards or raise HEADRACE_PARAMETERS_MAX_BYTES",

@@ -9,8 +9,10 @@ from headrace.parameters.shard_map import ShardMap
 from headrace_parameters.core.config import Norms, StoreConfig
 from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.joint import Measured
+from headrace_parameters.core.kinds import Change
 from headrace_parameters.core.members import Members
 from headrace_parameters.core.need import Need
+from headrace_parameters.core.rows.push import TablePush
 from headrace_parameters.core.rows.state import Moment
 from headrace_parameters.core.shard import Published, Shard
 from headrace_parameters.core.state import ShardState
@@ -55,6 +57,15 @@ class ShardView:
         """Whether `state` has all that was taken."""
         return self._shard.between_steps and self.tables.between_steps
 
+    def waiting(self) -> list[Change] | None:
+        """Return what was taken and is not in `state`: gradients that wait for others; None: a complete step that waits for norms, too."""
+        rows = {name: table.waiting for name, table in self.tables.items()}
+        dense = self._shard.waiting
+        if dense is None or None in rows.values():
+            return None
+        of_tables = [TablePush(name, push) for name, pushes in rows.items() for push in pushes or ()]
+        return [*dense, *of_tables]
+
     def state(self, rows_since: Mapping[str, Moment] | None = None) -> ShardState:
         """Return a copy of everything; of rows only what may have changed since then, if that is said."""
         return replace(self._shard.state(), tables=self.tables.states(rows_since))
@@ -66,8 +77,8 @@ class ShardView:
 
     @property
     def takes_loans(self) -> bool:
-        """Whether a gradient may stay where its worker has it; a replica reads it later than its worker waits."""
-        return not self.config.durability.replicated
+        """Whether a gradient may stay where its worker has it."""
+        return True
 
     @property
     def layout(self) -> FlatLayout | None:

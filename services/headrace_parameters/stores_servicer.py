@@ -100,7 +100,7 @@ class StoresServicer(stores_pb2_grpc.StoresServicer):
         store = self._fenced(request.name, request.epoch)
         check_snapshot(request.artifact, store.config.name, "artifact")
         state = self._snapshots.load(request.artifact)
-        self._table.reserve(store, state.layout)
+        self._table.reserve_bytes(store, store.needed_bytes(state.layout))
         save_point.restore(store, state)
         return store_to_proto(store)
 

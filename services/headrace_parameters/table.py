@@ -2,9 +2,8 @@
 """The stores of one process, by name: who may make, replace and delete them, and how much memory they take."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -17,30 +16,19 @@ from headrace.errors import (
     StaleEpoch,
 )
 from headrace.names import StoreName
-from headrace.parameters.layout import FlatLayout
 from headrace.parameters.v1 import resharding_pb2, stores_pb2
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.kinds import Change
-from headrace_parameters.core.shard import Shard
 from headrace_parameters.journal.journal import Journal
-from headrace_parameters.journal.shelf import Found, Shelf
+from headrace_parameters.journal.shelf import Shelf
 from headrace_parameters.live import LiveStore
 from headrace_parameters.move import Move
-from headrace_parameters.recovered import recovered
+from headrace_parameters.recovered import InDoubt, recovered
 from headrace_parameters.replicated_store import ReplicatedStore
-from headrace_parameters.room import check_process, check_project
-from headrace_parameters.row_bytes import RowBytes
+from headrace_parameters.room import Room
 
 RETRY_AFTER_S = 1.0
 ANY_EPOCH = 1 << 64
-
-
-@dataclass(frozen=True)
-class InDoubt:
-    """A recovered store that does not know whether its next shard map holds, and its next self if so."""
-
-    store: LiveStore
-    following: Found
 
 
 class StoreTable:
@@ -64,17 +52,13 @@ class StoreTable:
         project_bytes: Callable[[str], int] = lambda _project: 0,
     ) -> None:
         self._shelf = shelf
-        self._project_bytes = project_bytes
         self._unclaimed: set[StoreName] = set()
         self.in_doubt: list[InDoubt] = []  # of those recovered
         self._max_stores = max_stores
-        self._max_bytes = max_bytes
         self._now = now
         self._lock = threading.Lock()
         self._stores: dict[StoreName, LiveStore] = {}
-        # Kept from the moment somebody begins to send first values until the store is gone.
-        self._reserved: dict[StoreName, int] = {}
-        self._rows = RowBytes()
+        self._room = Room(max_bytes, project_bytes)
 
     def get(self, name: StoreName) -> LiveStore:
         """Find a store; NotFound if it is not held here."""
@@ -144,8 +128,9 @@ class StoreTable:
             return held
         kind = ReplicatedStore if config.durability.replicated else LiveStore
         store = kind(config, self._now(), reserve_rows=partial(self.reserve_rows, config.name))
-        prepare(store)
         with ExitStack() as unless_placed:
+            unless_placed.callback(self._keep_rows, config.name)
+            prepare(store)
             if config.durability.logged:
                 journal = self._shelf.create(config, request, store.create_time)
                 unless_placed.callback(journal.destroy)
@@ -169,6 +154,7 @@ class StoreTable:
                     metadata={"epoch": config.epoch},
                 )
             )
+            self._keep_rows(config.name)
             old.forget_files()
         self._shelf.remove(config.name, config.epoch - 1)
 
@@ -179,9 +165,7 @@ class StoreTable:
             if found.following:
                 self.in_doubt.append(InDoubt(store, found.following))
             with self._lock:
-                self._stores[found.config.name] = store
-                self._rows.replace(found.config.name, store.tables.sizes())
-                self._reserved[found.config.name] = store.size_bytes
+                self._hold(store, store.tables.sizes())
                 self._unclaimed.add(found.config.name)
         return self.all()
 
@@ -203,14 +187,19 @@ class StoreTable:
             raise QuotaExceeded(
                 f"this process holds {self._max_stores} stores already; delete one or raise HEADRACE_PARAMETERS_SLOTS"
             )
-        self._check_room(name, store.size_bytes)
+        self._room.check(name, store.size_bytes)
         old = self._stores.get(name)
         if store.journal:
             self._shelf.place(store.config, store.journal)
         self._unclaimed.discard(name)
-        self._stores[name], self._reserved[name] = store, store.size_bytes
-        self._rows.replace(name, store.tables.sizes())
+        self._hold(store, store.tables.sizes())
         return old
+
+    def _hold(self, store: LiveStore, rows: Mapping[str, int]) -> None:
+        name = store.config.name
+        self._stores[name] = store
+        self._room.keep(name, store.size_bytes)
+        self._room.keep_rows(name, rows)
 
     def replace(self, old: LiveStore, new: LiveStore, move: Move) -> None:
         """Hold another in the place of a store, one that goes by a newer shard map.
@@ -226,9 +215,11 @@ class StoreTable:
                 if self._stores.get(name) is not old:
                     raise NotFound(f"{name} was deleted or replaced while its values moved")
                 if new.journal:
+                    old.keep_in(old.journal, new.journal)  # whichever of them a restart finds
                     self._shelf.place(new.config, new.journal, shard_map.epoch)
-                self._stores[name], self._reserved[name] = new, new.size_bytes
-                self._rows.replace(name, rows)
+                    new.keep_in(new.journal, kept=True)
+                self._hold(new, rows)
+            old.followed_by(new)
 
         move.hand_over(
             swap,
@@ -239,58 +230,42 @@ class StoreTable:
         )
 
     def stage(
-        self, store: LiveStore, plan: resharding_pb2.Hold, shard: Shard, changes: Iterable[Change]
+        self, store: LiveStore, plan: resharding_pb2.Hold, following: LiveStore, changes: Iterable[Change]
     ) -> Journal | None:
-        """Make the files with which `shard` may take the place of a store's own, as `Shelf.stage`; None: it has none."""
+        """Make the files with which `following` may take the place of a store, as `Shelf.stage`; None: it has none."""
         if not store.journal:
             return None
-        state = shard.state() if shard.published else None
+        # Taken anew, rows too: the next snapshots count evictions from what is here, not from where it came from.
+        state = following.state() if following.published else None
         return self._shelf.stage(store.config, store.journal, plan, state, changes)
 
-    def reserve(self, store: LiveStore, layout: FlatLayout) -> None:
-        """Keep room for the values of such a model.
-
-        Raises:
-            QuotaExceeded: It would be more than `max_bytes` with the other stores.
-        """
-        self.reserve_bytes(store, store.needed_bytes(layout))
-
     def reserve_bytes(self, store: LiveStore, needed: int) -> None:
-        """Keep room for a store, which had less; QuotaExceeded as `reserve`."""
+        """Keep room for values and optimizer state of a store, which had less; QuotaExceeded if there is none."""
         with self._lock:
-            self._check_room(store.config.name, needed)
+            self._room.check(store.config.name, needed)
             if self._stores.get(store.config.name) is store:
-                self._reserved[store.config.name] = needed
+                self._room.keep(store.config.name, needed)
 
     def keep(self, store: LiveStore) -> None:
         """Keep room for what a store has, rows included, and no more."""
         name, rows = store.config.name, store.tables.sizes()
         with self._lock:
             if self._stores.get(name) is store:
-                self._reserved[name] = store.size_bytes
-                self._rows.replace(name, rows)
+                self._hold(store, rows)
 
-    def _check_room(self, name: StoreName, needed: int) -> None:
-        taken = sum(size for other, size in self._reserved.items() if other != name) + self._rows.total()
-        check_process(name, needed, taken, self._max_bytes)
-        check_project(name, needed, self._free_of_project(name.project, store=name))
-
-    def _free_of_project(
-        self, project: str, *, store: StoreName | None = None, table: tuple[StoreName, str] | None = None
-    ) -> int:
-        """Return what a project may still take, if this store or table had nothing."""
-        allowed = self._project_bytes(project) or self._max_bytes
-        dense = sum(
-            size for name, size in self._reserved.items() if name.project == project and name != store
-        )
-        return allowed - dense - self._rows.total(other_than=table, project=project)
+    def _keep_rows(self, name: StoreName) -> None:
+        """Keep room for the rows that a store of this name has now, if there is one: others have reserved by its name until they ended."""
+        with self._lock:
+            store = self._stores.get(name)
+        rows = store.tables.sizes() if store else {}
+        with self._lock:
+            if self._stores.get(name) is store:
+                self._room.keep_rows(name, rows)
 
     def reserve_rows(self, name: StoreName, table: str, needed: int) -> None:
         """Keep room for all rows of a table; QuotaExceeded if there is none."""
         with self._lock:
-            taken = sum(self._reserved.values()) + self._rows.total(other_than=(name, table))
-            of_project = self._free_of_project(name.project, table=(name, table))
-            self._rows.reserve(name, table, needed, free=min(self._max_bytes - taken, of_project))
+            self._room.reserve_rows(name, table, needed)
 
     def delete(self, name: StoreName, epoch: int) -> None:
         """Forget a store, if its epoch is `epoch` or older; 0: whatever it is.
@@ -309,9 +284,9 @@ class StoreTable:
         with self._lock:
             if self._stores.get(name) is store:
                 del self._stores[name]
-                self._reserved.pop(name, None)
-                self._rows.forget(name)
+                self._room.forget(name)
         store.end(NotFound(f"{name} was deleted"))
+        self._keep_rows(name)  # after: until then a push may have reserved some
         store.forget_files()
 
     def drain(self) -> None:

@@ -159,6 +159,7 @@ def store_to_proto(store: LiveStore) -> stores_pb2.Store:
         message.replica_synced = tenure.synced
     message.create_time.FromDatetime(store.create_time)
     message.next_map_epoch = store.next_map.epoch if store.next_map else 0
+    message.next_map_agreed = store.next_map_agreed
     published, layout, shard_map = store.published, store.layout, store.map
     if layout and shard_map:
         message.tensors.extend(layout_to_proto(layout))

@@ -150,6 +150,7 @@ def _reshard(command: Reshard, channel: grpc.Channel) -> None:
         shards=command.shards,
         add=command.add,
         remove=command.remove,
+        next=command.next,
     )
     made = resharding_pb2_grpc.ReshardingStub(channel).Reshard(request, timeout=MOVE_S).shard_map
     found = sorted(shard.shard for shard in made.shards)

@@ -62,8 +62,8 @@ class JobsServicer(jobs_pb2_grpc.JobsServicer):
     def ReshardJob(self, request: jobs_pb2.ReshardJobRequest, context: grpc.ServicerContext) -> jobs_pb2.Job:
         """Ask for another number of shards."""
         name = _name(request.name)
-        fixed = check_shards(self._engine.job(name), request.shards)
-        return job_message(self._engine.change_job(name, JobResharded(name, request.shards, fixed)))
+        check_shards(self._engine.job(name), request.shards)
+        return job_message(self._engine.change_job(name, JobResharded(name, request.shards)))
 
     def DeleteJob(self, request: jobs_pb2.DeleteJobRequest, context: grpc.ServicerContext) -> Empty:
         """Forget a final job."""

@@ -64,8 +64,8 @@ def new_job(project: str, job_id: str, wished: jobs_pb2.Job, now: float) -> Job:
     )
 
 
-def check_shards(job: Job, shards: int) -> str:
-    """Check that a job can have so many shards; return why its number cannot change while it runs, if that is so.
+def check_shards(job: Job, shards: int) -> None:
+    """Check that a job can have so many shards.
 
     Raises:
         InvalidArgument: It cannot have so many.
@@ -78,10 +78,6 @@ def check_shards(job: Job, shards: int) -> str:
         )
     train.shards = _within(shards, MAX_GANG, "shards")
     check_updates(train)
-    if train.durability not in _REPLICATED:
-        return ""
-    level = stores_pb2.Durability.Name(train.durability)
-    return f"{job.name} has a store of {level}, with replicas, whose shards cannot change while it runs; submit it again with other shards"
 
 
 def complete(wished: jobs_pb2.Job, project: str) -> jobs_pb2.Job:

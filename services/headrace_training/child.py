@@ -1,5 +1,6 @@
 """One rank as a subprocess: brings program, store and registry together, trains, and registers the result."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,9 +21,11 @@ from headrace.tasks.records import RECORD
 from headrace.training.v1.workers_pb2 import Precision, StartTaskRequest
 from headrace.types.v1.task_pb2 import Checkpoint, Task, TaskResult
 from headrace_training.best_values import BestValues
+from headrace_training.core.device import Device
 from headrace_training.core.rank import Rank
 from headrace_training.core.selection import Best
 from headrace_training.core.sharded_rank import ShardedRank
+from headrace_training.devices import device_for
 from headrace_training.peak import peak_flops
 from headrace_training.profiler import StepProfiler
 from headrace_training.recorder import Recorder
@@ -30,7 +33,7 @@ from headrace_training.registration import register
 from headrace_training.sharded_group import WatchedTeam
 from headrace_training.strategies import synchronizer_for
 from headrace_training.trackers import recorder_for
-from headrace_training.wire import read_run
+from headrace_training.wire import read_device, read_run
 
 log = structlog.get_logger(__name__)
 
@@ -93,23 +96,33 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
     torch.set_num_threads(request.options.threads or 1)
     steps = request.options.steps
     with ExitStack() as stack:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        device = stack.enter_context(device_for(read_device(request), visible))
         registry = _registry(str(context["registry_address"]), stack)
         reporter.progress(request.start_step, steps, "loading", {})
         program = _program(request, context, registry)
-        synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter))
+        synchronizer = stack.enter_context(synchronizer_for(request, context, registry, reporter, device))
         best_values = BestValues(registry, request, str(context["scheduler_address"]))
         recorder = stack.enter_context(recorder_for(request, context))
         profiler = StepProfiler(Path(context[RECORD]))
         reporter.on_profile(profiler.take)
         observer = ReportingObserver(reporter, steps, best_values, recorder, profiler)
         open_dataset = partial(Dataset.open, storage=context["object_storage"])
-        run = replace(read_run(request), peak_flops=_peak(request, context))
+        run = replace(read_run(request), peak_flops=_peak(request, context, device))
         team = synchronizer if isinstance(synchronizer, WatchedTeam) else None
         if team:
-            rank: Rank = ShardedRank(program, run, team, observer, time.monotonic, open_dataset)
+            rank: Rank = ShardedRank(program, run, team, observer, time.monotonic, open_dataset, device)
         else:
-            rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset)
-        log.info("training_began", rank=request.rank, of=request.world_size, step=rank.step, steps=steps)
+            rank = Rank(program, run, synchronizer, observer, time.monotonic, open_dataset, device)
+        log.info(
+            "training_began",
+            rank=request.rank,
+            of=request.world_size,
+            step=rank.step,
+            steps=steps,
+            device=str(device.place),
+            name=device.name,
+        )
         reporter.send(Task(ready=True))
 
         def train() -> TaskResult:
@@ -124,13 +137,13 @@ def work(request: StartTaskRequest, context: Context, reporter: Reporter) -> Tas
         return team.watch.run(train) if team else train()
 
 
-def _peak(request: StartTaskRequest, context: Context) -> float:
+def _peak(request: StartTaskRequest, context: Context, device: Device) -> float:
     """Return the FLOPs per second that this rank could do; 0 if nobody wants to know its utilization."""
     if not context["measure_utilization"]:
         return 0.0
     bf16 = request.options.precision == Precision.PRECISION_BF16
     given = float(context["peak_flops"])
-    return given or peak_flops(Path(context["data_dir"]), torch.get_num_threads(), bf16=bf16)
+    return given or peak_flops(Path(context["data_dir"]), device, torch.get_num_threads(), bf16=bf16)
 
 
 def _finish(

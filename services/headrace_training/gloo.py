@@ -1,5 +1,6 @@
 """A group of ranks over torch's gloo: sums through TCP connections between each two of them."""
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ c10d: Any = torch.distributed  # torch's own stubs leave out half of what follow
 Store = Any  # torch.distributed.Store
 
 _NOTE = "note"
+_LONGEST_S = 10 * 365 * 86400.0  # gloo has no word for a wait without a bound
 _NOTE_S = 5.0  # the note is left before anybody is sent to read it
 
 
@@ -38,7 +40,10 @@ class GlooGroup:
 
     def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:
         """Replace `vector` by the sum of all ranks' vectors."""
-        self._waiting.run(lambda: self._sum(vector), timeout_s or self._timeout_s, "step")
+        bound_s = timeout_s or self._timeout_s
+        self._waiting.run(
+            lambda: self._sum(vector, bound_s), bound_s if math.isfinite(bound_s) else None, "step"
+        )
 
     def tell(self, note: str) -> None:
         """Leave a note for the other ranks, unless there is one."""
@@ -53,11 +58,14 @@ class GlooGroup:
         store = c10d.PrefixStore("gloo", self._store)
         return gloo_group(store, self.rank, self.size, host, self._timeout_s)
 
-    def _sum(self, vector: torch.Tensor) -> None:
+    def _sum(self, vector: torch.Tensor, timeout_s: float) -> None:
+        options = c10d.AllreduceOptions()
+        # gloo breaks its connections when a sum is not done in the time of the group, unless it is given a longer one.
+        options.timeout = timedelta(seconds=min(max(timeout_s, self._timeout_s), _LONGEST_S))
         try:
-            self._group.allreduce([vector]).wait()
+            self._group.allreduce([vector], options).wait()
         except RuntimeError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
 
 def gloo_group(store: Store, rank: int, size: int, host: str, timeout_s: float) -> Any:
@@ -73,7 +81,7 @@ def gloo_group(store: Store, rank: int, size: int, host: str, timeout_s: float) 
     try:
         return gloo(store, rank, size, options)
     except RuntimeError as error:
-        raise _lost(error) from error
+        raise lost(error) from error
 
 
 class Alone:
@@ -92,6 +100,7 @@ class Alone:
         return ""
 
 
-def _lost(error: RuntimeError) -> Unavailable:
+def lost(error: RuntimeError) -> Unavailable:
+    """Say that torch could not reach another rank."""
     why = str(error).split("\n", 1)[0]
     return Unavailable(f"lost touch with another rank, whose own task or node says why: {why}")

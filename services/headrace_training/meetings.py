@@ -12,8 +12,10 @@ import torch
 from headrace.errors import Cancelled, DeadlineExceeded, MembersChanged, StaleEpoch, Unavailable
 from headrace.training.v1.workers_pb2 import SetMembersRequest, StartTaskRequest
 from headrace.types.v1.task_pb2 import Task
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.group import OWN_FAILURES, Group
-from headrace_training.gloo import Alone, GlooGroup, Store, c10d
+from headrace_training.device_group import DeviceGroup, meet_on_devices
+from headrace_training.gloo import Alone, Store, c10d
 from headrace_training.interruption import Interruptible
 from headrace_training.rendezvous import connect, find, open_store
 
@@ -25,13 +27,20 @@ class Meetings:
         host: The address of this machine that the others reach.
         timeout_s: Longest wait for the others, and for word of who they are.
         tell: Reports a change of this task.
+        device: What this rank computes on.
     """
 
     def __init__(
-        self, request: StartTaskRequest, host: str, timeout_s: float, tell: Callable[[Task], None]
+        self,
+        request: StartTaskRequest,
+        host: str,
+        timeout_s: float,
+        tell: Callable[[Task], None],
+        device: Device = HOST,
     ) -> None:
         self._rank, self._epoch = request.rank, request.epoch
-        self._host, self._timeout_s, self._tell = host, timeout_s, tell
+        self._host, self._timeout_s, self._tell, self._device = host, timeout_s, tell, device
+        self._last: DeviceGroup | None = None  # that it met
         self._changed = threading.Condition()
         self._members = SetMembersRequest()  # the newest
         self._met = 0  # generation of the group that was met last, or tried to
@@ -71,6 +80,9 @@ class Meetings:
                 f"worker {self._rank} was left out: generation {members.generation} has {list(members.members)}; end it"
             )
         place, count = list(members.members).index(self._rank), len(members.members)
+        if self._last:
+            self._last.abort()  # else the GPU would wait for whoever is gone, and do nothing else
+            self._last = None
         try:
             group = Alone() if count == 1 else self._meet(members, place, waiting)
         except OWN_FAILURES as error:
@@ -96,7 +108,7 @@ class Meetings:
             self._waiting = Interruptible()
             return self._members, self._waiting
 
-    def _meet(self, members: SetMembersRequest, place: int, waiting: Interruptible) -> GlooGroup:
+    def _meet(self, members: SetMembersRequest, place: int, waiting: Interruptible) -> DeviceGroup:
         lead, timeout_s = members.lead, self._timeout_s
         own = self._own_address() if place == 0 else ""
         # A connection for each generation, also to one's own store: one by which somebody waits, as for a rank that is gone, does nothing else.
@@ -106,7 +118,10 @@ class Meetings:
             "search for the rank that leads",
         )
         shared = c10d.PrefixStore(f"{lead.task}/{self._epoch}/{members.generation}", store)
-        return GlooGroup(shared, place, len(members.members), self._host, timeout_s, waiting)
+        self._last = meet_on_devices(
+            shared, place, len(members.members), self._host, self._device, timeout_s, waiting
+        )
+        return self._last
 
     def _own_address(self) -> str:
         """Return where this rank's store is, the same in all generations that it leads."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from headrace_training.core.device import Device
 from headrace_training.core.flops import measured_peak
 
 _FILE = "peaks.json"
@@ -14,14 +15,15 @@ _SECONDS = 0.3
 log = structlog.get_logger(__name__)
 
 
-def peak_flops(folder: Path, threads: int, *, bf16: bool) -> float:
-    """Return the FLOPs per second of `threads` threads, from `folder` if it was measured on this node before."""
-    path, key = folder / _FILE, f"{threads} threads, {'bf16' if bf16 else 'fp32'}"
+def peak_flops(folder: Path, device: Device, threads: int, *, bf16: bool) -> float:
+    """Return the FLOPs per second of a GPU, or of `threads` threads of the host, from `folder` if it was measured on this node before."""
+    name = f"{threads} threads" if device.is_host else device.name
+    path, key = folder / _FILE, f"{name}, {'bf16' if bf16 else 'fp32'}"
     known = _read(path)
     if key in known:
         return known[key]
-    peak = measured_peak(_SECONDS, time.perf_counter, bf16=bf16)
-    log.info("peak_measured", threads=threads, bf16=bf16, flops_per_s=peak)
+    peak = measured_peak(_SECONDS, time.perf_counter, device, bf16=bf16)
+    log.info("peak_measured", of=name, bf16=bf16, flops_per_s=peak)
     try:
         fresh = path.with_suffix(f".{time.time_ns()}.new")  # another rank may measure at the same time
         fresh.write_text(json.dumps(_read(path) | {key: peak}))

@@ -15,8 +15,10 @@ from headrace.rpc.channel import open_channel
 from headrace.training.v1.workers_pb2 import Lead, StartTaskRequest
 from headrace.training.v1.workers_pb2_grpc import WorkersStub
 from headrace.types.v1.task_pb2 import Task, TaskState, WatchTaskRequest
+from headrace_training.core.device import Device
 from headrace_training.core.group import Group
-from headrace_training.gloo import Alone, GlooGroup, Store, c10d
+from headrace_training.device_group import meet_on_devices
+from headrace_training.gloo import Alone, Store, c10d
 from headrace_training.interruption import Interruptible
 
 _RETRY_S = 0.2
@@ -29,11 +31,13 @@ def join(
     timeout_s: float,
     tell: Callable[[Task], None],
     waiting: Interruptible,
+    device: Device,
 ) -> Group:
     """Wait for all ranks of a run, and return the group; of one rank `Alone`.
 
     Args:
         host: The address of this machine that the others reach.
+        device: What this rank computes on.
         tell: Reports a change of this task.
     Raises:
         Unavailable: Another rank went away meanwhile.
@@ -44,7 +48,7 @@ def join(
     if request.world_size == 1:
         return Alone()
     store = meet(request, host, timeout_s, tell, waiting)
-    return GlooGroup(store, request.rank, request.world_size, host, timeout_s, waiting)
+    return meet_on_devices(store, request.rank, request.world_size, host, device, timeout_s, waiting)
 
 
 def meet(

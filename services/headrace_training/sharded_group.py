@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import torch
 
 from headrace.errors import Cancelled, HeadraceError, Unavailable
+from headrace_training.core.device import Device
 from headrace_training.core.fully_sharded import FullySharded
 from headrace_training.core.group import WITHDRAW_S, error_of, note_of
-from headrace_training.gloo import Store, c10d, gloo_group
+from headrace_training.core.placement import shared_backend
+from headrace_training.gloo import Store, c10d, gloo_group, lost
 from headrace_training.interruption import Interruptible
 
 Result = TypeVar("Result")
@@ -33,14 +35,25 @@ class ShardedGroup:
         store: Where the ranks find each other and leave notes; kept by rank 0.
         host: The address of this machine that the others reach.
         timeout_s: Bound of every collective.
+        device: What this rank computes on.
     Raises:
         Unavailable: A rank went away meanwhile.
+        FailedPrecondition: Some ranks have a GPU, and not each has one of its own.
     """
 
     def __init__(
-        self, store: Store, rank: int, size: int, host: str, timeout_s: float, watch: "Watch"
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        host: str,
+        timeout_s: float,
+        watch: "Watch",
+        device: Device,
     ) -> None:
         self.rank, self.size = rank, size
+        device.use()  # each thread has one of its own
+        gpus = shared_backend(_marks(store, rank, size, device)) == "nccl"
 
         def connect(prefixed: Store, rank: int, size: int, timeout: timedelta) -> Any:
             return gloo_group(prefixed, rank, size, host, timeout.total_seconds())
@@ -48,13 +61,27 @@ class ShardedGroup:
         if _BACKEND not in c10d.Backend.backend_list:
             c10d.Backend.register_backend(_BACKEND, connect, devices=["cpu"])
         c10d.init_process_group(
-            f"cpu:{_BACKEND}", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
+            f"cpu:{_BACKEND},cuda:nccl" if gpus else f"cpu:{_BACKEND}",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout_s),
+            device_id=device.place if gpus else None,
         )
         watch.begin(store, rank, size)
 
     def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:  # noqa: ARG002 - all have one bound
         """Replace `vector` by the sum of all ranks' vectors."""
         c10d.all_reduce(vector)
+
+
+def _marks(store: Store, rank: int, size: int, device: Device) -> list[int]:
+    """Tell the other ranks what this one computes on, and return what each does: by the store, since it decides how they connect."""
+    try:
+        store.set(f"device/{rank}", str(device.mark))
+        return [int(store.get(f"device/{each}")) for each in range(size)]
+    except RuntimeError as error:
+        raise lost(error) from error
 
 
 class Watch:
@@ -111,7 +138,10 @@ class Watch:
 
     def _explained(self, error: Exception) -> Exception:
         """Return why a collective failed, if that is what happened."""
-        if not isinstance(error, RuntimeError) or "gloo" not in str(error):
+        of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+        if not of_gloo and not isinstance(
+            error, c10d.DistError
+        ):  # NCCL, and the store, have errors of their own
             return error
         with contextlib.suppress(RuntimeError):
             if self._store.check([_NOTE]):

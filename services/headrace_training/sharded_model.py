@@ -7,16 +7,15 @@ rank keeps its part, while backward goes on (Zhao et al. 2023, arXiv:2304.11277)
 from collections.abc import Mapping
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from headrace.parameters.layout import Floats
 from headrace_optimizers.embedding import tables_of
 from headrace_training.core.blocks import blocks_of
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.flat_model import layout_of, trainable
 
 c10d: Any = torch.distributed  # torch's own stubs leave out half of what follows
@@ -28,26 +27,27 @@ class ShardedModel:
     What is said of all parameters or gradients takes all ranks: they call alike. `values` and `gradient` are empty, as neither lies in one piece.
     """
 
-    def __init__(self, module: torch.nn.Module, *, bf16: bool) -> None:
+    def __init__(self, module: torch.nn.Module, device: Device = HOST, *, bf16: bool) -> None:
         """Hold a model.
 
         Args:
+            device: Where it is to be.
             bf16: Blocks compute, and their parameters travel, in bfloat16; gradients are summed in fp32.
         Raises:
             InvalidArgument: A parameter is not float32, none can be trained, or it has no blocks.
         """
-        self.module, self.layout = module, layout_of(trainable(module))
+        self.module, self.device = module.to(device.place), device
+        self.layout = layout_of(trainable(module))
         self.tables = tables_of(module)
         self.buffers = tuple(module.buffers())
-        self.values: Floats = np.empty(0, np.float32)
-        self.gradient: Floats = np.empty(0, np.float32)
+        self.values, self.gradient = device.zeros(0), device.zeros(0)
         self._blocks, self._bf16 = blocks_of(module), bf16
 
     def shard(self) -> None:
         """Take rank 0's values, and keep this rank's part of them."""
         for value in [*self.module.parameters(), *self.module.buffers()]:
             c10d.broadcast(value.detach(), 0)
-        mesh = init_device_mesh("cpu", (c10d.get_world_size(),))
+        mesh = init_device_mesh(self.device.place.type, (c10d.get_world_size(),))
         dtype = torch.bfloat16 if self._bf16 else None
         for part in [*self._blocks, self.module]:
             root = part is self.module
@@ -58,7 +58,8 @@ class ShardedModel:
             )
             sharded = fully_shard(part, mesh=mesh, mp_policy=policy)
             sharded.set_gradient_divide_factor(1.0)  # what is summed are parts of the mean
-            sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other one
+            # gloo has no other one, and one way on all devices is enough.
+            sharded.set_force_sum_reduction_for_comms(True)
         self._parameters = trainable(self.module)
 
     @property
@@ -89,7 +90,7 @@ class ShardedModel:
         return placed.full_tensor()
 
     def part_of(self, name: str, whole: torch.Tensor) -> torch.Tensor:
-        """Cut out this rank's part of a tensor that lies as a parameter does."""
+        """Cut out this rank's part of a tensor of the host that lies as a parameter does."""
         return _cut(cast("DTensor", self._parameters[name].detach()), whole)
 
     def begin(self, step: int) -> None:  # noqa: ARG002 - there are no tables
@@ -125,12 +126,12 @@ class ShardedModel:
                     value.copy_(state[name])
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return a copy of the whole state dict on rank 0, and nothing on the others; one tensor at a time is brought together."""
+        """Return a copy of the whole state dict on rank 0's host, and nothing on the others; one tensor at a time is brought together."""
         leads, whole = c10d.get_rank() == 0, {}
         for name, value in self.module.state_dict().items():
             full = value.full_tensor() if isinstance(value, DTensor) else value
             if leads:
-                whole[name] = full.detach().clone().contiguous()
+                whole[name] = full.detach().to("cpu", copy=True).contiguous()
         return whole
 
 
@@ -139,5 +140,5 @@ def _part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _cut(like: DTensor, whole: torch.Tensor) -> torch.Tensor:
-    placed = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    placed = distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return placed.to_local()

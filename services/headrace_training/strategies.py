@@ -16,6 +16,7 @@ from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
 from headrace_training.checkpoints import RegistryCheckpoints
 from headrace_training.core.agreement import Member
 from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.device import Device
 from headrace_training.core.fully_sharded import Sharded
 from headrace_training.core.group import Group
 from headrace_training.core.local_sgd import LocalSgd
@@ -30,12 +31,16 @@ from headrace_training.wire import uses_store
 
 
 def synchronizer_for(
-    request: StartTaskRequest, context: Context, registry: RegistryClient | None, reporter: Reporter
+    request: StartTaskRequest,
+    context: Context,
+    registry: RegistryClient | None,
+    reporter: Reporter,
+    device: Device,
 ) -> Synchronizer:
-    """Make what the rank agrees with the others by. A wait for a rank that is gone ends when the task is asked to stop."""
+    """Make what a rank on this device agrees with the others by. A wait for a rank that is gone ends when the task is asked to stop."""
     timeout_s = float(context["step_timeout_s"])
     if request.options.fully_sharded:
-        return _fully_sharded(request, context, registry, reporter)
+        return _fully_sharded(request, context, registry, reporter, device)
     if not uses_store(request.strategy):
         return _all_reduce(
             request,
@@ -44,6 +49,7 @@ def synchronizer_for(
             loader(context["allowed_updates"]),
             registry,
             reporter,
+            device,
         )
     replicas = _replicas(request, str(context["scheduler_address"]))
     store = ShardedStore(
@@ -68,7 +74,7 @@ def synchronizer_for(
         reporter.on_stop(tables.close)
         return tables
 
-    return ParameterServer(store, elastic=request.elastic, open_tables=open_tables)
+    return ParameterServer(store, elastic=request.elastic, open_tables=open_tables, device=device)
 
 
 def _replicas(request: StartTaskRequest, scheduler_address: str) -> Replicas:
@@ -84,9 +90,10 @@ def _all_reduce(
     load: Load,
     registry: RegistryClient | None,
     reporter: Reporter,
+    device: Device,
 ) -> AllReduce:
     parts = (
-        _joining(request, host, timeout_s, reporter),
+        _joining(request, host, timeout_s, reporter, device),
         optimizer_from_proto(request.optimizer, load),
         RegistryCheckpoints(registry, TaskName.parse(request.name).project),
         request.snapshot,
@@ -101,21 +108,25 @@ def _all_reduce(
 
 
 def _joining(
-    request: StartTaskRequest, host: str, timeout_s: float, reporter: Reporter
+    request: StartTaskRequest, host: str, timeout_s: float, reporter: Reporter, device: Device
 ) -> Callable[[], Group]:
     """Return how a rank finds the others: once, or whenever they have changed."""
     if request.elastic:
-        meetings = Meetings(request, host, timeout_s, reporter.send)
+        meetings = Meetings(request, host, timeout_s, reporter.send, device)
         reporter.on_stop(meetings.stop)
         reporter.on_told(meetings.hear)
         return meetings.join
     waiting = Interruptible()
     reporter.on_stop(waiting.stop)
-    return lambda: join(request, host, timeout_s, reporter.send, waiting)
+    return lambda: join(request, host, timeout_s, reporter.send, waiting, device)
 
 
 def _fully_sharded(
-    request: StartTaskRequest, context: Context, registry: RegistryClient | None, reporter: Reporter
+    request: StartTaskRequest,
+    context: Context,
+    registry: RegistryClient | None,
+    reporter: Reporter,
+    device: Device,
 ) -> WatchedTeam:
     host, timeout_s = str(context["collective_host"]), float(context["step_timeout_s"])
     meeting, working = Interruptible(), Interruptible()
@@ -125,7 +136,7 @@ def _fully_sharded(
 
     def join() -> ShardedGroup:
         store = meet(request, host, timeout_s, reporter.send, meeting)
-        return ShardedGroup(store, request.rank, request.world_size, host, timeout_s, watch)
+        return ShardedGroup(store, request.rank, request.world_size, host, timeout_s, watch, device)
 
     return WatchedTeam(
         watch,
@@ -140,8 +151,8 @@ def _fully_sharded(
     )
 
 
-def _sharded_model(module: torch.nn.Module, bf16: bool) -> Sharded:
+def _sharded_model(module: torch.nn.Module, device: Device, bf16: bool) -> Sharded:
     # Here: importing FSDP takes 1.5 s, which other tasks shall not wait for.
     from headrace_training.sharded_model import ShardedModel
 
-    return ShardedModel(module, bf16=bf16)
+    return ShardedModel(module, device, bf16=bf16)

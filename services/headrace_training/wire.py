@@ -7,6 +7,7 @@ from headrace.names import ArtifactName, JobName, ModelName, Name, StoreName, Ta
 from headrace.rpc.addresses import split_address
 from headrace.training.options import check_options
 from headrace.training.v1.workers_pb2 import (
+    Device,
     Direction,
     Precision,
     SetMembersRequest,
@@ -17,6 +18,7 @@ from headrace.training.v1.workers_pb2 import Selection as SelectionMessage
 from headrace_optimizers.bounds import check
 from headrace_optimizers.loading import checker
 from headrace_optimizers.wire import optimizer_from_proto, schedule_from_proto
+from headrace_training.core.placement import Asked
 from headrace_training.core.run import Run
 from headrace_training.core.selection import Best, Selection
 
@@ -100,6 +102,12 @@ def read_run(request: StartTaskRequest) -> Run:
         selection=_read_selection(options.selection) if options.HasField("selection") else None,
         best=Best(best.step, best.metric, best.value) if request.HasField("best") else None,
     )
+
+
+def read_device(request: StartTaskRequest) -> Asked:
+    """Return what the rank shall compute on; the request has been checked."""
+    devices: dict[Device.ValueType, Asked] = {Device.DEVICE_CPU: "cpu", Device.DEVICE_CUDA: "cuda"}
+    return devices.get(request.options.device, "auto")
 
 
 def _read_selection(selection: SelectionMessage) -> Selection:

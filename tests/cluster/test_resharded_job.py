@@ -1,4 +1,4 @@
-"""A training job with a durable store gets a second parameter shard while it trains, and has one again later; the scheduler is killed meanwhile: it learns the same."""
+"""A training job with replicas gets a second parameter shard while it trains, and has one again later; the scheduler is killed meanwhile: it learns the same."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ class Meddler:
 
 
 def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(folder: Path) -> None:
-    specs = patient_plan(folder / "services", Sizes(workers=2, shards=2))
+    specs = patient_plan(folder / "services", Sizes(workers=2, shards=4))
     program = awaited(folder.parent)
     with (
         Supervisor(specs, folder / "logs") as supervisor,
@@ -61,7 +61,7 @@ def test_a_job_whose_shards_come_and_go_while_it_trains_ends_at_the_same_bits(fo
                 batch_size=32,
                 workers=2,
                 shards=1,
-                durability="process",
+                durability="replica",
             )
             done = client.wait(job, on_change=meddler.on_job, timeout_s=100)
             files = client.version(done.result.version).files

@@ -166,6 +166,10 @@ def train(
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Numbers that model and loss compute with.")
     ] = "fp32",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="What each worker computes on; auto: a GPU where its node has one."),
+    ] = "auto",
     checkpoint_activations: Annotated[
         bool,
         typer.Option(
@@ -239,6 +243,7 @@ def train(
             threads=threads,
             accumulate=accumulate,
             precision=precision,
+            device=device,
             checkpoint_activations=checkpoint_activations,
             fully_sharded=fully_sharded,
             compile_model=compile_model,

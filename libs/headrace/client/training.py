@@ -24,6 +24,7 @@ from headrace.training.v1 import workers_pb2 as training
 from headrace.types.v1 import program_pb2
 
 PrecisionKind = Literal["fp32", "bf16"]
+DeviceKind = Literal["auto", "cpu", "cuda"]
 StrategyKind = Literal["parameter_server", "all_reduce", "local_sgd"]
 Durability = Literal["memory", "process", "disk", "replica", "replica+disk"]
 
@@ -31,6 +32,11 @@ _STRATEGIES = {
     "parameter_server": training.STRATEGY_PARAMETER_SERVER,
     "all_reduce": training.STRATEGY_ALL_REDUCE,
     "local_sgd": training.STRATEGY_LOCAL_SGD,
+}
+_DEVICES = {
+    "auto": training.DEVICE_AUTO,
+    "cpu": training.DEVICE_CPU,
+    "cuda": training.DEVICE_CUDA,
 }
 _PRECISIONS = {"fp32": training.PRECISION_FP32, "bf16": training.PRECISION_BF16}
 _DURABILITIES = {
@@ -48,6 +54,7 @@ class MemoryOptions(TypedDict, total=False):
     threads: int  # 1; per worker
     accumulate: int  # 1; micro-batches that a worker cuts its examples of a step into, to need less memory
     precision: PrecisionKind  # "fp32"; "bf16": model and loss compute with bfloat16 where that is enough
+    device: DeviceKind  # "auto": a GPU where the worker's node has one, else the CPU; "cuda": refused where there is none
     checkpoint_activations: (
         bool  # False; the backward pass computes each block's activations again, which need no memory then
     )
@@ -124,6 +131,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "threads": 1,
     "accumulate": 1,
     "precision": "fp32",
+    "device": "auto",
     "checkpoint_activations": False,
     "fully_sharded": False,
     "compile_model": False,
@@ -233,6 +241,7 @@ def _training(asked: TrainOptions) -> training.TrainingOptions:
         accumulate=whole("accumulate", asked["accumulate"], least=1),
         average_every_steps=whole("average_every_steps", asked["average_every_steps"]),
         precision=choose("precision", asked["precision"], _PRECISIONS),
+        device=choose("device", asked["device"], _DEVICES),
         checkpoint_activations=asked["checkpoint_activations"],
         fully_sharded=asked["fully_sharded"],
         compile_model=asked["compile_model"],

@@ -4,11 +4,35 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from headrace.errors import HeadraceError, NonFiniteValues
+from headrace.errors import (
+    HeadraceError,
+    MembersChanged,
+    NonFiniteValues,
+    NotPrimary,
+    OutOfRange,
+    PermissionDenied,
+    RunFinished,
+    ShardMapChanged,
+    StaleEpoch,
+    Unauthenticated,
+)
 from headrace.parameters.filtering import ShardFilter
 from headrace.parameters.operation import Operation
 from headrace.parameters.v1 import parameters_pb2
 from headrace.parameters.wire import Piece
+
+# Which the whole gradient would meet as well, if it were sent to the same shard for the same step.
+_FINAL = (
+    MembersChanged,
+    NonFiniteValues,
+    NotPrimary,
+    OutOfRange,
+    PermissionDenied,
+    RunFinished,
+    ShardMapChanged,
+    StaleEpoch,
+    Unauthenticated,
+)
 
 Request = TypeVar("Request", parameters_pb2.PushRequest, parameters_pb2.PushPullRequest)
 Answer = TypeVar("Answer")
@@ -35,11 +59,17 @@ class BegunCall(Generic[Request]):
         self._pieces.put(piece)
 
     def finish(self, operation: Operation, read: Callable[[Any], Answer]) -> Answer | None:
-        """Let the shard take the gradient, and read its answer; None: something went wrong, and the whole gradient must be sent, again."""
+        """Let the shard take the gradient, and read its answer; None: something went wrong, and the whole gradient must be sent, again.
+
+        Raises:
+            HeadraceError: What the shard would refuse the whole gradient with, too.
+        """
         operation.track(self._call)
         self._pieces.put(None)
         try:
             return read(self._call)
+        except _FINAL:
+            raise
         except HeadraceError:
             return None
 

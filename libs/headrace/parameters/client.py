@@ -85,10 +85,10 @@ class ShardedStore:
             self._known.close()
             if self._early:
                 self._early.cancel()
+            # Before the connections: by these, a gradient is taken back that a call has lent which ends now.
+            nonces = [lender.close() for lender in (self._lender, self._part_lender)]
             for shard in self._known.all:
-                shard.release(self._lender.nonce, self._part_lender.nonce)
-            for lender in (self._lender, self._part_lender):
-                lender.close()
+                shard.release(*nonces)
             self._known.close_channels()
 
     @property

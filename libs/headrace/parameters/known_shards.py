@@ -89,6 +89,8 @@ class KnownShards(Generic[Client]):
         self._finding = threading.Lock()
         self._closed = False
         self._used: list[Together] = []
+        self._replicas = replicas
+        self._of: dict[int, Route[Client]] = {}  # by the id of their shard, once that is known
         self._routes = [self._open(shard, *replicas.of(index)) for index, shard in enumerate(shards)]
         self._all = list(self._routes)  # those that have left, too
         self._together = self._new_together()
@@ -167,9 +169,9 @@ class KnownShards(Generic[Client]):
                 gone.append(error)
                 return None
             except Unavailable:
-                if any(shard.address for store in told for shard in store.shard_map.shards):
-                    return None  # others know where all are; this one may have left for good
-                raise
+                if self._is_in(told, self._routes[index]):
+                    raise
+                return None  # others know where all are; this one may have left for good
             told.append(store)
             return store
 
@@ -181,6 +183,9 @@ class KnownShards(Generic[Client]):
             self._rearrange(placement.map, answers)
         else:
             placement.check_order([store.shard_index for store in answers if store])
+        self._of |= dict(zip(placement.map.shards, self._routes, strict=True))
+        for number, route in self._of.items():
+            route.find = self._replicas.finder(number)
         stores = [store for store in answers if store]
         generation = max(
             shard.generation for shard in self.all
@@ -189,6 +194,15 @@ class KnownShards(Generic[Client]):
             shard.generation = generation
             shard.follow(placement.map.epoch, compression_from_proto(stores[0].compression))
         return Shards(placement, stores, self.clients, self._together)
+
+    def _is_in(self, told: Sequence[stores_pb2.Store], route: Route[Client]) -> bool:
+        """Tell whether the shard that does not answer is one of those that others know of; it is asked for where they have it, too."""
+        maps = [store.shard_map for store in told if any(shard.address for shard in store.shard_map.shards)]
+        newest = max(maps, key=lambda each: each.epoch, default=None)
+        mine = [shard for shard in newest.shards if self._of.get(shard.shard) is route] if newest else []
+        for shard in mine:
+            route.may_lead_to(shard.address)
+        return bool(mine) or newest is None
 
     def _rearrange(self, shard_map: ShardMap, answers: Sequence[stores_pb2.Store | None]) -> None:
         """Know the shards of this map, in their order; those that were known before keep what they have mapped."""

@@ -12,6 +12,7 @@ from headrace.parameters.layout import Floats
 from headrace.parameters.segments import OwnSegment
 from headrace.parameters.v1 import shared_memory_pb2
 
+_LEAVE_S = 30.0  # that closing waits for a loan: its call has been stopped, and has only to ask each shard to take nothing more
 # Takes the nonce of a segment and its sequence.
 TakeBack = Callable[[bytes, int], object]
 
@@ -60,20 +61,26 @@ class SegmentLender(ABC):
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # whoever closes it amid a loan of its own waits for nobody
         self._segment: OwnSegment | None = None
         self._loans = 0
 
-    @property
-    def nonce(self) -> bytes:
-        """What the shards know the segment by; empty if there is none."""
-        return self._segment.nonce if self._segment else b""
+    def close(self) -> bytes:
+        """Lend nothing any more, as soon as a loan is over that runs, and let no shard find the segment; arrays of it stay.
 
-    def close(self) -> None:
-        """Let no shard find the segment any more; arrays of it stay."""
-        if self._segment:
-            self._segment.close()
-        self._segment, self._enabled = None, False
+        Returns:
+            What the shards know the segment by; empty if there was none.
+        """
+        over = self._lock.acquire(timeout=_LEAVE_S)
+        try:
+            segment, self._segment, self._enabled = self._segment, None, False
+        finally:
+            if over:
+                self._lock.release()
+        if segment is None:
+            return b""
+        segment.close()
+        return segment.nonce
 
     @abstractmethod
     def _capacity_for(self, size: int, capacity: int) -> int:

@@ -33,7 +33,11 @@ class Replicas:
     def of(self, shard: int) -> tuple[str, Callable[[], Sequence[str]] | None]:
         """Return the address of a shard's replica, and what finds the shard."""
         address = self.addresses[shard] if self.addresses else ""
-        return address, partial(self.find, shard) if self.find else None
+        return address, self.finder(shard)
+
+    def finder(self, shard: int) -> Callable[[], Sequence[str]] | None:
+        """Return what finds a shard."""
+        return partial(self.find, shard) if self.find else None
 
 
 class Routed(Protocol):
@@ -75,7 +79,7 @@ class Route(Generic[Client]):
         find: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.shard = shard
-        self._find = find
+        self.find = find
         self._looked = -_LOOK_EVERY_S
         self._addresses = [address, *([replica] if replica else [])]
         self._empty: set[str] = set()  # processes that have said of late that they do not hold the shard
@@ -95,7 +99,7 @@ class Route(Generic[Client]):
         if hint and hint not in self._addresses:
             self._addresses.append(hint)
         all_asked = not hint and self._now == len(self._addresses) - 1
-        if (all_asked and not self._look()) or not (self._find or len(self._addresses) > 1):
+        if (all_asked and not self._look()) or not (self.find or len(self._addresses) > 1):
             return False
         self._now = self._addresses.index(hint) if hint else (self._now + 1) % len(self._addresses)
         if self._addresses[self._now] != former:
@@ -104,11 +108,11 @@ class Route(Generic[Client]):
 
     def _look(self) -> bool:
         """Ask where the shard is, unless that was done just now; return False if it is nowhere."""
-        if self._find is None:
+        if self.find is None:
             return not self._empty.issuperset(self._addresses)
         if time.monotonic() - self._looked < _LOOK_EVERY_S:
             return True
-        self._addresses = list(self._find()) or self._addresses
+        self._addresses = list(self.find()) or self._addresses
         self._now, self._looked = -1, time.monotonic()
         return not self._empty.issuperset(self._addresses)
 
@@ -126,6 +130,11 @@ class Route(Generic[Client]):
         replica = store.assignment.replica
         self._addresses = [self._addresses[self._now], *([replica] if replica else [])]
         self._now = 0
+
+    def may_lead_to(self, address: str) -> None:
+        """Know another process that may serve the shard."""
+        if address not in self._addresses:
+            self._addresses.append(address)
 
     def close(self) -> None:
         """Free the connections."""

@@ -90,15 +90,26 @@ class MappedSegment:
 
     Args:
         writable: What is written to `values` stays in this process (copy on write), for callees that ask for writable memory.
+        passed_on: Others shall find it through this process too, for as long as this object is there.
     Raises:
         SharedMemoryUnavailable: It cannot be reached, or it is not the one that was meant; the message says why.
     """
 
-    def __init__(self, segment: shared_memory_pb2.Segment, *, writable: bool = False) -> None:
+    def __init__(
+        self, segment: shared_memory_pb2.Segment, *, writable: bool = False, passed_on: bool = False
+    ) -> None:
         self.nonce = segment.nonce
-        self._memory = _map(segment, writable=writable)
-        found = self._memory[:_NONCE]
-        if not hmac.compare_digest(found, segment.nonce):
+        self._where = segment
+        fd = _open(segment)
+        if passed_on:
+            self._fd = fd
+            weakref.finalize(self, os.close, fd)
+        try:
+            self._memory = _map(segment, fd, writable=writable)
+        finally:
+            if not passed_on:
+                os.close(fd)
+        if not hmac.compare_digest(self._memory[:_NONCE], segment.nonce):
             raise SharedMemoryUnavailable(
                 f"file {segment.fd} of process {segment.pid} is other memory here: the peer is on another machine"
             )
@@ -126,6 +137,26 @@ class MappedSegment:
         """Tell whether the values `where` tells of have been in their place until now."""
         return self.sequence == where.sequence
 
+    def can_be_found(self) -> bool:
+        """Tell whether it is still where it was found; if not, it is kept by those alone who have mapped it."""
+        try:
+            fd = _open(self._where)
+        except SharedMemoryUnavailable:
+            return False
+        try:
+            return hmac.compare_digest(os.pread(fd, _NONCE, 0), self.nonce)
+        finally:
+            os.close(fd)
+
+    def pass_on(self, where: shared_memory_pb2.SharedValues) -> shared_memory_pb2.SharedValues:
+        """Say how others find the same values through this process, whatever becomes of the one whose memory it is."""
+        through = shared_memory_pb2.Segment(
+            pid=os.getpid(), fd=self._fd, nonce=self.nonce, capacity=self.values.size
+        )
+        return shared_memory_pb2.SharedValues(
+            segment=through, sequence=where.sequence, offset=where.offset, count=where.count
+        )
+
 
 def _sequence(memory: mmap.mmap) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
     # An aligned word: written and read as a whole, and in order with the values, by every 64-bit processor that keeps its
@@ -149,8 +180,13 @@ def _create(size: int) -> tuple[mmap.mmap, int]:
     return memory, fd
 
 
-def _map(segment: shared_memory_pb2.Segment, *, writable: bool) -> mmap.mmap:
-    path, size = Path(f"/proc/{segment.pid}/fd/{segment.fd}"), _HEADER + segment.capacity * _VALUE.itemsize
+def _size_bytes(segment: shared_memory_pb2.Segment) -> int:
+    return _HEADER + int(segment.capacity) * _VALUE.itemsize
+
+
+def _open(segment: shared_memory_pb2.Segment) -> int:
+    """Return a descriptor of the segment, which its owner cannot shrink."""
+    path = Path(f"/proc/{segment.pid}/fd/{segment.fd}")
     try:
         # Looked at before it is opened: to open a pipe or a device of that process could do something.
         if not str(path.readlink()).startswith(f"/memfd:{_NAME}"):
@@ -161,12 +197,24 @@ def _map(segment: shared_memory_pb2.Segment, *, writable: bool) -> mmap.mmap:
             f"cannot open {path}: {error.strerror}; both processes must run on one machine, as one user, in one container"
         ) from error
     try:
-        if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK or os.fstat(fd).st_size != size:
-            raise SharedMemoryUnavailable(f"{path} is not sealed with {size} bytes")
-        if writable:
-            return mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
-        return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-    except (OSError, OverflowError) as error:
-        raise SharedMemoryUnavailable(f"cannot map {path}: {error}") from error
-    finally:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        if not sealed or os.fstat(fd).st_size != _size_bytes(segment):
+            raise SharedMemoryUnavailable(f"{path} is not sealed with {_size_bytes(segment)} bytes")
+    except OSError as error:
         os.close(fd)
+        raise SharedMemoryUnavailable(f"cannot look at {path}: {error}") from error
+    except SharedMemoryUnavailable:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _map(segment: shared_memory_pb2.Segment, fd: int, *, writable: bool) -> mmap.mmap:
+    try:
+        if writable:
+            return mmap.mmap(fd, _size_bytes(segment), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        return mmap.mmap(fd, _size_bytes(segment), mmap.MAP_SHARED, mmap.PROT_READ)
+    except (OSError, OverflowError) as error:
+        raise SharedMemoryUnavailable(
+            f"cannot map file {segment.fd} of process {segment.pid}: {error}"
+        ) from error

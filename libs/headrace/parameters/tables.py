@@ -73,9 +73,9 @@ class ShardedTables:
         """End what runs, which then raises Cancelled, and free the connections. From any thread, and as often as you like."""
         with self._closing:
             self._known.close()
+            nonce = self._lender.close()
             for shard in self._known.all:
-                shard.release(self._lender.nonce)
-            self._lender.close()
+                shard.release(nonce)
             self._known.close_channels()
 
     @property

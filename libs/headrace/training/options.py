@@ -6,7 +6,7 @@ Read by the service that runs it, and before that by the scheduler, which refuse
 import math
 
 from headrace.errors import InvalidArgument
-from headrace.training.v1.workers_pb2 import Direction, Precision, Strategy, TrainingOptions
+from headrace.training.v1.workers_pb2 import Device, Direction, Precision, Strategy, TrainingOptions
 
 # Bounds that no machine or patience reaches: beyond them is a mistake in writing.
 MOST_STEPS = 1_000_000_000_000
@@ -34,6 +34,10 @@ def check_options(options: TrainingOptions, workers: int, strategy: Strategy.Val
         raise InvalidArgument(
             f"precision is {options.precision}; use PRECISION_FP32 or PRECISION_BF16",
             field="options.precision",
+        )
+    if options.device not in Device.values():
+        raise InvalidArgument(
+            f"device is {options.device}; use DEVICE_AUTO, DEVICE_CPU or DEVICE_CUDA", field="options.device"
         )
     _check_averaging(options, strategy)
     if options.fully_sharded and strategy != Strategy.STRATEGY_ALL_REDUCE:

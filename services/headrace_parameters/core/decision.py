@@ -1,7 +1,8 @@
 """How a shard that has staged, and heard nothing since, tells from another shard's map what was decided.
 
 No decision is logged: the map is the decision. A coordinator that was killed before it had changed to the next map comes back with the old one, and
-so has given up: "presumed abort" (Mohan, Lindsay, Obermarck 1986).
+so has given up: "presumed abort" (Mohan, Lindsay, Obermarck 1986). Of a replicated coordinator both processes have staged, and the replica
+changes first. So whoever serves that shard in a later term, and has not changed, knows that nobody has: the other one is told nothing any more.
 """
 
 from headrace.parameters.shard_map import ShardMap

@@ -17,7 +17,7 @@ import numpy as np
 from headrace.parameters.layout import Floats
 from headrace_parameters.core.config import Norms
 from headrace_parameters.core.contents import Contents
-from headrace_parameters.core.exchange import Push
+from headrace_parameters.core.exchange import Loan, Push
 from headrace_parameters.core.joint import StepNorms
 from headrace_parameters.core.members import MembersChange
 from headrace_parameters.core.rows.push import RowPush, TablePush
@@ -192,6 +192,15 @@ def intact(change: Change) -> bool:
             return change.holds
         case StepNorms() | MembersChange() | TablePush():
             return True
+
+
+def loan_of(change: Change) -> Loan | None:
+    """Return by what the payload of a change's record is in a worker's memory; None: it is in this process's own."""
+    match change:
+        case Push(covers=None):
+            return change.loan
+        case Push() | StepNorms() | MembersChange() | TablePush():  # payloads put together from parts
+            return None
 
 
 def takes(contents: Contents, change: Change) -> bool:

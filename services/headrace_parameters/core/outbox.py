@@ -5,24 +5,35 @@ comes first for a replica that has nothing, and wherever a store becomes another
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 
+from headrace_parameters.core.exchange import Loan
 from headrace_parameters.core.state import ShardState
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record as bytes; `payload` is left as it is until the replica neither has to be sent it nor reads it in place."""
+    """One record as bytes; `payload` is left as it is until the replica neither has to be sent it nor reads it in place.
+
+    Args:
+        loan: The payload is in a worker's memory, and is as it was only while this holds.
+    """
 
     number: int
     header: bytes
     payload: memoryview
+    loan: Loan | None = None
 
     @property
     def size_bytes(self) -> int:
         """Length of the payload."""
         return self.payload.nbytes
+
+    @property
+    def holds(self) -> bool:
+        """Whether the payload is as it was."""
+        return self.loan is None or self.loan.holds()
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Base:
 
 
 Item = Record | Base
+Copied = Callable[[memoryview], memoryview]  # of a payload, in memory of this process
 
 
 class Outbox:
@@ -57,10 +69,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, header: bytes, payload: memoryview) -> None:
+    def add(self, header: bytes, payload: memoryview, loan: Loan | None = None) -> None:
         """Append the next record."""
         self.number += 1
-        self._items.append(Record(self.number, header, payload))
+        self._items.append(Record(self.number, header, payload, loan))
         self.backlog_bytes += payload.nbytes
 
     def become(self, state: ShardState) -> None:
@@ -82,6 +94,14 @@ class Outbox:
                 self._read_in_place[item.number] = item
         for number in [n for n in self._read_in_place if n not in in_use]:
             del self._read_in_place[number]
+
+    def keep_loans(self, copied: Copied) -> bool:
+        """Let no payload lie in a worker's memory any more; return False, with nothing changed, if one is not as it was."""
+        kept = deque(_kept(item, copied) for item in self._items)
+        if not all(item.holds for item in self._items if isinstance(item, Record)):
+            return False
+        self._items = kept
+        return True
 
     def leads_on_from(self, held: int | None) -> bool:
         """Tell whether a replica that holds everything up to `held` can go on with what is here."""
@@ -114,3 +134,9 @@ class Outbox:
 def _precedes(one: Item, other: Item) -> bool:
     """Tell whether `other` comes later; a base comes after the record whose number it has."""
     return (one.number, isinstance(one, Base)) < (other.number, isinstance(other, Base))
+
+
+def _kept(item: Item, copied: Copied) -> Item:
+    if isinstance(item, Base) or item.loan is None:
+        return item
+    return replace(item, payload=copied(item.payload), loan=None)

@@ -109,6 +109,11 @@ class Shard:
         return not self._waiting and not self._joint.held
 
     @property
+    def waiting(self) -> Sequence[Push] | None:
+        """Gradients that wait for the others of their step; None: a complete step waits for its norm."""
+        return None if self._joint.held else tuple(self._waiting.values())
+
+    @property
     def _waiting(self) -> Mapping[int, Push]:
         """Gradients that wait for the others of their step, without those that were taken back."""
         return {worker: push for worker, push in self._pending.items() if push.holds}

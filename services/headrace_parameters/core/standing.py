@@ -25,10 +25,25 @@ class Standing:
 
     Args:
         cut: As far as it goes by what it has taken: a complete step that waits for norms of the whole model counts.
+        record: The last one that it has, of a replicated store.
     """
 
     cut: Cut
     pending: Pending = Pending()
+    record: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """The point of a run at which values move.
+
+    Args:
+        kept: Gradients for the step that is not complete that go along.
+        records: The last record of each shard of a replicated store.
+    """
+
+    kept: Pending
+    records: Mapping[int, int] = field(default_factory=dict)
 
 
 def complete_gradients(standings: Sequence[Standing]) -> Pending:

@@ -8,7 +8,7 @@ more: so from that moment on the old primary, frozen, cut off or merely slow, ca
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from headrace.errors import FailedPrecondition, InvalidArgument, StaleTerm
+from headrace.errors import FailedPrecondition, InvalidArgument, StaleTerm, Unavailable
 
 
 class Role(Enum):
@@ -131,6 +131,25 @@ class Tenure:
                 f"{store} is {self.role.value} of term {self.term} here, and no replica in term {term}; assign it first",
                 metadata={"term": self.term},
             )
+
+    def check_moves(self, term: int, replica: str, store: str) -> None:
+        """Raise unless values may move from or to a process of this term, whose shard has this replica; empty: none.
+
+        Raises:
+            FailedPrecondition: It is not what it was thought to be.
+            Unavailable: The replica has not caught up: nobody could serve the shard if the primary were lost now.
+        """
+        known = (
+            replica if self.role is Role.REPLICA else self.role is Role.PRIMARY and self.replica == replica
+        )
+        if term != self.term or not known:
+            raise FailedPrecondition(
+                f"{store} is {self.role.value} of term {self.term} here, with replica {self.replica!r}; it was thought to be of term "
+                f"{term} with replica {replica!r}",
+                metadata={"term": self.term},
+            )
+        if replica and not self.synced:
+            raise Unavailable(f"the replica of {store} at {replica} has not caught up; try again soon")
 
     def caught_up(self) -> "Tenure":
         """Return what it is once the replica has everything, on either side."""

@@ -5,11 +5,15 @@ dies when finds the one state or the other.
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace_parameters.journal.files import sync_folder
+
 STAGED = ".staged"
+REMOVED = ".gone"
 _NAME = re.compile(r"([0-9]+)(?:\.([0-9]+))?(\.staged)?")
 
 
@@ -55,3 +59,15 @@ def _generations(parent: Path) -> Iterator[tuple[Generation, bool]]:
     for path in parent.iterdir():
         if match := _NAME.fullmatch(path.name):
             yield Generation(int(match[1]), int(match[2] or 1)), bool(match[3])
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a store's files: by name at once, so that a crash half-way leaves nothing that looks like a store."""
+    gone = folder.with_name(folder.name + REMOVED)
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        folder.replace(gone)
+        sync_folder(folder.parent)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)

@@ -9,20 +9,21 @@
 
 import errno
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.record import Sealed
+from headrace_parameters.core.kinds import Change, intact
+from headrace_parameters.core.record import Sealed, joined
 from headrace_parameters.core.rows.state import Moment
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import storage_error, sync_folder
+from headrace_parameters.journal.folders import remove_folder
 from headrace_parameters.journal.log import Log, find_segments, remove_segments, segment_path, take_spare
 from headrace_parameters.journal.numbered import Numbered
 from headrace_parameters.journal.row_files import Chains, remove_rows, write_rows
@@ -34,8 +35,6 @@ from headrace_parameters.journal.snapshot_files import (
     write_snapshot,
 )
 from headrace_parameters.journal.tensor_files import Damaged
-
-REMOVED = ".gone"
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +72,7 @@ class Journal:
         tail: The segment to go on with.
         force: Makes what was written to an open file survive the machine.
         chains: The files that rows of tables are in.
+        unsound: Names of snapshots that a recovery had to get around.
     """
 
     def __init__(
@@ -86,9 +86,10 @@ class Journal:
         tail: Path | None = None,
         force: Callable[[int], object] = os.fdatasync,
         chains: Chains = Chains(),  # noqa: B008 - it never changes
+        unsound: Collection[str] = (),
     ) -> None:
         self._folder = folder
-        self._chains = chains
+        self._chains, self._unsound = chains, unsound
         self._epoch = config.epoch
         self._name = str(config.name)
         self._limits = limits
@@ -147,10 +148,18 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether the log is long enough for a snapshot, and none is being written."""
+        return self._has_grown(1)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it is twice as long: a snapshot shall not wait for a moment between two steps any more."""
+        return self._has_grown(2)
+
+    def _has_grown(self, times: int) -> bool:
         sequence, position = self._base
         long = (
-            self._log.position - position >= max(self._limits.log_bytes, self._snapshot_bytes)
-            or self._sequence - sequence >= self._limits.log_pushes
+            self._log.position - position >= times * max(self._limits.log_bytes, self._snapshot_bytes)
+            or self._sequence - sequence >= times * self._limits.log_pushes
         )
         return long and not (self._writing and self._writing.is_alive())
 
@@ -159,8 +168,11 @@ class Journal:
         """When the rows of tables were written last: the next state needs only those that may have changed since."""
         return self._chains.moments
 
-    def snapshot(self, state: ShardState) -> None:
-        """Write `state`, which holds every change so far, in the background; then remove what it makes superfluous."""
+    def snapshot(self, state: ShardState, waiting: Sequence[Change] = ()) -> None:
+        """Write `state` in the background, which with those that are `waiting` holds every change so far; then remove what it makes superfluous."""
+        records = joined(waiting, self._epoch)
+        if not all(map(intact, waiting)):
+            return  # a worker has taken one back that it lent: the log has it, and the store will end
         sequence, position = self._sequence, self._log.position
         self._base = sequence, position  # if it fails, the next try comes after as much again
         try:
@@ -169,14 +181,14 @@ class Journal:
             log.warning("snapshot_failed", store=self._name, error=str(error))
             return
         self._writing = threading.Thread(
-            target=self._write, args=(sequence, position, state), name="snapshot", daemon=True
+            target=self._write, args=(sequence, position, state, records), name="snapshot", daemon=True
         )
         self._writing.start()
 
-    def _write(self, sequence: int, position: int, state: ShardState) -> None:
+    def _write(self, sequence: int, position: int, state: ShardState, waiting: bytes) -> None:
         began = time.perf_counter()
         try:
-            written = self._write_files(sequence, state)
+            written = self._write_files(sequence, state, waiting)
             self._snapshot_bytes = written.path.stat().st_size
             self._prune()
         except OSError as error:  # the log is still whole; the next one may do better
@@ -186,12 +198,12 @@ class Journal:
         self._observers.snapshot(time.perf_counter() - began)
         log.debug("snapshot_written", store=self._name, sequence=sequence, version=state.version)
 
-    def _write_files(self, sequence: int, state: ShardState) -> SnapshotFile:
+    def _write_files(self, sequence: int, state: ShardState, waiting: bytes = b"") -> SnapshotFile:
         """Write a snapshot and the rows beside it; OSError if it cannot be, and then there is nothing of it."""
         former = self._chains
         try:
             self._chains = write_rows(self._folder, sequence, state.tables, former)
-            return write_snapshot(self._folder, sequence, state, self._chains.heads)
+            return write_snapshot(self._folder, sequence, state, self._chains.heads, waiting)
         except Damaged as error:
             self._chains = Chains()  # the next snapshot has all rows, and needs none of these files
             raise OSError(errno.EIO, str(error)) from error
@@ -207,11 +219,12 @@ class Journal:
         remove_rows(self._folder, self._chains.names.union(*needed))
 
     def _prune(self) -> None:
-        """Keep the newest snapshots, and the log from the oldest of these on."""
+        """Keep the newest sound snapshots, and the log from the oldest of these on."""
         snapshots = find_snapshots(self._folder)
-        remove_snapshots(snapshots[KEPT:])
+        kept = [each for each in snapshots if each.path.name not in self._unsound][:KEPT]
+        remove_snapshots(each for each in snapshots if each not in kept)
         self._remove_rows()
-        remove_segments(self._folder, before=snapshots[:KEPT][-1].sequence)
+        remove_segments(self._folder, before=kept[-1].sequence)
 
     def rebase(self, state: ShardState) -> None:
         """Let `state`, which no record has led to, be what the log goes on from.
@@ -222,25 +235,36 @@ class Journal:
         self._finish_writing()
         # One number is left out, so that no older snapshot and log lead past this one.
         sequence = self._sequence + 1
+        try:
+            newest, self._snapshot_bytes = self._begin_anew(sequence, state)
+        except OSError as error:
+            raise storage_error(error, "the snapshot of the store") from error
+        self._sequence = sequence
+        self._base = sequence, self._log.position
+        try:
+            remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
+            self._remove_rows()
+            remove_segments(self._folder, before=sequence)
+        except OSError as error:  # the log goes on from the new one already
+            log.warning("former_files_not_removed", store=self._name, error=str(error))
+
+    def _begin_anew(self, sequence: int, state: ShardState) -> tuple[SnapshotFile, int]:
+        """Write a snapshot and go on with a log behind it; return it with its size. OSError if that cannot be: the journal is as before."""
         path = segment_path(self._folder, sequence)
         newest, former = None, self._chains
         try:
             path.touch(0o600)
             newest = self._write_files(sequence, state)
+            size_bytes = newest.path.stat().st_size
             self._log.roll(path)
-        except OSError as error:
+        except OSError:
             if newest:  # or a restart would begin with what was refused
                 newest.path.unlink(missing_ok=True)
                 self._chains = former
                 self._remove_rows()
             path.unlink(missing_ok=True)
-            raise storage_error(error, "the snapshot of the store") from error
-        self._sequence = sequence
-        self._base = sequence, self._log.position
-        self._snapshot_bytes = newest.path.stat().st_size
-        remove_snapshots(old for old in find_snapshots(self._folder) if old != newest)
-        self._remove_rows()
-        remove_segments(self._folder, before=sequence)
+            raise
+        return newest, size_bytes
 
     def move(self, folder: Path) -> None:
         """Give the folder its name, while nothing is being written: from now on a restart finds it. OSError: perhaps, until `destroy`."""
@@ -265,15 +289,3 @@ class Journal:
     def _finish_writing(self) -> None:
         if self._writing:
             self._writing.join()
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a store's files: by name at once, so that a crash half-way leaves nothing that looks like a store."""
-    gone = folder.with_name(folder.name + REMOVED)
-    shutil.rmtree(gone, ignore_errors=True)
-    try:
-        folder.replace(gone)
-        sync_folder(folder.parent)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(gone, ignore_errors=True)

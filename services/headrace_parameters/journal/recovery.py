@@ -9,18 +9,18 @@ reached is of an older segment, over which this one was written.
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import DataLoss, HeadraceError, InvalidArgument, NonFiniteValues, ProgramFailed
+from headrace.errors import DataLoss, HeadraceError, NonFiniteValues, ProgramFailed
 from headrace_optimizers.config import Registered
-from headrace_optimizers.fused import kind_of
 from headrace_parameters.core.config import StoreConfig
 from headrace_parameters.core.contents import Contents
 from headrace_parameters.core.kinds import Change, make
 from headrace_parameters.core.memory import ValueMemory
-from headrace_parameters.core.record import BadRecord, UnknownKind, decode, sequences_after
+from headrace_parameters.core.record import BadRecord, UnknownKind, decode, separated, sequences_after
+from headrace_parameters.core.resuming import resumed
 from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.log import find_segments
@@ -45,6 +45,7 @@ class Recovered:
         notes: What was found damaged, and got around.
         tables: Rows by name of their table; a store without values has none yet.
         chains: The files that they are in.
+        unsound: Names of the snapshots that were got around.
     """
 
     shard: Shard
@@ -56,6 +57,7 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
     tables: "Mapping[str, RowShard]" = field(default_factory=dict)
     chains: Chains = field(default_factory=Chains)
+    unsound: frozenset[str] = frozenset()
 
     @property
     def contents(self) -> Contents:
@@ -72,7 +74,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
         DataLoss: What is there does not suffice to know every acknowledged change.
     """
     snapshots, segments, notes = find_snapshots(folder), find_segments(folder), list[str]()
-    for snapshot in snapshots:
+    for number, snapshot in enumerate(snapshots):
         try:
             found = _from_snapshot(snapshot, config, memory, segments)
             _check_reaches(found.sequence, snapshots)
@@ -80,6 +82,7 @@ def recover(folder: Path, config: StoreConfig, memory: ValueMemory | None = None
             notes.append(str(error))
             continue
         found.notes += notes
+        found.unsound = frozenset(each.path.name for each in snapshots[:number])
         return _trimmed(found, segments)
     if segments and not snapshots and not any(path.stat().st_size for _, path in segments):
         return _trimmed(Recovered(Shard(config, memory), *segments[0]), segments)  # it never had values
@@ -99,12 +102,13 @@ def _from_snapshot(
     snapshot: SnapshotFile, config: StoreConfig, memory: ValueMemory | None, segments: list[tuple[int, Path]]
 ) -> Recovered:
     loaded = snapshot.load()
-    shard = _resumed(loaded.state, config, memory)
+    shard = resumed(loaded.state, config, memory)
     tables = _tables(shard, loaded.state)
     following = [segment for segment in segments if segment[0] >= snapshot.sequence]
     if not following or following[0][0] != snapshot.sequence:
         raise Damaged(f"the log that follows {snapshot.path.name} is missing")
     found = Recovered(shard, snapshot.sequence, following[0][1], tables=tables, chains=loaded.chains)
+    _make_waiting(found, loaded.waiting)
     for index, (first, path) in enumerate(following):
         if first != found.sequence:
             if _has_records(following[index:], found.sequence):
@@ -115,19 +119,6 @@ def _from_snapshot(
         if found.cut_bytes and _has_records(following[index + 1 :], found.sequence):
             raise Damaged(f"{path.name} is damaged before its end")
     return found
-
-
-def _resumed(state: ShardState, config: StoreConfig, memory: ValueMemory | None) -> Shard:
-    """Return the shard of which `state` is: its own, by the map that it had."""
-    if state.map.epoch == 1:
-        shard = Shard(config, memory)
-        shard.restore(state)
-        return shard
-    shard = Shard(config.among(len(state.map.shards)), memory)
-    if (state.shard_index, state.optimizer) != (config.shard_index, kind_of(config.optimizer)):
-        raise InvalidArgument(f"it is of shard {state.shard_index}, with optimizer {state.optimizer}")
-    shard.take_over(replace(state, members=state.members_for(config.epoch, shard.members)), {})
-    return shard
 
 
 def _tables(shard: Shard, state: ShardState) -> dict[str, "RowShard"]:
@@ -146,6 +137,15 @@ def _tables(shard: Shard, state: ShardState) -> dict[str, "RowShard"]:
     if shard.config.maximum_gradient_norm:
         shard.clip_with(ClippedTables(tables))
     return tables
+
+
+def _make_waiting(found: Recovered, records: bytes) -> None:
+    """Make what had been made when a snapshot was taken, and waited for something."""
+    try:
+        for change in separated(memoryview(bytearray(records)), found.shard.members.generation):
+            make(found.contents, change)
+    except (BadRecord, UnknownKind) as error:
+        raise Damaged(f"a gradient in a snapshot cannot be read: {error}") from error
 
 
 def _replay(path: Path, found: Recovered) -> None:

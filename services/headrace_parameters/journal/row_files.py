@@ -158,10 +158,13 @@ def _before(metadata: Mapping[str, str]) -> list[str]:
 
 
 def _shall_be_one(folder: Path, former: Sequence[str], state: TableState) -> bool:
-    """Whether what came behind the first file, `state` too, is as large as that."""
+    """Whether what came behind the first file, `state` too, is as large as that; Damaged if one of them is gone."""
     if not former:
         return False
-    first, *behind = [(folder / name).stat().st_size for name in former]
+    try:
+        first, *behind = [(folder / name).stat().st_size for name in former]
+    except FileNotFoundError as error:  # no lack of room, which the next try may not meet
+        raise Damaged(f"{error.filename} is gone") from error
     new = sum(tensor.nbytes for tensor in state.encode()[0].values())
     return sum(behind) + new >= first
 

@@ -30,8 +30,8 @@ from headrace_parameters.core.shard import Shard
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.checked_json import read_json, write_json
 from headrace_parameters.journal.files import TEMPORARY, storage_error, sync_folder
-from headrace_parameters.journal.folders import STAGED, Generation, find_folders
-from headrace_parameters.journal.journal import REMOVED, Journal, Limits, Observers, remove_folder
+from headrace_parameters.journal.folders import REMOVED, STAGED, Generation, find_folders, remove_folder
+from headrace_parameters.journal.journal import Journal, Limits, Observers
 from headrace_parameters.journal.recovery import recover
 from headrace_parameters.published_memory import PublishedMemory
 
@@ -245,6 +245,7 @@ class Shelf:
             sequence=found.sequence,
             tail=found.tail,
             chains=found.chains,
+            unsound=found.unsound,
         )
         return Found(config, create_time, found.shard, journal, memory, found.tables, plan)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from headrace.errors import HeadraceError
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.journal.files import sync_folder
@@ -20,6 +22,7 @@ KEPT = 2  # the newest, and the one before it in case that one cannot be read
 _SPARE = "spare-snapshot"  # one that is not needed any more, to be written over
 _NAME = re.compile(r"snapshot-([0-9]{20})-([0-9a-f]{8})\.safetensors")
 _ROWS = "rows"  # of the metadata: the newest file of each table
+_WAITING = "waiting"  # a tensor: records
 
 
 @dataclass(frozen=True, order=True)
@@ -42,7 +45,8 @@ class SnapshotFile:
         except HeadraceError as error:
             raise Damaged(f"{self.path.name} cannot be read: {error}") from error
         tables, chains = read_rows(self.path.parent, _heads(metadata))
-        return Loaded(replace(state, tables=tables), chains)
+        waiting = tensors[_WAITING].numpy().tobytes() if _WAITING in tensors else b""
+        return Loaded(replace(state, tables=tables), chains, waiting)
 
     def row_files(self) -> set[str]:
         """Return the names of the files of rows that it needs, as far as they can be read."""
@@ -58,10 +62,12 @@ class Loaded:
 
     Args:
         chains: The files that the rows of its tables are in.
+        waiting: Records of changes that had been made, and are not in `state`.
     """
 
     state: ShardState
     chains: Chains = field(default_factory=Chains)
+    waiting: bytes = b""
 
 
 def find_snapshots(folder: Path) -> list[SnapshotFile]:
@@ -72,7 +78,11 @@ def find_snapshots(folder: Path) -> list[SnapshotFile]:
 
 
 def write_snapshot(
-    folder: Path, sequence: int, state: ShardState, rows: Mapping[str, str] | None = None
+    folder: Path,
+    sequence: int,
+    state: ShardState,
+    rows: Mapping[str, str] | None = None,
+    waiting: bytes = b"",
 ) -> SnapshotFile:
     """Write what a shard was after the changes before `sequence`; it survives the machine when this returns.
 
@@ -80,10 +90,13 @@ def write_snapshot(
 
     Args:
         rows: The newest file of each table, which are written.
+        waiting: Records of changes that are not in `state`, a multiple of 4 bytes.
     Raises:
         OSError: It could not be written; there is nothing of it.
     """
     tensors, metadata = replace(state, tables={}).encode()
+    if waiting:
+        tensors[_WAITING] = torch.frombuffer(bytearray(waiting), dtype=torch.int32)
     columns = {name: Column.of(tensor) for name, tensor in tensors.items()}
     spare = folder / _SPARE
     try:

@@ -8,16 +8,18 @@ import grpc
 import numpy as np
 import structlog
 
-from headrace.errors import HeadraceError, SharedMemoryUnavailable, StaleTerm
+from headrace.errors import Cancelled, HeadraceError, SharedMemoryUnavailable, StaleTerm
 from headrace.parameters import codec
 from headrace.parameters.recoding import replication_stub
 from headrace.parameters.segments import OwnSegment
+from headrace.parameters.shard_map import ShardMap
 from headrace.parameters.v1 import replication_pb2
 from headrace.parameters.v1.replication_pb2 import ReplicateRequest
 from headrace.rpc.channel import open_channel
 from headrace_parameters.core.config import StoreConfig
-from headrace_parameters.core.outbox import Base, Item
+from headrace_parameters.core.outbox import Base, Item, Record
 from headrace_parameters.core.tenure import Tenure
+from headrace_parameters.gradient_segments import SegmentLoan
 from headrace_parameters.published_memory import PublishedMemory
 from headrace_parameters.replication.bases import encode_base
 from headrace_parameters.replication.replicated import Replicated
@@ -33,11 +35,18 @@ class Fed(Protocol):
 
     config: StoreConfig
 
+    @property
+    def map(self) -> ShardMap | None:
+        """Which shard holds which values; None before there are values."""
+
     def offer_base(self) -> None:
         """Give the replica the whole store if it waits for it, and no step is half done."""
 
     def stop_serving(self) -> None:
         """End whatever waits here, if another process is the primary."""
+
+    def lose(self, number: int) -> None:
+        """End: a worker wrote to the gradient of this record before the replica had it."""
 
 
 class Feed:
@@ -54,6 +63,7 @@ class Feed:
         self._term, self._address = tenure.term, tenure.replica
         self._lent = lent
         self._probe = _make_probe()
+        self.shares_memory = False  # the replica reads memory of this machine, as far as it is known
         self._ended = threading.Event()
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="replica-feed", daemon=True)
@@ -61,7 +71,8 @@ class Feed:
 
     def end(self) -> None:
         """Send nothing any more; returns at once."""
-        self._ended.set()
+        with self._replicated.changed:  # what this one has to say is void from here on
+            self._ended.set()
         call = self._call
         if call is not None:
             call.cancel()
@@ -78,11 +89,14 @@ class Feed:
                     self._store.stop_serving()
                     return
                 except HeadraceError as error:
-                    self._replicated.disconnected(self._term, error)
+                    self.shares_memory = False
+                    with self._replicated.changed:
+                        if not self._ended.is_set():
+                            self._replicated.disconnected(self._term, error)
                 self._ended.wait(PAUSE_S)
 
     def _connect(self, channel: grpc.Channel) -> None:
-        connection = _Connection(self._replicated, self._term, self._lent, self._ended)
+        connection = _Connection(self._store, self._replicated, self._lent, self._ended)
         stub = replication_stub(channel)
         call = self._call = stub.Replicate(connection.requests(self._first()))
         try:
@@ -91,9 +105,10 @@ class Feed:
             for number, response in enumerate(call):
                 held = response.held if response.HasField("held") else None
                 if number == 0:
-                    if not self._replicated.connected(self._term, held):
+                    if not self._connected(held):
                         return
                     self._store.offer_base()
+                    self.shares_memory = response.shares_memory
                     connection.begin(held, shares_memory=response.shares_memory)
                 self._replicated.confirmed(
                     self._term, held, response.in_use, synced=response.synced, finished=response.finished
@@ -102,10 +117,20 @@ class Feed:
             call.cancel()
             connection.end()
 
+    def _connected(self, held: int | None) -> bool:
+        with self._replicated.changed:
+            return not self._ended.is_set() and self._replicated.connected(self._term, held)
+
     def _first(self) -> ReplicateRequest:
-        config = self._store.config
+        config, shard_map = self._store.config, self._store.map
         probe = self._probe.describe() if self._probe else None
-        return ReplicateRequest(store=str(config.name), epoch=config.epoch, term=self._term, probe=probe)
+        return ReplicateRequest(
+            store=str(config.name),
+            epoch=config.epoch,
+            term=self._term,
+            probe=probe,
+            map_epoch=shard_map.epoch if shard_map else 0,
+        )
 
 
 def _make_probe() -> OwnSegment | None:
@@ -120,10 +145,10 @@ class _Connection:
     """What goes out on one stream; gRPC reads it in a thread of its own."""
 
     def __init__(
-        self, replicated: Replicated, term: int, lent: PublishedMemory, ended: threading.Event
+        self, store: Fed, replicated: Replicated, lent: PublishedMemory, ended: threading.Event
     ) -> None:
+        self._store = store
         self._replicated = replicated
-        self._term = term
         self._lent = lent
         self._ended = ended
         self._begun = self._over = False
@@ -153,6 +178,10 @@ class _Connection:
                 if self._stops:
                     return
                 item, mark = self._next(sent), self._mark(sent)
+                lost = isinstance(item, Record) and not item.holds
+            if item is not None and lost:
+                self._store.lose(item.number)
+                return
             if item is not None:
                 yield from _messages(item, self._lent if self._shares_memory else None)
                 sent = item
@@ -194,14 +223,29 @@ def _messages(item: Item, lent: PublishedMemory | None) -> Iterator[ReplicateReq
         )
         return
     record = replication_pb2.Record(number=item.number, header=item.header)
+    if lent is not None and isinstance(item.loan, SegmentLoan):
+        record.shared.CopyFrom(item.loan.pass_on())
+        record.lent = True
+        yield ReplicateRequest(record=record)
+        return
     try:
         if lent is None or item.payload.nbytes % 4:
             raise SharedMemoryUnavailable("it is not shared")
         record.shared.CopyFrom(lent.locate(np.frombuffer(item.payload, np.float32)))
     except SharedMemoryUnavailable:
-        yield from _chunked(record, item.payload)
+        yield from _chunked(record, _own(item))
         return
     yield ReplicateRequest(record=record)
+
+
+def _own(item: Record) -> memoryview:
+    """Return a payload in memory of this process; Cancelled if its worker took it back, after which the outbox has another."""
+    if item.loan is None:
+        return item.payload
+    copy = memoryview(bytes(item.payload))
+    if not item.holds:
+        raise Cancelled(f"the gradient of record {item.number} was taken back while it was sent")
+    return copy
 
 
 def _chunked(record: replication_pb2.Record, payload: memoryview) -> Iterator[ReplicateRequest]:

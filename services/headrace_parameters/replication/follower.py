@@ -9,8 +9,13 @@ import grpc
 import numpy as np
 import structlog
 
-from headrace.errors import HeadraceError, InvalidArgument, ShapeMismatch, SharedMemoryUnavailable
-from headrace.parameters.layout import FlatLayout
+from headrace.errors import (
+    Cancelled,
+    HeadraceError,
+    InvalidArgument,
+    ShapeMismatch,
+    SharedMemoryUnavailable,
+)
 from headrace.parameters.segments import MappedSegment
 from headrace.parameters.v1.replication_pb2 import Record, ReplicateRequest, ReplicateResponse
 from headrace.parameters.v1.shared_memory_pb2 import Segment
@@ -28,7 +33,7 @@ class Follower:
 
     Args:
         first: What it began with.
-        reserve: Keeps room for a model, or raises QuotaExceeded.
+        reserve: Keeps room for so many bytes of values and optimizer state, or raises QuotaExceeded.
         share: Whether to read payloads in the primary's memory, if it can be reached.
     """
 
@@ -36,7 +41,7 @@ class Follower:
         self,
         store: ReplicatedStore,
         first: ReplicateRequest,
-        reserve: Callable[[ReplicatedStore, FlatLayout], None],
+        reserve: Callable[[ReplicatedStore, int], None],
         *,
         share: bool,
     ) -> None:
@@ -119,7 +124,7 @@ class Follower:
     def _begin(self, record: Record) -> None:
         if record.HasField("shared"):
             if self._replicated.follows(self._term, record.number, base=False):
-                self._follow(record, self._lent(record))
+                self._follow(record, self._copied(record) if record.lent else self._lent(record))
             return
         self._begun = record, bytearray(record.size_bytes)
         if not record.size_bytes:
@@ -139,7 +144,7 @@ class Follower:
         if record.base:
             state = decode_base(record.header, bytes(payload)) if payload else None
             if state:
-                self._reserve(self._store, state.layout)
+                self._reserve(self._store, self._store.needed_bytes(state.layout))
             self._store.follow_base(self._term, record.number, state)
         else:
             self._follow(record, memoryview(payload))
@@ -155,6 +160,25 @@ class Follower:
         except (BadRecord, UnknownKind) as error:
             raise InvalidArgument(f"record {record.number} of {self._replicated.store}: {error}") from error
         self._store.follow(self._term, record.number, sealed)
+
+    def _copied(self, record: Record) -> memoryview:
+        """Return a copy of a payload that a worker has lent: once it is held here, the worker may write to its own."""
+        where, values = record.shared, self._store.memory_of_its_own(record.shared.count)
+        if where.segment.nonce not in self._mapped:
+            self._let_go()
+        mapped = self._map(where.segment)
+        values[:] = mapped.part(where)
+        if not mapped.is_current(where):
+            raise Cancelled(
+                f"record {record.number} of {self._replicated.store} was taken back on its way; nothing was applied"
+            )
+        return values.view(np.uint8).data
+
+    def _let_go(self) -> None:
+        """Keep no memory of workers that the primary has let go of."""
+        gone = [nonce for nonce, mapped in self._mapped.items() if not mapped.can_be_found()]
+        for nonce in gone:
+            del self._mapped[nonce]
 
     def _lent(self, record: Record) -> memoryview:
         """Return a payload where the primary has it."""

@@ -16,7 +16,8 @@ from dataclasses import replace
 import structlog
 
 from headrace.errors import FailedPrecondition, HeadraceError, NotPrimary, ReplicaUnreachable
-from headrace_parameters.core.outbox import Base, Item, Outbox
+from headrace_parameters.core.exchange import Loan
+from headrace_parameters.core.outbox import Base, Copied, Item, Outbox
 from headrace_parameters.core.silence import Silence
 from headrace_parameters.core.state import ShardState
 from headrace_parameters.core.tenure import Assignment, Role, Tenure
@@ -35,6 +36,10 @@ Keep = Callable[[Tenure], None]
 
 def _keep_nothing(_: Tenure) -> None:
     pass
+
+
+def _in_new_memory(payload: memoryview) -> memoryview:
+    return memoryview(bytearray(payload))
 
 
 class Replicated:
@@ -78,6 +83,24 @@ class Replicated:
         return self._held
 
     @property
+    def record(self) -> int:
+        """Number of the last record here, whatever the process is."""
+        return self._outbox.number if self._held is None else self._held
+
+    def wait_to_hold(self, number: int) -> None:
+        """Return when a replica holds this record, and no other came after it.
+
+        Raises:
+            FailedPrecondition: It does not in time, or has more.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.record >= number, CONFIRM_S)
+            if self.record != number:
+                raise FailedPrecondition(
+                    f"the replica of {self.store} holds record {self.record} and not {number}, its primary's last one; try again"
+                )
+
+    @property
     def lag_records(self) -> int:
         """Of a primary: records that the replica is not known to hold."""
         return len(self._outbox)
@@ -92,10 +115,12 @@ class Replicated:
             receives = self._connected and isinstance(next(iter(self._outbox), None), Base)
             return 0.0 if receives else self._silence.seconds
 
-    def keep_by(self, keep: Keep) -> None:
-        """Let every tenure, and the present one, survive the process before anything follows from it."""
-        keep(self._tenure)
-        self._keep = keep
+    def keep_by(self, keep: Keep, *, kept: bool = False) -> None:
+        """Let every tenure, and the present one unless that is `kept`, survive the process before anything follows from it."""
+        with self.changed:
+            if not kept:
+                keep(self._tenure)
+            self._keep = keep
 
     def check_serves(self) -> None:
         """Raise NotPrimary unless this process serves the store."""
@@ -143,19 +168,32 @@ class Replicated:
         """Number of the last change; for `wait`."""
         return self._outbox.number
 
-    def add(self, header: bytes, payload: memoryview) -> None:
-        """Send a change to the replica, if there is one."""
+    def add(
+        self, header: bytes, payload: memoryview, loan: Loan | None = None, copied: Copied = _in_new_memory
+    ) -> None:
+        """Send a change to the replica, if there is one.
+
+        Args:
+            loan: As of a `Record`: it holds until `wait` has returned, or `keep_loans`.
+        """
         with self.changed:
             tenure = self._tenure
             if tenure.replica and not tenure.needs_replica and not self._connected:
                 self._outbox.drop()  # nobody waits for it, and it may be away for long
                 self._base_wanted = True
             if tenure.replica and not self._base_wanted:
-                self._outbox.add(header, payload)
+                if loan and not tenure.needs_replica:  # then nobody waits until it has been sent
+                    payload, loan = copied(payload), None
+                self._outbox.add(header, payload, loan)
                 self._silence.waits()
                 self.changed.notify_all()
             else:
                 self._outbox.number += 1  # there is no replica, or the base it begins with will have it
+
+    def keep_loans(self, copied: Copied) -> bool:
+        """Let no payload lie in a worker's memory any more; return False, with nothing changed, if one is not as it was."""
+        with self.changed:
+            return self._outbox.keep_loans(copied)
 
     def become(self, state: ShardState) -> None:
         """Send what the store has become at once."""

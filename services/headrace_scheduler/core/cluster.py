@@ -174,7 +174,7 @@ def _take_tasks(tables: Tables, node: Node, tasks: Iterable[TaskReport], now: fl
 
 def _take_silent(tables: Tables, node: Node, silent: SilentReplica, now: float) -> None:
     for job, member in members_on(list(tables.jobs.values()), node.name, node.incarnation):
-        if member in job.stores:
+        if member in job.primaries:
             tables.put_job(replicas.without_silent(tables.jobs[job.name], member, silent, now))
 
 

@@ -25,11 +25,10 @@ class JobCancelled:
 
 @dataclass(frozen=True)
 class JobResharded:
-    """Somebody wants a job's store to have another number of shards; `fixed` says why it cannot while it is there, if that is so."""
+    """Somebody wants a job's store to have another number of shards."""
 
     name: str
     shards: int
-    fixed: str = ""
 
 
 @dataclass(frozen=True)

@@ -178,9 +178,7 @@ class Job:
     max_attempts: int
     create_time: float
     min_workers: int = 0  # it goes on with so many, and begins with them; 0: with all of them, or not at all
-    straggler_factor: float = (
-        0.0  # a worker that takes so many times as long as the others is replaced; 0: none is
-    )
+    straggler_factor: float = 0.0  # who takes so many times as long as the others is replaced; 0: nobody is
     replicated: bool = False  # each shard has a replica
     sequence: int = 0  # place in the queue
     state: JobState = JobState.QUEUED
@@ -188,9 +186,7 @@ class Job:
     excused: int = 0  # attempts that ended because a node left in good order
     crash: str = ""  # how the last attempt crashed, if it did before its first step
     members: tuple[Member, ...] = ()
-    remnants: tuple[
-        Member, ...
-    ] = ()  # what former attempts, and workers that are gone, may still have on nodes
+    remnants: tuple[Member, ...] = ()  # what former attempts, and members that are gone, may still have
     # Of this attempt:
     first_workers: int = 0  # it began with
     next_rank: int = 0  # of a worker that is added
@@ -246,7 +242,12 @@ class Job:
     @property
     def joining_stores(self) -> tuple[Member, ...]:
         """Those that are to take over values of the others."""
-        return tuple(member for member in self.members if not (member.task or member.joined))
+        return tuple(other for other in self.members if not (other.task or other.joined or other.replica))
+
+    @property
+    def primaries(self) -> tuple[Member, ...]:
+        """All stores but replicas."""
+        return (*self.stores, *self.joining_stores)
 
     @property
     def replicas(self) -> tuple[Member, ...]:

@@ -95,7 +95,7 @@ def member_failed(job: Job, member: Member, failure: Failure, now: float) -> Job
 
     Else end the attempt, or the job.
     """
-    if not (member.task or member.joined):
+    if not (member.task or member.joined or replicas.goes_on_without(job, member)):
         return resharding.without(job, failure, now)
     if failure.reason in COSTS_AN_ATTEMPT and elastic.goes_on_without(job, member):
         return elastic.without(job, member, failure, now)

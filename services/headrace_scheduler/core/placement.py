@@ -241,7 +241,7 @@ def joining_shards(tables: Tables, job: Job, now: float, lease_s: float) -> tupl
         return ()
     # No node of which something of this attempt must yet be deleted: the new one would be, too.
     avoided = [member.node for member in (*job.members, *job.remnants) if not member.task]
-    demand = Demand(NodeKind.PARAMETERS, more, distinct=True, most=more)
+    count = 2 * more if job.replicated else more
+    demand = Demand(NodeKind.PARAMETERS, count, distinct=True, most=count)
     nodes = _choose(tables, job, demand, Usage.of(tables), now, lease_s, avoided)
-    made = (_member(job, job.attempt, False, 0, node, now) for node in nodes or ())
-    return joining(made, job.next_shard) if nodes else None
+    return joining(_stores(job, job.attempt, nodes, now), job.next_shard) if nodes else None

@@ -24,9 +24,16 @@ def goes_on_without(job: Job, member: Member) -> bool:
     """
     if member.task or job.state is not JobState.RUNNING:
         return False
+    if not member.joined and any(other.state is MemberState.PLACED for other in pair(job, member.index)):
+        return False  # nobody has asked anything of them
     replica = job.replica_of(member)
     # Whether it has caught up only the replica itself knows: it refuses to serve if it has not.
     return member.replica or (replica is not None and replica.state is MemberState.HELD)
+
+
+def pair(job: Job, index: int) -> tuple[Member, ...]:
+    """Return the processes of a shard: two, or one that serves alone."""
+    return tuple(member for member in job.members if not member.task and member.index == index)
 
 
 def without_silent(job: Job, primary: Member, silent: SilentReplica, now: float) -> Job:
@@ -51,7 +58,7 @@ def without(job: Job, member: Member, failure: Failure, now: float) -> Job:
     """Begin a term without a process of a shard; what may be left there is deleted like what former attempts have left."""
     job = _without_beginners(job, failure, now)
     gone = next(other for other in job.members if other.key == member.key)
-    primary = next(store for store in job.stores if store.index == gone.index)
+    primary = next(store for store in job.primaries if store.index == gone.index)
     if gone.replica:
         job = _paused(_succeeded(job, primary, replace(primary, term=primary.term + 1)), now)
         what = f"shard {gone.index} has lost its replica and is served by one process until it has another"

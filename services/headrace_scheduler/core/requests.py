@@ -84,8 +84,6 @@ def _reshard(tables: Tables, event: JobResharded) -> None:
         raise FailedPrecondition(
             f"{event.name} is {job.state}; only a job that waits or runs has shards to change"
         )
-    if event.fixed and job.state.placed and event.shards != job.shards:
-        raise FailedPrecondition(event.fixed)
     tables.put_job(wished(job, event.shards))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from headrace_scheduler.core.commands import Reshard, Target
 from headrace_scheduler.core.jobs import Failure, Job, JobState, Member, MemberState, Resharding
+from headrace_scheduler.core.replicas import pair
 
 PAUSE_S = 2.0  # from the loss of a shard that was to join to the next plan
 
@@ -30,22 +31,32 @@ def is_due(job: Job, now: float) -> bool:
     """Tell whether a plan is to be made: the job runs with another number of shards than it shall have."""
     differs = job.resharding is None and bool(job.stores) and job.shards != len(job.stores)
     ending = any(task.state is MemberState.SUCCEEDED for task in job.tasks)
-    return differs and job.state is JobState.RUNNING and not ending and now >= job.not_before
+    return (
+        differs and job.state is JobState.RUNNING and not ending and now >= job.not_before and _is_ready(job)
+    )
+
+
+def _is_ready(job: Job) -> bool:
+    """Tell whether every process of a shard is there, and knows what it is to it."""
+    stores = (*job.primaries, *job.replicas)
+    return all(
+        store.state is MemberState.HELD and store.told >= store.term * (not store.replica) for store in stores
+    )
 
 
 def planned(job: Job, joining: tuple[Member, ...] | None) -> Job:
     """Make a plan with these new members; None: there are no nodes for them now."""
-    more = job.shards - len(job.stores)
+    more = (job.shards - len(job.stores)) * (2 if job.replicated else 1)
     if joining is None:
         return _told(
             job, f"waits for {more} more parameter {'node' if more == 1 else 'nodes'} with a free slot"
         )
     gone = tuple(store.index for store in job.stores[job.shards :])  # the youngest
-    plan = Resharding(tuple(member.index for member in joining), gone)
+    plan = Resharding(tuple(sorted({member.index for member in joining})), gone)
     job = replace(
         job,
         members=(*job.members, *joining),
-        next_shard=job.next_shard + len(joining),
+        next_shard=job.next_shard + len(plan.add),
         resharding=plan,
     )
     where = ", ".join(sorted(member.node.removeprefix("nodes/") for member in joining))
@@ -55,16 +66,15 @@ def planned(job: Job, joining: tuple[Member, ...] | None) -> Job:
 def shards_after(job: Job) -> tuple[int, ...]:
     """Return the indices of the shards that there are once the plan, if there is one, is carried out."""
     removed = job.resharding.remove if job.resharding else ()
-    return tuple(sorted({store.index for store in (*job.stores, *job.joining_stores)} - {*removed}))
+    return tuple(sorted({store.index for store in job.primaries} - {*removed}))
 
 
 def request(job: Job) -> Reshard | None:
     """Return what one of the shards is to be asked now; None if nothing."""
     plan = job.resharding
-    made = all(store.state is MemberState.HELD for store in job.joining_stores)
     # A shard that knows other members than another one has could not give it values.
     agreed = all(store.generation >= job.generation for store in job.stores)
-    if plan is None or job.state is not JobState.RUNNING or not made or not agreed:
+    if plan is None or job.state is not JobState.RUNNING or not _is_ready(job) or not agreed:
         return None
     leaving = [store for store in job.stores if store.index in plan.remove]
     first = next(store for store in job.stores if store not in leaving)
@@ -85,10 +95,10 @@ def done(job: Job) -> Job:
     """Go on with the shards that the plan leads to; those that have left are ended."""
     plan = job.resharding
     assert plan is not None, "whoever calls has asked for it"
-    leaving = tuple(store for store in job.stores if store.index in plan.remove)
-    members = tuple(
-        replace(member, joined=True) if member in job.joining_stores else member for member in job.members
-    )
+    leaving = tuple(member for index in plan.remove for member in pair(job, index))
+    added = {member.key for index in plan.add for member in pair(job, index)}
+    joined = (replace(member, joined=True) if member.key in added else member for member in job.members)
+    members = tuple(joined)
     job = replace(
         job,
         members=tuple(member for member in members if member not in leaving),
@@ -121,14 +131,15 @@ def without(job: Job, failure: Failure, now: float) -> Job:
 
 
 def joining(members: Iterable[Member], first: int) -> tuple[Member, ...]:
-    """Number new members, which have no values yet."""
-    return tuple(replace(member, index=first + place, joined=False) for place, member in enumerate(members))
+    """Number new members from `first` on, which are numbered from 0 and have no values yet."""
+    return tuple(replace(member, index=first + member.index, joined=False) for member in members)
 
 
 def _dropped(job: Job) -> Job:
     """Give the plan up; what was made for it is ended."""
-    left = tuple(store for store in job.joining_stores if not store.state.settled)
-    members = tuple(member for member in job.members if member not in job.joining_stores)
+    dropped = tuple(member for member in job.members if not (member.task or member.joined))
+    left = tuple(store for store in dropped if not store.state.settled)
+    members = tuple(member for member in job.members if member not in dropped)
     return replace(job, members=members, remnants=(*job.remnants, *left), resharding=None)
 
 

@@ -29,7 +29,8 @@ MAY_HAVE_WORKED = frozenset(
 )
 # These say nothing about the shard that a process shall serve: it is told again.
 TELL_AGAIN = MAY_HAVE_WORKED | {reasons.SERVER_DRAINING, reasons.TOO_MANY_CALLS}
-_UNCLEAR = MAY_HAVE_WORKED | {reasons.ABORTED}  # ABORTED: an earlier request of ours may still be at it
+# An earlier request of ours may still be at it, or somebody else serves the shard that was asked, and knows what came of that one.
+_UNCLEAR = MAY_HAVE_WORKED | {reasons.ABORTED, reasons.NOT_PRIMARY, reasons.REPLICA_UNREACHABLE}
 
 
 def commands_for(tables: Tables, job: Job) -> Iterator[Command]:
@@ -58,7 +59,7 @@ def _start(job: Job) -> Iterator[Command]:
 
 
 def _not_made(job: Job) -> list[Member]:
-    stores = (*job.stores, *job.replicas, *job.joining_stores)
+    stores = (*job.primaries, *job.replicas)
     return [store for store in stores if store.state is MemberState.PLACED]
 
 
@@ -66,7 +67,7 @@ def _change(job: Job) -> Iterator[Command]:
     """Tell the shards in which term they serve and who the members are, make replicas, and start workers and shards that are added."""
     if job.state is JobState.RUNNING:
         yield from (_create_store(job, replica) for replica in _not_made(job))
-    for store in job.stores:
+    for store in job.primaries:
         replica = job.replica_of(store)
         if store.told < store.term and (replica is None or replica.state is MemberState.HELD):
             target, assignment = _target(store), _assignment(job, store)
@@ -110,7 +111,7 @@ def _create_store(job: Job, store: Member) -> CreateStore:
         workers=job.first_workers,
         snapshots=job.resume.snapshots if job.resume and store.joined and not store.replica else (),
         assignment=_assignment(job, store) if job.replicated else None,
-        joins=not store.joined,
+        joins=not store.joined or (store.replica and job.map_epoch > 1),  # its id may be any by now
         spec=job.spec,
     )
 
@@ -235,7 +236,8 @@ def _assigned(job: Job, store: Member, term: int, failure: Failure | None, now: 
     if failure.reason in TELL_AGAIN or term != store.term:
         return job
     what = f"shard {store.index} is lost: {store.node} does not serve it in term {term}: {failure.message}"
-    return settled(failed(job, Failure(reasons.NODE_LOST, what), now), now)
+    failure = Failure(reasons.NODE_LOST, what)
+    return settled(failed(job, failure, now) if store.joined else resharding.without(job, failure, now), now)
 
 
 def _member_of(job: Job, command: Command) -> Member | None:

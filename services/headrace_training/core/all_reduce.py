@@ -30,6 +30,7 @@ from headrace_optimizers.making import optimizer_for
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.agreement import NOTHING, Member, Standing, agree
 from headrace_training.core.group import (
+    AS_LONG_AS_IT_TAKES,
     OWN_FAILURES,
     WITHDRAW_S,
     Group,
@@ -96,7 +97,7 @@ class AllReduce:
     def begin(
         self,
         layout: FlatLayout,
-        values: Floats,
+        values: torch.Tensor,
         tables: Sequence[EmbeddingTable] = (),
         buffers: Sequence[torch.Tensor] = (),
     ) -> Place | None:
@@ -107,8 +108,8 @@ class AllReduce:
             ShapeMismatch: The ranks have different models.
         """
         refuse_tables(tables)
-        self._layout, self._values, self._buffers = layout, torch.from_numpy(values), buffers
-        self._optimizer = optimizer_for(self._config, layout, [range(layout.size)])
+        self._layout, self._values, self._buffers = layout, values, buffers
+        self._optimizer = optimizer_for(self._config, layout, [range(layout.size)], device=values.device)
         if self._snapshot and self._has_values:
             self._restore(self._checkpoints.load(self._snapshot))
         place = self.rejoin()
@@ -128,12 +129,12 @@ class AllReduce:
                 self._catch_up()
                 return Place(group.rank, group.size, step=self._step)
 
-    def begin_step(self, step: int, gradient: Floats, samples: int) -> None:
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> None:
         """Take gradients whole: they are summed as one vector."""
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:
         """Sum the gradients, and apply their mean as every other rank does: the values stay the same on all."""
-        mean = self._mean(torch.from_numpy(gradient), samples)
+        mean = self._mean(gradient, samples)
         maximum = self._maximum_gradient_norm
         self._apply(step, mean, clip_factor(squared_norm(mean), maximum) if maximum else 1.0)
         self._step = step + 1
@@ -165,14 +166,14 @@ class AllReduce:
         if self._member:
             self._vector.zero_()
             with contextlib.suppress(RunFinished):
-                self._sum()
+                self._sum(AS_LONG_AS_IT_TAKES)  # measuring and registering the result is no step
             self._group = None
 
     def _agree(self, group: Group) -> None:
         """Have the state that all members go on with."""
         compare_models(group, self._layout)
         # A new one: where a collective was let go of, its thread may still write to the old one.
-        self._vector = torch.zeros(self._layout.size + 3)
+        self._vector = self._values.new_zeros(self._layout.size + 3)
         numbers = torch.zeros(group.size, dtype=torch.float64)
         mine = Standing(self._step, self._complete, self._agreed).number if self._has_values else NOTHING
         numbers[group.rank] = mine
@@ -213,7 +214,7 @@ class AllReduce:
         if int(count) > len(vectors):
             shapes["step"] = ()
         state = {
-            name: torch.empty(shape) if takes or name not in mine else mine[name]
+            name: self._values.new_empty(shape) if takes or name not in mine else mine[name]
             for name, shape in shapes.items()
         }
         for tensor in state.values():
@@ -244,11 +245,11 @@ class AllReduce:
         self._values.copy_(state.values)
         self._optimizer.load(state.optimizer_state)
 
-    def _sum(self) -> None:
+    def _sum(self, timeout_s: float | None = None) -> None:
         group = self._group
         assert group is not None, "begin comes first"
         try:
-            group.sum(self._vector)
+            group.sum(self._vector, timeout_s)
         except HeadraceError:
             self._group = None
             raise

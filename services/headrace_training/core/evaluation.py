@@ -50,7 +50,7 @@ class Evaluation:
             ProgramFailed: As `examples.evaluate`.
             InvalidArgument: What is looked for is not measured.
         """
-        metrics = examples.evaluate(self._program, model.module, self._validation)
+        metrics = examples.evaluate(self._program, model.module, self._validation, model.device)
         self._observer.evaluated(step, metrics)
         best = self._search.look(step, metrics) if self._search else None
         if best:

@@ -18,6 +18,7 @@ from headrace_optimizers.config import Optimizer
 from headrace_optimizers.embedding import EmbeddingTable
 from headrace_optimizers.fused import FusedOptimizer, kind_of
 from headrace_optimizers.schedule import CONSTANT, Schedule
+from headrace_training.core.device import Device
 from headrace_training.core.group import compare_models
 from headrace_training.core.model import Model
 from headrace_training.core.state import Checkpoints, TrainingState
@@ -50,7 +51,10 @@ class Updates:
 
     def __init__(self, model: Sharded, config: Optimizer, schedule: Schedule, maximum_norm: float) -> None:
         self._model, self._config, self._schedule, self._maximum_norm = model, config, schedule, maximum_norm
-        self._optimizers = {name: FusedOptimizer(config, part.numel()) for name, part in model.parts.items()}
+        self._optimizers = {
+            name: FusedOptimizer(config, part.numel(), device=part.device)
+            for name, part in model.parts.items()
+        }
 
     def apply(self, step: int) -> None:
         """Do one step with the mean gradient, clipped."""
@@ -134,14 +138,14 @@ class FullySharded:
 
     Args:
         join: Finds the other ranks; called when this one is ready to begin.
-        make: Makes the model of a module, and whether it computes in bfloat16.
+        make: Makes the model of a module, where it is to be, and whether it computes in bfloat16.
         snapshot, start_step, schedule, maximum_gradient_norm: As for `AllReduce`.
     """
 
     def __init__(
         self,
         join: Callable[[], Ranks],
-        make: Callable[[torch.nn.Module, bool], Sharded],
+        make: Callable[[torch.nn.Module, Device, bool], Sharded],
         optimizer: Optimizer,
         checkpoints: Checkpoints,
         snapshot: str = "",
@@ -165,15 +169,15 @@ class FullySharded:
         """Return nothing: torch's own memory is where gradients are summed."""
         return np.empty(0, np.float32)
 
-    def hold(self, module: torch.nn.Module, *, bf16: bool) -> Sharded:
+    def hold(self, module: torch.nn.Module, device: Device, *, bf16: bool) -> Sharded:
         """Make the model."""
-        self._model = self._make(module, bf16)
+        self._model = self._make(module, device, bf16)
         return self._model
 
     def begin(
         self,
         layout: FlatLayout,
-        values: Floats,  # noqa: ARG002 - the model has them
+        values: torch.Tensor,  # noqa: ARG002 - the model has them
         tables: Sequence[EmbeddingTable] = (),
         buffers: Sequence[torch.Tensor] = (),  # noqa: ARG002 - nobody joins later
     ) -> Place | None:
@@ -213,10 +217,10 @@ class FullySharded:
         self._ranks.sum(numbers)
         return dict(zip(metrics, numbers.tolist(), strict=True))
 
-    def begin_step(self, step: int, gradient: Floats, samples: int) -> None:
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> None:
         """Take gradients whole: the model has summed them by then."""
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:  # noqa: ARG002 - the model has summed
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:  # noqa: ARG002 - the model has summed
         """Update this rank's part; the model has summed the gradients."""
         self._updates.apply(step)
         self._step = step + 1

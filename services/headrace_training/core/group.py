@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import json
+import math
 from typing import Protocol
 
 import torch
 
 from headrace.errors import (
     Aborted,
+    DataLoss,
     DeadlineExceeded,
     HeadraceError,
     Internal,
@@ -22,8 +24,9 @@ from headrace.errors import (
 from headrace.parameters.layout import FlatLayout
 
 # What a rank may fail with that the others need not: they go on without it.
-OWN_FAILURES = (Aborted, DeadlineExceeded, Internal, ResourceExhausted, StaleEpoch, Unavailable)
+OWN_FAILURES = (Aborted, DataLoss, DeadlineExceeded, Internal, ResourceExhausted, StaleEpoch, Unavailable)
 WITHDRAW_S = 10.0  # how long a rank that fails waits for the others to hear of it
+AS_LONG_AS_IT_TAKES = math.inf  # of a sum: until it is done, a rank is lost, or the scheduler says so
 
 
 class Group(Protocol):
@@ -41,7 +44,7 @@ class Group(Protocol):
         """Replace `vector` by the sum of all ranks' vectors; waits until all have called.
 
         Args:
-            timeout_s: At most so long; None: as long as a step may take.
+            timeout_s: At most so long; None: as long as a step may take. `AS_LONG_AS_IT_TAKES` has no bound.
         Raises:
             Unavailable, DeadlineExceeded: A rank is gone, or does not come.
             MembersChanged: Likewise, or another one joins, in a run that goes on: meet again.
@@ -67,14 +70,20 @@ class Sharing:
         self._group, self._source, self._memory = group, source, memory
 
     def share(self, tensor: torch.Tensor, *, takes: bool) -> None:
-        """Send the source's tensor, of the same shape on all members.
+        """Send the source's tensor, of the same shape and type on all members.
 
         Args:
             takes: This rank's becomes equal to it; else it stays as it is.
         """
+        if tensor.is_complex():
+            numbers = torch.view_as_real(tensor.resolve_conj())
+            self.share(numbers, takes=takes)
+            if takes:
+                tensor.copy_(torch.view_as_complex(numbers))
+            return
         size = tensor.numel()
         fits = tensor.dtype == torch.float32 and size <= len(self._memory)
-        part = self._memory[:size] if fits else torch.empty(size, dtype=torch.float64)
+        part = self._memory[:size] if fits else self._memory.new_empty(size, dtype=_carrier(tensor.dtype))
         if self._group.rank == self._source:
             part.copy_(tensor.reshape(-1))
         else:
@@ -82,6 +91,11 @@ class Sharing:
         self._group.sum(part)
         if takes:
             tensor.copy_(part.view(tensor.shape))
+
+
+def _carrier(dtype: torch.dtype) -> torch.dtype:
+    """Return what holds every number of a type, and can be summed by a group."""
+    return torch.float64 if dtype.is_floating_point else torch.int64
 
 
 class Summing(Protocol):

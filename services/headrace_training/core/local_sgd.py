@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-from headrace.parameters.layout import Floats
 from headrace_optimizers.config import Optimizer
 from headrace_optimizers.schedule import CONSTANT, Schedule
 from headrace_training.core.agreement import Member
@@ -43,10 +42,10 @@ class LocalSgd(AllReduce):
         self._average_every, self._last_step = average_every, last_step
         self._samples = 0  # since the last mean
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:
         """Apply the rank's own gradient, and take the mean of all ranks' values, weighted by their samples, if it is time."""
         if samples:
-            self._apply(step, torch.from_numpy(gradient))
+            self._apply(step, gradient)
         self._samples += samples
         self._step = step + 1
         self._complete = self._step % self._average_every != 0 and self._step != self._last_step

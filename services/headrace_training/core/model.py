@@ -5,17 +5,19 @@ from typing import Protocol
 
 import torch
 
-from headrace.parameters.layout import FlatLayout, Floats
+from headrace.parameters.layout import FlatLayout
 from headrace_optimizers.embedding import EmbeddingTable
+from headrace_training.core.device import Device
 
 
 class Model(Protocol):
     """A module, and what is done with all of its trainable parameters or gradients."""
 
     module: torch.nn.Module
+    device: Device  # where all of it is
     layout: FlatLayout
-    values: Floats  # where the synchronizer writes what the ranks agree on
-    gradient: Floats  # where backward writes
+    values: torch.Tensor  # where the synchronizer writes what the ranks agree on
+    gradient: torch.Tensor  # where backward writes
     tables: tuple[EmbeddingTable, ...]
     buffers: tuple[torch.Tensor, ...]  # of the module
 
@@ -35,4 +37,4 @@ class Model(Protocol):
         """Become what `state` once returned."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return a copy of the whole state dict, buffers and untrained parameters included."""
+        """Return a copy of the whole state dict on the host, buffers and untrained parameters included."""

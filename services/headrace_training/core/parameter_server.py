@@ -14,7 +14,9 @@ from headrace.parameters.tables import ShardedTables
 from headrace.parameters.v1 import tables_pb2
 from headrace_optimizers.embedding import EmbeddingTable
 from headrace_optimizers.table_wire import table_to_proto
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.early_gradient import Early
+from headrace_training.core.mirror import Mirror, MirroredEarly
 
 
 class Pulled(Protocol):
@@ -70,6 +72,7 @@ class ParameterServer:
     Args:
         elastic: Ranks may join and leave while the run goes on.
         open_tables: Connects to the store's tables; called if the model has some.
+        device: Where the model is. The store's memory is the host's: gradients and values are copied, if that is somewhere else.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class ParameterServer:
         *,
         elastic: bool = False,
         open_tables: Callable[[], ShardedTables] | None = None,
+        device: Device = HOST,
     ) -> None:
         self._store, self._elastic, self._open_tables = store, elastic, open_tables
-        self._values: Floats = np.empty(0, np.float32)
+        self._device, self._lent = device, np.empty(0, np.float32)
+        self._early: MirroredEarly | None = None
         self._layers: Sequence[EmbeddingTable] = ()
         self._tables: ShardedTables | None = None
 
@@ -96,18 +101,22 @@ class ParameterServer:
 
     def gradient_memory(self, size: int) -> Floats:
         """Return what the store lends: shards of this machine read gradients where they were computed."""
-        return self._store.gradient_memory(size)
+        self._lent = self._store.gradient_memory(size)
+        return self._lent
 
     def begin(
         self,
         layout: FlatLayout,
-        values: Floats,
+        values: torch.Tensor,
         tables: Sequence[EmbeddingTable] = (),
         buffers: Sequence[torch.Tensor] = (),  # noqa: ARG002 - the store has none
     ) -> Place | None:
         """Take the store's values; the rank that comes first gives it its own, and declares the tables."""
-        self._values, self._layers = values, tables
-        self._store.initialize(layout, values, [table_to_proto(table.config) for table in tables])
+        device = self._device
+        self._values = Mirror(values, values.numpy() if device.is_host else device.host_memory(layout.size))
+        self._values.fetch()
+        self._layers = tables
+        self._store.initialize(layout, self._values.host, [table_to_proto(table.config) for table in tables])
         if tables:
             assert self._open_tables, "whoever has a store can reach its tables"
             self._tables = self._open_tables()
@@ -115,27 +124,53 @@ class ParameterServer:
                 table.use(self._tables)
         if self._elastic:
             return self.rejoin()
-        self._store.pull(out=values, exact=True)
+        self._pull()
         return None
 
     def rejoin(self) -> Place:
         """Wait until this rank is a member of the store."""
-        place = self._store.take_place(self._values)
+        place = self._store.take_place(self._values.host)
+        self._values.put()
         if self._tables:
             self._tables.follow(place)
         return place
 
-    def begin_step(self, step: int, gradient: Floats, samples: int) -> Early | None:
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> Early | None:
         """Let the store take the gradient while it is computed, where it can."""
-        return self._store.begin_push_pull(step, gradient, samples)
+        mirror = self._mirrored(gradient)
+        early = self._store.begin_push_pull(step, mirror.host, samples)
+        if early is None or self._device.is_host:
+            return early
+        self._early = MirroredEarly(early, mirror)
+        return self._early
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:
         """Trade the gradient for new values; those of rows go first, so that no table is behind the values."""
+        mirror = self._mirrored(gradient)
+        early, self._early = self._early, None
+        if early:
+            early.fetch_rest()
+        else:
+            mirror.fetch()
         try:
             self._push_rows(step, samples)
-            return self._store.push_pull(step, gradient, samples, out=self._values).next_step
+            pulled = self._store.push_pull(step, mirror.host, samples, out=self._values.host)
         except NonFiniteValues as error:
             raise NonFiniteValues(f"the update is not finite in step {step}: {error.message}") from error
+        self._values.put()
+        return pulled.next_step
+
+    def _mirrored(self, gradient: torch.Tensor) -> Mirror:
+        """Return where the store reads a gradient."""
+        if self._device.is_host:
+            return Mirror(gradient, gradient.numpy())
+        if not self._lent.size:
+            self.gradient_memory(gradient.numel())
+        return Mirror(gradient, self._lent)
+
+    def _pull(self) -> None:
+        self._store.pull(out=self._values.host, exact=True)
+        self._values.put()
 
     def _push_rows(self, step: int, samples: int) -> None:
         for layer in self._layers:
@@ -153,7 +188,7 @@ class ParameterServer:
 
     def final(self) -> None:
         """Pull what other ranks may have pushed last, all rows included."""
-        self._store.pull(out=self._values, exact=True)
+        self._pull()
         self._keep_rows()
 
     def stay(self) -> None:

@@ -4,20 +4,23 @@ import torch
 
 from headrace.errors import FailedPrecondition
 from headrace_training.core.blocks import Backend, blocks_of, checkpoint_activations, compile_forward
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.run import Run
 
 BACKEND: Backend = "inductor"
 
 
-def prepare(module: torch.nn.Module, run: Run) -> torch.nn.Module:
+def prepare(module: torch.nn.Module, run: Run, device: Device = HOST) -> torch.nn.Module:
     """Return the model, prepared as the run asks for; its parameters and their names stay as they are.
 
+    Args:
+        device: What it will compute on.
     Raises:
         InvalidArgument: It should be cut into blocks, and has none.
         FailedPrecondition: It should be compiled, and this machine cannot.
     """
     if run.compile_model:
-        require_compiler()
+        require_compiler(device)
     if not run.checkpoint_activations:
         if run.compile_model:
             compile_forward(module, BACKEND)
@@ -29,14 +32,14 @@ def prepare(module: torch.nn.Module, run: Run) -> torch.nn.Module:
     return module
 
 
-def require_compiler() -> None:
-    """Compile one line, as all of the model will be.
+def require_compiler(device: Device = HOST) -> None:
+    """Compile one line for a device, as all of the model will be.
 
     Raises:
         FailedPrecondition: That is not possible.
     """
     try:
-        torch.compile(_one_line, backend=BACKEND)(torch.ones(8))
+        torch.compile(_one_line, backend=BACKEND)(device.zeros(8))
     except Exception as error:
         cause = getattr(error, "inner_exception", error)  # torch's own wrapper says only that there was one
         reason = str(cause).strip().split("\n", 1)[0]

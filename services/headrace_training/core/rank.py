@@ -13,11 +13,12 @@ import torch
 
 from headrace.data.dataset import Dataset
 from headrace.data.rows import divided
-from headrace.errors import MembersChanged, NonFiniteValues, ProgramFailed, RunFinished
+from headrace.errors import MembersChanged, NonFiniteValues, RunFinished
 from headrace.parameters.answers import Place
 from headrace.program import Examples, Program
 from headrace.program.calls import OpenDataset, load_split
 from headrace_training.core import examples
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.early_gradient import ReadyParts
 from headrace_training.core.evaluation import Evaluation, EvaluationObserver
 from headrace_training.core.feed import feed
@@ -30,6 +31,8 @@ from headrace_training.core.run import Run
 from headrace_training.core.selection import Best
 from headrace_training.core.synchronizer import Synchronizer
 from headrace_training.core.throughput import OwnTime, Throughput
+
+SENT_EARLY = "sent_early"  # the measure that not every step has
 
 
 class Observer(EvaluationObserver, Protocol):
@@ -59,15 +62,17 @@ class Rank:
         observer: Observer,
         clock: Callable[[], float],
         open_dataset: OpenDataset = Dataset.open,
+        device: Device = HOST,
     ) -> None:
         """Make the model and open the data.
 
         Args:
             clock: Returns seconds, for the throughput.
             open_dataset: Opens data that are streamed.
+            device: What the model computes on.
         """
         self._program, self._run, self._observer = program, run, observer
-        self._synchronizer = synchronizer
+        self._synchronizer, self._device = synchronizer, device
         self._open_dataset = open_dataset
         self._feed = feed(load_split(program, "train", open_dataset), run.batch_size, run.seed, run.steps)
         # Who leads has one.
@@ -75,7 +80,7 @@ class Rank:
         self._took_lead = False  # just now
         self._place = Place(run.rank, run.world_size)
         torch.manual_seed(run.seed)
-        module = prepare(examples.make_model(program), run)
+        module = prepare(examples.make_model(program), run, device)
         self.model = self._hold(module)
         self._ready_parts: ReadyParts | None = None  # made for who takes gradients while they are computed
         self._throughput, self._flops = Throughput(clock), FlopMeter(run.peak_flops)
@@ -136,7 +141,7 @@ class Rank:
         return False
 
     def _hold(self, module: torch.nn.Module) -> Model:
-        return FlatModel(module, self._synchronizer.gradient_memory)
+        return FlatModel(module, self._synchronizer.gradient_memory, self._device)
 
     @property
     def leads(self) -> bool:
@@ -146,7 +151,7 @@ class Rank:
     def evaluate_test(self) -> dict[str, float]:
         """Measure the model's values on the test split."""
         test = load_split(self._program, "test", self._open_dataset)
-        return examples.evaluate(self._program, self.model.module, test)
+        return examples.evaluate(self._program, self.model.module, test, self._device)
 
     def _take(self, place: Place) -> None:
         """Compute the share of this place from now on; who is first leads."""
@@ -179,6 +184,7 @@ class Rank:
     def _step(self, step: int) -> int:
         """Do one step and return the next."""
         run, place, began = self._run, self._place, self._clock()
+        self.metrics.pop(SENT_EARLY, None)  # this step's gradient may go whole
         mine = self._feed(step, place.index, place.count)
         self.model.begin(step)
         if len(mine):
@@ -209,7 +215,7 @@ class Rank:
             self._ready_parts = ReadyParts(trainable(self.model.module), self.model.layout)
         with self._ready_parts.told_to(early):
             yield
-        self.metrics["sent_early"] = early.share_sent
+        self.metrics[SENT_EARLY] = early.share_sent
 
     def _backward(
         self, step: int, part: Examples, share: float, around: AbstractContextManager[None] | None = None
@@ -221,12 +227,8 @@ class Rank:
         Returns:
             The mean loss, times the share.
         """
-        batch = examples.as_batch(part)
-        loss = self._loss(batch)
-        if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
-            raise ProgramFailed(
-                f"loss() returned {_describe(loss)}; return the mean over the batch, a scalar computed from the outputs"
-            )
+        batch = examples.as_batch(part, self._device)
+        loss = examples.as_loss(self._loss(batch))
         value = loss.item()
         if not torch.isfinite(loss):
             raise NonFiniteValues(
@@ -237,7 +239,7 @@ class Rank:
         return value * share
 
     def _loss(self, batch: examples.Batch) -> object:  # no type checker has seen the user's code
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._run.bf16):
+        with self._device.autocast(bf16=self._run.bf16):
             return self._program.loss(self.model.module(**batch.inputs), batch.targets)
 
     def _check_gradient(self, step: int) -> None:
@@ -254,7 +256,7 @@ class Rank:
         if self._evaluation and self._run.evaluates_between(before, done):
             self.metrics |= self._evaluation.measure(self.model, done)
         self.metrics["samples_per_s"] = self._throughput.samples_per_s
-        self.metrics |= self._flops.metrics(self._throughput.samples_per_s)
+        self.metrics |= self._flops.metrics(self._throughput.samples_per_s) | self._device.metrics()
         if self._own_time.seconds:
             self.metrics["own_step_s"] = self._own_time.seconds
         self._observer.advanced(done, self.metrics)
@@ -288,9 +290,3 @@ class Rank:
             if began == self._run.steps:
                 self.metrics |= self._evaluation.measure(self.model, self.step)
             self._synchronizer.final()
-
-
-def _describe(loss: object) -> str:
-    if isinstance(loss, torch.Tensor):
-        return f"shape {list(loss.shape)}, requires_grad {loss.requires_grad}"
-    return f"a {type(loss).__name__}"

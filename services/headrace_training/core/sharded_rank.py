@@ -13,6 +13,7 @@ from headrace.data.rows import divided
 from headrace.errors import RunFinished
 from headrace.program import Examples, Program, Split
 from headrace.program.calls import OpenDataset
+from headrace_training.core.device import HOST, Device
 from headrace_training.core.evaluation import Evaluation
 from headrace_training.core.examples import Batch
 from headrace_training.core.model import Model
@@ -26,7 +27,7 @@ from headrace_training.core.synchronizer import Synchronizer
 class Team(Synchronizer, Protocol):
     """A `Synchronizer` of ranks that hold a part each."""
 
-    def hold(self, module: torch.nn.Module, *, bf16: bool) -> Model:
+    def hold(self, module: torch.nn.Module, device: Device, *, bf16: bool) -> Model:
         """Make the model, whose parameters this rank has a part of once it has begun."""
 
     def samples(self, mine: int) -> Sequence[int]:
@@ -49,14 +50,15 @@ class ShardedRank(Rank):
         observer: Observer,
         clock: Callable[[], float],
         open_dataset: OpenDataset,
+        device: Device = HOST,
     ) -> None:
         """Make the model, as `Rank` does."""
-        super().__init__(_Agreeing(program, team), run, team, observer, clock, open_dataset)
+        super().__init__(_Agreeing(program, team), run, team, observer, clock, open_dataset, device)
         if self._evaluation is None:
             self._evaluation = Evaluation(self._program, run, _Silent(), open_dataset)
 
     def _hold(self, module: torch.nn.Module) -> Model:
-        return self._synchronizer.hold(module, bf16=self._run.bf16)
+        return self._synchronizer.hold(module, self._device, bf16=self._run.bf16)
 
     @property
     def leads(self) -> bool:

@@ -32,13 +32,14 @@ class TrainingState:
 
     def encode(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Return tensors and metadata, as a safetensors file has them."""
-        tensors = {_OPTIMIZER + name: tensor for name, tensor in self.optimizer_state.items()}
+        # On the host, so that a run can go on on another kind of device.
+        tensors = {_OPTIMIZER + name: tensor.cpu() for name, tensor in self.optimizer_state.items()}
         facts = {
             "tensors": [[tensor.name, list(tensor.shape)] for tensor in self.layout.tensors],
             "step": self.step,
             "optimizer": self.optimizer,
         }
-        return {"values": self.values, **tensors}, {"format": _FORMAT, "state": json.dumps(facts)}
+        return {"values": self.values.cpu(), **tensors}, {"format": _FORMAT, "state": json.dumps(facts)}
 
     @classmethod
     def decode(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> "TrainingState":

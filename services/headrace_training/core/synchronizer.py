@@ -28,12 +28,12 @@ class Synchronizer(Protocol):
         """Leave the others."""
 
     def gradient_memory(self, size: int) -> Floats:
-        """Return zeros, shape (size,), from where a gradient travels with the fewest copies."""
+        """Return zeros, shape (size,), from where a gradient that is computed on the host travels with the fewest copies."""
 
     def begin(
         self,
         layout: FlatLayout,
-        values: Floats,
+        values: torch.Tensor,
         tables: Sequence[EmbeddingTable] = (),
         buffers: Sequence[torch.Tensor] = (),
     ) -> Place | None:
@@ -54,14 +54,14 @@ class Synchronizer(Protocol):
             StaleEpoch: The others go on without this rank.
         """
 
-    def begin_step(self, step: int, gradient: Floats, samples: int) -> Early | None:
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> Early | None:
         """Begin `step` while its gradient is still computed, in place, and take parts of it as they are there; nothing counts before `step`.
 
         Returns:
             Who takes them; None: the gradient is taken whole.
         """
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:
         """Apply the mean of all ranks' gradients, weighted by their samples.
 
         Args:

@@ -48,8 +48,12 @@ def assign(address: str, term: int, replica: str = "") -> stores_pb2.Store:
 
 
 @contextmanager
-def client(address: str, worker: int = 0, timeout_s: float = 20.0) -> Iterator[ShardedStore]:
-    with ShardedStore([address], NAME, epoch=1, worker=worker, timeout_s=timeout_s) as store:
+def client(
+    address: str, worker: int = 0, timeout_s: float = 20.0, *, shared_memory: bool = True
+) -> Iterator[ShardedStore]:
+    with ShardedStore(
+        [address], NAME, epoch=1, worker=worker, timeout_s=timeout_s, shared_memory=shared_memory
+    ) as store:
         yield store
 
 
@@ -143,6 +147,7 @@ def test_with_disks_both_processes_may_die_and_either_has_everything(tmp_path: P
 
 
 def test_records_reach_a_replica_on_this_machine_through_memory() -> None:
+    """In memory of the primary, where a gradient came by stream."""
     with ExitStack() as stack:
         first, _ = stack.enter_context(service_process("parameters"))
         second, process = stack.enter_context(service_process("parameters"))
@@ -150,7 +155,7 @@ def test_records_reach_a_replica_on_this_machine_through_memory() -> None:
         create(
             first, Assignment(term=1, role=STORE_ROLE_PRIMARY, replica=second), stores_pb2.DURABILITY_REPLICA
         )
-        with client(first) as store:
+        with client(first, shared_memory=False) as store:
             store.initialize(LAYOUT, values(0))
             store.push(0, values(1), samples=1)
             maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()

@@ -3,10 +3,7 @@
 The participants, their files, and how those in doubt find out are the real ones; who leads them, and dies, is played by hypothesis.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,187 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import RunFinished, Unavailable
-from headrace.names import StoreName
-from headrace.parameters.cut import latest
-from headrace.parameters.keys import Arcs
-from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
+from headrace.errors import RunFinished
 from headrace.parameters.v1 import stores_pb2
-from headrace_optimizers.loading import loader
-from headrace_parameters.assembly import Assembly, selected
-from headrace_parameters.core.exchange import Push
-from headrace_parameters.core.rows.part import TablePart
-from headrace_parameters.core.standing import complete_gradients
-from headrace_parameters.journal.journal import Limits
-from headrace_parameters.journal.shelf import Shelf
+from headrace_optimizers.table_config import TableConfig
 from headrace_parameters.live import LiveStore
-from headrace_parameters.participant import Participant
-from headrace_parameters.peers import Peers
-from headrace_parameters.plan import Plan
-from headrace_parameters.planning import joining_request
-from headrace_parameters.resolving import Resolver
-from headrace_parameters.table import StoreTable
-from headrace_parameters.wire import config_from_proto, store_to_proto
-from tests.services.parameters.parameter_server import NAME, create_request
-
-LAYOUT = FlatLayout((TensorSpec("w", (60,)),))
-START = np.arange(60, dtype=np.float32)
-COORDINATOR = 0
-WORKERS = range(3)
-KEPT, SENT_AGAIN = (
-    0,
-    1,
-)  # whose gradients for step 1 both shards have, so that it was perhaps told so, or one of them alone
-read = partial(config_from_proto, load=loader(()))
-
-
-def gradient(worker: int, step: int) -> Floats:
-    return np.random.default_rng([worker, step]).integers(-8, 8, 60).astype(np.float32)
-
-
-@dataclass
-class Machine:
-    """A process that can be killed, and started again with what is on its disk."""
-
-    folder: Path
-    peers: Peers
-    table: StoreTable = field(init=False)
-    part: Participant | None = None
-    staged: bool = False
-    runs: bool = False
-
-    def start(self) -> None:
-        shelf = Shelf(self.folder, Limits(1 << 30, 1000), read)
-        self.table = StoreTable(max_stores=2, max_bytes=1 << 20, now=lambda: datetime.now(UTC), shelf=shelf)
-        self.table.recover()
-        self.resolver = Resolver(self.table, self.peers)
-        self.part, self.staged, self.runs = None, False, True
-        for part in self.resolver.resume():
-            self.part, self.staged = part, True
-
-    def kill(self) -> None:
-        self.runs, self.part = False, None
-        self.table.close()  # else the lock of the folder stays with this process
-
-    def create(self, request: stores_pb2.CreateStoreRequest) -> None:
-        self.table.create(read(request), request, lambda _: None)
-
-    @property
-    def store(self) -> LiveStore:
-        return self.table.get(StoreName.parse(NAME, field="store"))
-
-
-class World(Peers):
-    """Machines 0 and 1 hold a store, and machine 2 shall."""
-
-    def __init__(self, folder: Path, durability: stores_pb2.Durability.ValueType) -> None:
-        super().__init__()
-        self.machines = [Machine(folder / str(index), self) for index in range(3)]
-        for index, machine in enumerate(self.machines):
-            machine.start()
-            if index < 2:
-                machine.create(
-                    create_request(
-                        shard_index=index,
-                        shard_count=2,
-                        worker_count=len(WORKERS),
-                        learning_rate=1,
-                        durability=durability,
-                    )
-                )
-                machine.store.initialize(LAYOUT, self.cut(machine, START))
-        for index in (0, 1):
-            for worker in WORKERS:
-                self.push(worker, 0, index)
-            self.push(KEPT, 1, index)
-        self.push(SENT_AGAIN, 1, 0)
-        now = self.machines[0].store.map
-        assert now
-        addresses = {index: str(index) for index in range(3)}
-        following = now.changed(add=[2], addresses=addresses)
-        self.plan = Plan(replace(now, addresses=addresses), following, COORDINATOR, LAYOUT)
-        self.machines[2].create(joining_request(store_to_proto(self.machines[0].store), 2, 3))
-        self.decided = False
-        self.left: set[str] = set()  # addresses
-
-    def get(self, address: str, name: str) -> stores_pb2.Store:
-        machine = self.machines[int(address) % 10]
-        if not machine.runs or address in self.left:
-            raise Unavailable("nobody answers")
-        return store_to_proto(machine.table.get(StoreName.parse(name, field="store")))
-
-    def cut(self, machine: Machine, values: Floats) -> Floats:
-        return np.concatenate([values[part.start : part.stop] for part in machine.store.held(LAYOUT)])
-
-    def push(self, worker: int, step: int, index: int) -> bool:
-        machine = self.machines[index]
-        return machine.store.push(Push(worker, step, 1.0, self.cut(machine, gradient(worker, step))))
-
-    def values(
-        self, source: str, ranges: Sequence[range], workers: Collection[int], assembly: Assembly
-    ) -> None:
-        machine = self.machines[int(source)]
-        if not machine.runs:
-            raise Unavailable("it was killed")
-        part = machine.store.shard.part(workers)
-        found = selected(part, machine.store.held(LAYOUT), ranges)
-        for place, piece in zip(assembly.places(part.facts, ranges), found, strict=True):
-            place.values[...] = piece.values
-
-    def rows(
-        self, source: str, arcs: Arcs, workers: Mapping[str, Collection[int]]
-    ) -> Mapping[str, TablePart]:
-        raise AssertionError("the store has no tables")
-
-    def lead(self, order: Sequence[int]) -> Iterator[None]:
-        """Take the steps of a change in this order of the machines, with a moment between each two."""
-        plan = self.plan
-        parts = {}
-        for index in order:
-            parts[index] = self.machines[index].part = Participant(
-                self.machines[index].table, self.machines[index].store, plan
-            )
-            yield
-        cut = latest([parts[index].move.standing().cut for index in (0, 1)])
-        standings = [parts[index].settle(cut, 1, lambda: False) for index in (0, 1)]
-        workers = complete_gradients(standings)
-        for index in order:
-            parts[index].stage(workers, self)
-            self.machines[index].staged = True
-            yield
-        for index in (COORDINATOR, *(index for index in order if index != COORDINATOR)):
-            if self.machines[index].part is parts[index]:
-                self._commit(self.machines[index])
-            yield
-
-    def _commit(self, machine: Machine) -> None:
-        assert machine.part
-        machine.part.commit()
-        self.decided = True
-        machine.part = None
-
-    def end(self) -> None:
-        """The leader is gone, or has given up: who has not staged gives up too, and who has staged asks, when all are back."""
-        for index, machine in enumerate(self.machines):
-            if machine.runs and machine.part and (index == COORDINATOR or not machine.staged):
-                machine.part.give_up()
-                machine.part = None
-        for machine in self.machines:
-            if not machine.runs:
-                machine.start()
-        for machine in self.machines:
-            if machine.part:
-                machine.resolver.resolve(machine.part)
-
-    def restart(self) -> None:
-        self.close()
-        for machine in self.machines:
-            machine.start()
-
-    def close(self) -> None:
-        for machine in self.machines:
-            if machine.runs:
-                machine.kill()
+from headrace_parameters.live_table import LiveTable
+from tests.services.parameters.resharding_machines import (
+    KEPT,
+    KEYS,
+    LAYOUT,
+    START,
+    WORDS,
+    WORKERS,
+    World,
+    all_rows,
+    gradient,
+    gradient_of_rows,
+)
 
 
 def play(world: World, order: Sequence[int], moments: int, killed: Collection[int]) -> None:
@@ -208,17 +41,19 @@ def play(world: World, order: Sequence[int], moments: int, killed: Collection[in
     world.end()
 
 
+@pytest.mark.parametrize("tables", [(), (WORDS,)], ids=["dense", "rows"])
 @pytest.mark.parametrize("durability", [stores_pb2.DURABILITY_PROCESS, stores_pb2.DURABILITY_DISK])
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_whoever_is_killed_at_whatever_moment_one_map_comes_of_it_and_every_gradient_counts_once(
-    durability: stores_pb2.Durability.ValueType, data: st.DataObject
+    durability: stores_pb2.Durability.ValueType, tables: Sequence[TableConfig], data: st.DataObject
 ) -> None:
     order = data.draw(st.permutations(range(3)))
     moments = data.draw(st.integers(0, 9))
     killed = data.draw(st.sets(st.integers(0, 2)))
     with TemporaryDirectory() as folder:
-        world = World(Path(folder), durability)
+        log_pushes = data.draw(st.sampled_from([2, 1000]))  # with snapshots before and after, or without
+        world = World(Path(folder), durability, tables, log_pushes)
 
         play(world, order, moments, killed)
 
@@ -227,7 +62,7 @@ def test_whoever_is_killed_at_whatever_moment_one_map_comes_of_it_and_every_grad
         assert [machine.store.next_map for machine in world.machines] == [None] * 3
         holders = range(3 if world.decided else 2)
         for index in holders:
-            assert [world.push(worker, 1, index) for worker in WORKERS][KEPT] is False
+            assert not any([world.push(worker, 1, index) for worker in WORKERS][KEPT])
         world.restart()
         assert [machine.part for machine in world.machines] == [None] * 3
         values = np.empty(60, np.float32)
@@ -239,11 +74,27 @@ def test_whoever_is_killed_at_whatever_moment_one_map_comes_of_it_and_every_grad
                 [np.arange(part.start, part.stop) for part in world.machines[index].store.held(LAYOUT)]
             )
             values[held] = published.values
+            for table in world.machines[index].store.tables.values():
+                check_rows(world.machines[index].store, table)
         expected = START - sum(gradient(worker, step) for worker in WORKERS for step in (0, 1)) / np.float32(
             3
         )
         assert np.allclose(values, expected, rtol=0, atol=1e-4)
         world.close()
+
+
+def check_rows(store: LiveStore, table: LiveTable) -> None:
+    """A shard has the rows of its arcs, each with every gradient once, and no others."""
+    assert store.map
+    mine = KEYS[store.map.shard_of(KEYS) == store.config.shard_index]
+    touched = np.unique(
+        np.concatenate([gradient_of_rows(worker, step)[0] for worker in WORKERS for step in (0, 1)])
+    )
+    assert table.progress.version == 2
+    assert table.facts().rows == np.isin(mine, touched).sum()
+    rows = np.empty((mine.size, 2), np.float32)
+    table.pull(mine, None, 0, 1, lambda: True, lambda: rows)
+    np.testing.assert_allclose(rows, all_rows((0, 1))[mine.astype(int)], rtol=0, atol=1e-4)
 
 
 def test_a_run_that_ends_in_the_middle_is_over_after_a_restart(tmp_path: Path) -> None:

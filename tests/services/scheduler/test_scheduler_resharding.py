@@ -48,24 +48,6 @@ def test_a_number_that_no_such_job_can_have_is_refused(scheduler: Scheduler) -> 
     assert scheduler.get("a").train.shards == 1
 
 
-def test_the_shards_of_a_store_with_replicas_do_not_change_while_it_is_there(
-    scheduler: Scheduler, nodes: Nodes
-) -> None:
-    create(scheduler, durability=stores_pb2.DURABILITY_REPLICA)
-    assert reshard(scheduler, 2).train.shards == 2, "it waits"
-    assert reshard(scheduler, 1).train.shards == 1
-    nodes.parameters("parameters-0")
-    nodes.parameters("parameters-1")
-    nodes.training()
-    scheduler.wait_for_job("a", lambda job: job.state == jobs_pb2.JOB_STATE_STARTING)
-
-    with pytest.raises(
-        FailedPrecondition,
-        match="has a store of DURABILITY_REPLICA, with replicas, whose shards cannot change",
-    ):
-        reshard(scheduler, 2)
-
-
 def test_what_has_no_shards_or_has_ended_is_refused(scheduler: Scheduler) -> None:
     with pytest.raises(NotFound):
         reshard(scheduler, 2, job="absent")

@@ -87,7 +87,7 @@ def _train(run: Run, *, early: bool) -> tuple[Floats, Mapping[str, float]]:
         with ParameterServer(store) as synchronizer:
             rank = Rank(Wide(), run, synchronizer, Silent(), FakeClock())
             rank.train()
-    return rank.model.values.copy(), rank.metrics
+    return rank.model.values.numpy(), rank.metrics
 
 
 @pytest.mark.parametrize(

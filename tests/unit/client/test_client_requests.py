@@ -46,6 +46,16 @@ def test_a_strategy_without_shards_asks_for_none() -> None:
     assert (job.train.strategy, job.train.shards) == (training.STRATEGY_ALL_REDUCE, 0)
 
 
+@pytest.mark.parametrize(
+    ("device", "sent"),
+    [("auto", training.DEVICE_AUTO), ("cpu", training.DEVICE_CPU), ("cuda", training.DEVICE_CUDA)],
+)
+def test_a_job_says_what_its_workers_compute_on(device: Any, sent: training.Device.ValueType) -> None:
+    job = train_job("default", PROGRAM, "m", steps=1, batch_size=1, device=device).job
+
+    assert job.train.options.device == sent
+
+
 def test_every_request_has_an_idempotency_key_of_its_own() -> None:
     first, second = (train_job("default", PROGRAM, "digits", steps=1, batch_size=1) for _ in range(2))
 
@@ -65,6 +75,7 @@ def test_every_request_has_an_idempotency_key_of_its_own() -> None:
         ({"shards": 0}, "shards"),
         ({"consistency": "eventual"}, "consistency"),
         ({"precision": "fp8"}, "precision"),
+        ({"device": "gpu"}, "device"),
         ({"accumulate": 0}, "accumulate"),
         ({"optimizer": "lion"}, "optimizer"),
         ({"schedule": "cyclic"}, "schedule"),

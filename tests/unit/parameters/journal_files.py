@@ -98,7 +98,13 @@ class JournaledShard:
         self.journal.close()
         self.shard = found.shard
         self.journal = Journal(
-            self.folder, found.shard.config, SELDOM, Observers(), sequence=found.sequence, tail=found.tail
+            self.folder,
+            found.shard.config,
+            SELDOM,
+            Observers(),
+            sequence=found.sequence,
+            tail=found.tail,
+            unsound=found.unsound,
         )
 
     def snapshot(self) -> None:

@@ -87,6 +87,7 @@ class KeptStore:
             tail=found.tail,
             force=self.force,
             chains=found.chains,
+            unsound=found.unsound,
         )
         self.live = LiveStore(
             self.settings, datetime.now(UTC), found.shard, journal=journal, tables=found.tables

@@ -77,6 +77,22 @@ def test_a_restore_whose_log_cannot_begin_leaves_the_store_as_it_was(tmp_path: P
     assert same(recover(tmp_path, settings), model(settings, 2, lambda step: [push_of(step)]))
 
 
+def test_a_restore_is_done_though_what_it_makes_superfluous_cannot_be_removed(tmp_path: Path) -> None:
+    store = JournaledShard(tmp_path, config())
+    store.initialize()
+    saved = store.shard.state()
+    for step in range(3):
+        store.push(step)
+    in_the_way = tmp_path / "spare-log"  # where a segment goes that is not needed any more
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    store.journal.rebase(saved)
+    store.shard.restore(saved)
+    store.push(0)
+    store.restart()
+    assert same(recover(tmp_path, config()), model(config(), 1, lambda step: [push_of(step)]))
+
+
 def test_only_a_lack_of_room_is_called_so() -> None:
     assert isinstance(storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "x"), StorageFull)
     assert isinstance(storage_error(OSError(errno.EIO, os.strerror(errno.EIO)), "x"), DataLoss)

@@ -205,6 +205,24 @@ def test_a_damaged_snapshot_is_got_around_by_the_one_before_and_the_log(
         newest.write_bytes(whole)
 
 
+def test_a_snapshot_that_was_got_around_does_not_count_as_the_one_to_fall_back_to(
+    with_two_snapshots: JournaledShard, tmp_path: Path
+) -> None:
+    store = with_two_snapshots
+    flip(store.snapshots()[-1], 100)
+    store.restart()
+    store.push(10)
+    store.snapshot()
+    store.push(11)
+    flip(store.snapshots()[-1], 100)
+    store.restart()
+    assert same(recover(tmp_path, config()), model(config(), 12, lambda step: [push_of(step)]))
+    for step in (12, 13):
+        store.push(step)
+        store.snapshot()
+    assert len(store.snapshots()) == 2
+
+
 def test_a_damaged_log_that_a_newer_snapshot_covers_does_no_harm(
     with_two_snapshots: JournaledShard, tmp_path: Path
 ) -> None:

@@ -1,13 +1,19 @@
 """Snapshots of durable stores with tables: what they write, what they give back, and what damage to their files does."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from headrace.errors import DataLoss
+from headrace_parameters.core.config import Consistency
+from headrace_parameters.core.rows.push import RowPush
+from headrace_parameters.core.shard import Push
 from headrace_parameters.journal.journal import Limits
 from headrace_parameters.live import LiveStore
+from tests.unit.parameters.journal_files import push_of
 from tests.unit.parameters.row_journal import DIM, KeptStore, durable, in_memory, row_push, same_rows, table
 
 MANY = 1 << 16
@@ -109,14 +115,15 @@ def test_a_damaged_file_of_rows_that_both_snapshots_need_is_refused(with_two_sna
         with_two_snapshots.die()
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, partial(Path.write_bytes, data=b"")], ids=["gone", "empty"])
 def test_after_a_damaged_file_of_rows_the_next_snapshot_has_all_of_them(
-    with_two_snapshots: KeptStore,
+    with_two_snapshots: KeptStore, damage: Callable[[Path], object]
 ) -> None:
     """Found when files were to become one: the log is whole, so nothing is lost."""
     store = with_two_snapshots
     store.die()
     for path in store.folder.glob("rows-*"):
-        path.write_bytes(b"")
+        damage(path)
     store.push_rows(row_push(10, keys=900, range_of_keys=1000))
     store.snapshot()  # fails
     store.snapshot()
@@ -152,3 +159,63 @@ def test_files_of_rows_stay_though_no_snapshot_can_be_read_at_the_moment(
 
     assert store.die() == 2
     assert same_rows(store.live, expected())
+
+
+FEW = Limits(1 << 30, 6)
+
+
+def push_all(live: LiveStore, pushes: Sequence[Push | RowPush]) -> None:
+    for each in pushes:
+        live.push(each) if isinstance(each, Push) else live.push_rows(live.tables["users"], each)
+        if live.journal:
+            live.journal._finish_writing()  # so that the next snapshot is taken when it is due
+
+
+def pushed_to_by_one(folder: Path, steps: int) -> tuple[KeptStore, LiveStore]:
+    """Return a synchronous store with a table that worker 0 alone has pushed to, so that it is never between two steps; and its model."""
+    settings = durable(Consistency.BSP)
+    store, model = KeptStore(folder, settings, table(), limits=FEW), in_memory(settings, table())
+    dense = [push_of(step, worker) for step in range(steps) for worker in (0, 1)]
+    for live in (store.live, model):
+        push_all(live, [row_push(0), *dense, push_of(steps)])
+    return store, model
+
+
+def assert_goes_on(store: KeptStore, model: LiveStore, steps: int) -> None:
+    """Push what all the others wait for."""
+    for live in (store.live, model):
+        push_all(live, [row_push(0, 1), push_of(steps, 1)])
+    assert same_rows(store.live, model)
+
+
+@pytest.mark.parametrize("steps", [20, 21, 22, 23])
+def test_a_log_stays_short_though_some_gradient_always_waits_for_others(tmp_path: Path, steps: int) -> None:
+    """Snapshots have what waits, of rows and perhaps of dense values."""
+    store, model = pushed_to_by_one(tmp_path, steps)
+    assert store.die() <= 2 * FEW.log_pushes
+    assert len(list(tmp_path.glob("log-*"))) == 2
+    assert_goes_on(store, model, steps)
+
+
+def test_a_gradient_that_waits_counts_once_whichever_snapshot_a_restart_begins_with(tmp_path: Path) -> None:
+    store, model = pushed_to_by_one(tmp_path, 30)
+    newest = max(tmp_path.glob("snapshot-*"))
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(damaged)
+    assert store.die() > 2 * FEW.log_pushes
+    assert_goes_on(store, model, 30)
+
+
+def test_a_step_that_waits_to_be_clipped_is_no_moment_for_a_snapshot(tmp_path: Path) -> None:
+    """Its gradients are summed up already, so that the log alone has them; and it is soon over."""
+    settings, few = durable(Consistency.BSP, maximum_gradient_norm=0.5), Limits(1 << 30, 1)
+    store, model = KeptStore(tmp_path, settings, table(), limits=few), in_memory(settings, table())
+    for live in (store.live, model):
+        for step in range(5):
+            push_all(live, [push_of(step, 0), push_of(step, 1), row_push(step, 0), row_push(step, 1)])
+        push_all(live, [push_of(5, 0), push_of(5, 1)])
+    assert store.die() == 2
+    for live in (store.live, model):
+        push_all(live, [row_push(5, 0), row_push(5, 1)])
+    assert same_rows(store.live, model)

@@ -156,6 +156,8 @@ class SimulatedNode:
     def _reshard(self, command: Reshard) -> Failure | None:
         if self.stores.get(command.store) != command.epoch:
             return Failure("NOT_FOUND", "it is not held")
+        if command.store in self.tenures and self.tenures[command.store].role is not Role.PRIMARY:
+            return Failure("NOT_PRIMARY", "another process serves the shard")
         epoch, shards = self.maps.get((command.store, command.epoch), (1, ()))
         if (epoch, shards) == (command.map_epoch + 1, command.next):
             return None  # a repeat

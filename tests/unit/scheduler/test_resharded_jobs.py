@@ -12,8 +12,8 @@ from tests.unit.scheduler.world import LEASE_S, PROJECT, World, cluster
 NAME = f"{PROJECT}/jobs/a"
 
 
-def reshard(world: World, shards: int, fixed: str = "") -> Job:
-    world.handle(JobResharded(NAME, shards, fixed))
+def reshard(world: World, shards: int) -> Job:
+    world.handle(JobResharded(NAME, shards))
     return world.job("a")
 
 
@@ -291,9 +291,6 @@ def test_what_cannot_be_is_refused() -> None:
     world = running(shards=1)
     with pytest.raises(NotFound):
         world.handle(JobResharded(f"{PROJECT}/jobs/b", 2))
-    with pytest.raises(FailedPrecondition, match="its store is durable"):
-        reshard(world, 2, fixed="its store is durable")
-    assert reshard(world, 1, fixed="its store is durable").shards == 1, "that is what it has"
     world.handle(JobCancelled(NAME))
     with pytest.raises(FailedPrecondition, match="only a job that waits or runs"):
         reshard(world, 2)

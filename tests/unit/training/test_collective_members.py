@@ -9,14 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import Cancelled, MembersChanged, Unavailable
+from headrace.errors import Cancelled, DataLoss, HeadraceError, MembersChanged, StorageFull, Unavailable
 from headrace.parameters.layout import FlatLayout, Floats, TensorSpec
 from headrace_optimizers.config import AdamW, Sgd
 from headrace_training.core.agreement import NOTHING, Member, Standing, agree
 from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.group import AS_LONG_AS_IT_TAKES
 from headrace_training.core.local_sgd import LocalSgd
 from tests.unit.training.hall import Generation, Hall, Killed, Visitor
-from tests.unit.training.lockstep_group import Shelf
+from tests.unit.training.lockstep_group import LockstepGroup, Shelf, lockstep_groups
 
 LAYOUT = FlatLayout((TensorSpec("weight", (2, 2)), TensorSpec("bias", (2,))))
 STEPS, BATCH = 6, 5
@@ -83,14 +84,14 @@ def one(hall: Hall, rank: int, make: Make) -> End:
     buffer = torch.full((1,), rank, dtype=torch.int64)
     try:
         with make(Visitor(hall, rank), member) as synchronizer:
-            place = synchronizer.begin(LAYOUT, values, (), [buffer])
+            place = synchronizer.begin(LAYOUT, torch.from_numpy(values), (), [buffer])
             assert place
             step = place.step
             while True:
                 try:
                     while step < STEPS:
                         mine, samples = gradient(step, place.index, place.count)
-                        step = synchronizer.step(step, mine, samples)
+                        step = synchronizer.step(step, torch.from_numpy(mine), samples)
                     if not place.leads:
                         synchronizer.stay()
                     break
@@ -207,3 +208,30 @@ def test_a_rank_that_joins_local_sgd_takes_the_mean_that_is_due() -> None:
     for began in (2, 4):
         values = mean(*(by_hand(values, range(began, began + 2), place, 3) for place in range(3)))
     assert_end(ended, (0, 1, 3), values)
+
+
+@pytest.mark.parametrize("trouble", [Unavailable, DataLoss, StorageFull])
+def test_a_rank_s_own_trouble_is_no_reason_for_the_others_to_fail(trouble: type[HeadraceError]) -> None:
+    """What it has received is damaged, say: another rank may get it whole, as another attempt might."""
+    (group,) = lockstep_groups(1)
+    rank = AllReduce(lambda: group, ADAMW, Shelf(), member=Member(0, founder=True))
+    rank.begin(LAYOUT, torch.from_numpy(first(0)))
+    rank.__exit__(trouble, trouble("it came damaged"), None)
+    assert not group.note()
+
+
+def test_whoever_stays_for_the_result_waits_longer_than_a_step_may_take() -> None:
+    waits: list[float | None] = []
+
+    class Watched(LockstepGroup):
+        def sum(self, vector: torch.Tensor, timeout_s: float | None = None) -> None:
+            waits.append(timeout_s)
+            super().sum(vector, timeout_s)
+
+    group = Watched(0, 1, lockstep_groups(1)[0].meeting)
+    rank = AllReduce(lambda: group, ADAMW, Shelf(), member=Member(1, founder=True))
+    rank.begin(LAYOUT, torch.from_numpy(first(0)))
+    mine, samples = gradient(0, 0, 1)
+    rank.step(0, torch.from_numpy(mine), samples)
+    rank.stay()
+    assert waits[-2:] == [None, AS_LONG_AS_IT_TAKES]

@@ -10,7 +10,6 @@ import torch
 
 from headrace.errors import MembersChanged
 from headrace.parameters.answers import Place
-from headrace.parameters.layout import Floats
 from headrace.testing import FakeClock
 from headrace_optimizers.config import Sgd
 from headrace_training.core.all_reduce import AllReduce
@@ -149,7 +148,7 @@ class TakingOver(ParameterServer):
         super().__init__(store)
         self._at, self._lost = at, False
 
-    def step(self, step: int, gradient: Floats, samples: int) -> int:
+    def step(self, step: int, gradient: torch.Tensor, samples: int) -> int:
         if step == self._at and not self._lost:
             self._lost = True
             raise MembersChanged("rank 0 is gone")

@@ -11,7 +11,7 @@ def test_a_flat_model_computes_on_its_vector_and_adds_gradients_to_the_other() -
     weight = linear.weight.detach().clone()
     model = FlatModel(torch.nn.Sequential(linear, torch.nn.BatchNorm1d(1)))
     np.testing.assert_array_equal(model.values[:2], weight.numpy().ravel())
-    model.values[...] = [2, 3, 1, 1, 0]  # weight, bias, scale and shift of the norm
+    model.values[:] = torch.tensor([2.0, 3, 1, 1, 0])  # weight, bias, scale and shift of the norm
     assert linear(torch.ones(1, 2)).item() == 6
     torch.autograd.backward(linear(torch.ones(1, 2)).sum())
     np.testing.assert_array_equal(model.gradient[:3], [1, 1, 1])
@@ -28,15 +28,15 @@ def test_a_frozen_parameter_is_saved_but_does_not_travel() -> None:
 
 def test_the_norm_of_the_gradient_is_that_of_the_whole_vector() -> None:
     model = FlatModel(torch.nn.Linear(2, 1))
-    model.gradient[...] = [3, 4, 12]
+    model.gradient[:] = torch.tensor([3.0, 4, 12])
     assert model.gradient_norm() == 13
 
 
 def test_a_gradient_that_is_large_but_finite_is_no_mistake() -> None:
     """Its squares overflow, so the norm is infinite, and the tensors are looked at one by one."""
     model = FlatModel(torch.nn.Linear(2, 1))
-    model.gradient[...] = [1e30, 1e30, 0]
+    model.gradient[:] = torch.tensor([1e30, 1e30, 0])
     assert model.gradient_norm() == np.inf
     assert model.non_finite_gradient() == ""
-    model.gradient[2] = np.nan
+    model.gradient[2] = float("nan")
     assert model.non_finite_gradient() == "bias"

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from headrace.testing import FakeClock
+from headrace_training.core.blocks import checkpoint_activations
 from headrace_training.core.flops import FlopMeter, measured_peak
 
 SAMPLES, WIDE, OUT = 8, 32, 4
@@ -44,6 +46,11 @@ def test_to_count_does_not_import_the_compiler() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
+class Attending(torch.nn.Module):
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+
+
 def test_convolutions_and_attention_count() -> None:
     convolution, meter = torch.nn.Conv2d(3, 5, 3), FlopMeter(peak=1e9)
     with meter.counting(1), torch.no_grad():
@@ -54,6 +61,39 @@ def test_convolutions_and_attention_count() -> None:
         heads = torch.ones(1, 2, 7, 8, requires_grad=True)
         torch.autograd.backward(torch.nn.functional.scaled_dot_product_attention(heads, heads, heads).sum())
     assert attention.per_sample == 3 * 2 * (2 * 7 * 7 * 8) * 2
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_a_checkpoint_computes_again_does_not_count(reentrant: bool) -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(WIDE, WIDE), torch.nn.Tanh(), torch.nn.Linear(WIDE, OUT))
+    rows, plain, again = torch.ones(SAMPLES, WIDE, requires_grad=True), FlopMeter(1e9), FlopMeter(1e9)
+    with plain.counting(SAMPLES):
+        torch.autograd.backward(layers(rows).sum())
+    with again.counting(SAMPLES):
+        torch.autograd.backward(checkpoint(layers, rows, use_reentrant=reentrant).sum())
+    assert again.per_sample == plain.per_sample == 6 * (WIDE * WIDE + WIDE * OUT)
+
+
+def test_a_model_whose_blocks_compute_again_has_the_utilization_of_one_that_keeps_them() -> None:
+    attended, heads = Attending(), torch.ones(1, 2, 7, 8, requires_grad=True)
+    plain, again = FlopMeter(1e9), FlopMeter(1e9)
+    with plain.counting(1):
+        torch.autograd.backward(attended(heads).sum())
+    checkpoint_activations(attended)
+    with again.counting(1):
+        torch.autograd.backward(attended(heads).sum())
+    assert again.per_sample == plain.per_sample == 3 * 2 * (2 * 7 * 7 * 8) * 2
+
+
+def test_a_penalty_on_gradients_counts() -> None:
+    """The gradient of the input is part of the model then: a product, with two for its own gradients."""
+    layer, meter = torch.nn.Linear(WIDE, OUT, bias=False), FlopMeter(1e9)
+    rows = torch.ones(SAMPLES, WIDE, requires_grad=True)
+    with meter.counting(SAMPLES):
+        (slope,) = torch.autograd.grad(layer(rows).square().sum(), rows, create_graph=True)
+        torch.autograd.backward(slope.square().sum(), inputs=[layer.weight])
+    forward, slopes, of_slopes, of_outputs = 1, 1, 2, 1
+    assert meter.per_sample == 2 * WIDE * OUT * (forward + slopes + of_slopes + of_outputs)
 
 
 @pytest.mark.parametrize(("peak", "samples_per_s"), [(0.0, 10.0), (1e9, 0.0)])

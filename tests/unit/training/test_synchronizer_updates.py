@@ -49,9 +49,9 @@ def local_sgd() -> LocalSgd:
 def run(synchronizer: Synchronizer, steps: range = range(STEPS)) -> Floats:
     values = vector(100)
     with synchronizer:
-        synchronizer.begin(LAYOUT, values)
+        synchronizer.begin(LAYOUT, torch.from_numpy(values))
         for step in steps:
-            assert synchronizer.step(step, vector(step), 4) == step + 1
+            assert synchronizer.step(step, torch.from_numpy(vector(step)), 4) == step + 1
     return values
 
 
@@ -84,9 +84,9 @@ def test_all_reduce_scales_each_tensor_with_lamb_also_after_a_checkpoint() -> No
     for step in range(STEPS):
         values = alone.apply(values, [(torch.from_numpy(vector(step)), 1.0)], COSINE.factor(step))
     with all_reduce(shelf=shelf, optimizer=lamb) as synchronizer:
-        synchronizer.begin(LAYOUT, vector(100))
+        synchronizer.begin(LAYOUT, torch.from_numpy(vector(100)))
         for step in range(5):
-            synchronizer.step(step, vector(step), 4)
+            synchronizer.step(step, torch.from_numpy(vector(step)), 4)
         (artifact,) = synchronizer.checkpoint()
 
     resumed = run(all_reduce(0.0, shelf, artifact, 5, lamb), range(5, STEPS))
@@ -108,9 +108,9 @@ def test_an_update_of_ones_own_runs_in_a_rank_too() -> None:
 def test_a_resumed_run_goes_on_with_the_learning_rate_it_would_have_had() -> None:
     shelf, first = Shelf(), vector(100)
     with all_reduce(NORM, shelf) as synchronizer:
-        synchronizer.begin(LAYOUT, first)
+        synchronizer.begin(LAYOUT, torch.from_numpy(first))
         for step in range(5):
-            synchronizer.step(step, vector(step), 4)
+            synchronizer.step(step, torch.from_numpy(vector(step)), 4)
         (artifact,) = synchronizer.checkpoint()
     resumed = run(all_reduce(NORM, shelf, artifact, 5), range(5, STEPS))
     np.testing.assert_array_equal(resumed, run(all_reduce(NORM)))

@@ -69,6 +69,10 @@ def vector(seed: int) -> Floats:
     return np.random.default_rng(seed).normal(size=LAYOUT.size).astype(np.float32)
 
 
+def tensor(seed: int) -> torch.Tensor:
+    return torch.from_numpy(vector(seed))
+
+
 def all_of(*work: Callable[[], Result]) -> list[Result]:
     with ThreadPoolExecutor(len(work)) as pool:
         return [future.result(timeout=60) for future in [pool.submit(each) for each in work]]
@@ -80,10 +84,10 @@ def run(ranks: list[Synchronizer], steps: range, samples: tuple[int, ...]) -> li
     def one(rank: int) -> Floats:
         values = vector(100 + rank)
         with ranks[rank] as synchronizer:
-            synchronizer.begin(LAYOUT, values)
+            synchronizer.begin(LAYOUT, torch.from_numpy(values))
             for step in steps:
                 gradient = vector(10 * step + rank) if samples[rank] else np.zeros(LAYOUT.size, np.float32)
-                synchronizer.step(step, gradient, samples[rank])
+                synchronizer.step(step, torch.from_numpy(gradient), samples[rank])
             synchronizer.final()
         return values
 
@@ -119,11 +123,11 @@ def test_what_a_checkpoint_saves_goes_on_as_if_nothing_had_happened(world: World
     (unbroken,) = run(whole.ranks(), range(8), (4,))
     values = vector(100)
     with broken.ranks()[0] as first:
-        first.begin(LAYOUT, values)
+        first.begin(LAYOUT, torch.from_numpy(values))
         for step in range(5):
-            first.step(step, vector(10 * step), 4)
+            first.step(step, tensor(10 * step), 4)
         (artifact,) = first.checkpoint()
-        first.step(5, vector(3), 4) if isinstance(broken, OverGroup) else None  # is not in the checkpoint
+        first.step(5, tensor(3), 4) if isinstance(broken, OverGroup) else None  # is not in the checkpoint
     (resumed,) = run(broken.ranks(5, artifact), range(5, 8), (4,))
     np.testing.assert_array_equal(resumed, unbroken)
 
@@ -161,17 +165,17 @@ def test_local_sgd_takes_the_weighted_mean_of_what_each_rank_has_come_to(every: 
 def failing(group: LockstepGroup, error: Exception) -> None:
     """Begin, and fail in the first step."""
     with all_reduce(group, Shelf()) as synchronizer:
-        synchronizer.begin(LAYOUT, vector(0))
+        synchronizer.begin(LAYOUT, tensor(0))
         raise error
 
 
 def waiting(group: LockstepGroup, begun: Callable[[], object] = lambda: None) -> Exception:
     """Begin, and return what the first step raises."""
     with all_reduce(group, Shelf()) as synchronizer:
-        synchronizer.begin(LAYOUT, vector(0))
+        synchronizer.begin(LAYOUT, tensor(0))
         begun()
         with pytest.raises(Exception) as raised:  # noqa: PT011 - the test looks at it
-            synchronizer.step(0, vector(1), 1)
+            synchronizer.step(0, tensor(1), 1)
     return raised.value
 
 
@@ -217,7 +221,7 @@ def test_ranks_with_different_models_do_not_begin() -> None:
 
     def begin(rank: int, layout: FlatLayout) -> None:
         with pytest.raises(ShapeMismatch, match="different tensors"):
-            all_reduce(groups[rank], Shelf()).begin(layout, vector(0))
+            all_reduce(groups[rank], Shelf()).begin(layout, tensor(0))
 
     all_of(lambda: begin(0, LAYOUT), lambda: begin(1, other))
 
@@ -237,7 +241,7 @@ STATE = TrainingState(LAYOUT, 3, "sgd", torch.zeros(6), {"momentum_buffer": torc
 def test_a_checkpoint_of_another_run_is_refused(state: TrainingState) -> None:
     shelf = Shelf({"other": state})
     with pytest.raises(InvalidArgument):
-        all_reduce(lockstep_groups(1)[0], shelf, "other", 3).begin(LAYOUT, vector(0))
+        all_reduce(lockstep_groups(1)[0], shelf, "other", 3).begin(LAYOUT, tensor(0))
 
 
 @pytest.mark.parametrize("optimizer", [SGD, Sgd(0.1), AdamW(1e-3)])
@@ -245,8 +249,8 @@ def test_a_state_survives_its_file(optimizer: Sgd | AdamW) -> None:
     shelf = Shelf()
     synchronizer = AllReduce(lambda: lockstep_groups(1)[0], optimizer, shelf)
     values = vector(0)
-    synchronizer.begin(LAYOUT, values)
-    synchronizer.step(0, vector(1), 2)
+    synchronizer.begin(LAYOUT, torch.from_numpy(values))
+    synchronizer.step(0, tensor(1), 2)
     (artifact,) = synchronizer.checkpoint()
     assert (shelf.states[artifact].step, shelf.states[artifact].layout) == (1, LAYOUT)
     np.testing.assert_array_equal(shelf.states[artifact].values.numpy(), values)

@@ -14,6 +14,7 @@ from headrace.parameters.layout import Floats
 from headrace.testing import FakeClock
 from headrace_optimizers.config import AdamW, Sgd
 from headrace_training.core.all_reduce import AllReduce
+from headrace_training.core.early_gradient import Early
 from headrace_training.core.group import Group
 from headrace_training.core.order import DataOrder
 from headrace_training.core.parameter_server import ParameterServer
@@ -188,7 +189,7 @@ def test_bf16_computes_in_bfloat16_and_keeps_the_values_in_fp32() -> None:
     full = train(Small(), replace(RUN, steps=200), LockstepStore(1, adamw))
     rank = train(Watched(), replace(RUN, steps=200, bf16=True), LockstepStore(1, adamw))
     assert set(seen) == {torch.bfloat16}
-    assert rank.model.values.dtype == np.float32
+    assert rank.model.values.dtype == torch.float32
     assert rank.evaluate_test()["accuracy"] >= full.evaluate_test()["accuracy"] - 0.05
 
 
@@ -230,3 +231,28 @@ def test_the_loss_goes_down_and_the_test_split_is_measured() -> None:
 def test_a_run_whose_steps_are_all_done_still_evaluates() -> None:
     rank = train(Small(), replace(RUN, start_step=50), LockstepStore(1, sgd))
     assert "accuracy" in rank.metrics
+
+
+class FirstEarly(ParameterServer):
+    """Takes the gradient of the first step alone while it is computed."""
+
+    def begin_step(self, step: int, gradient: torch.Tensor, samples: int) -> Early | None:
+        return Half() if step == 0 else None
+
+
+class Half:
+    """Has sent half of a gradient."""
+
+    share_sent = 0.5
+
+    def ready(self, part: range) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_what_was_sent_early_is_told_of_the_steps_in_which_it_was() -> None:
+    heard = Heard()
+    Rank(Small(), replace(RUN, steps=3), FirstEarly(LockstepStore(1, sgd)), heard, FakeClock()).train()
+    assert [metrics.get("sent_early") for metrics in heard.metrics] == [0.5, None, None]

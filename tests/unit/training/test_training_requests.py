@@ -35,7 +35,7 @@ def request(**changes: object) -> StartTaskRequest:
         if isinstance(value, list):
             good.ClearField("shards")
             good.shards.extend(value)
-        elif field in ("steps", "batch_size", "threads"):
+        elif field in ("steps", "batch_size", "threads", "device"):
             setattr(good.options, field, value)
         else:
             setattr(good, field, value)
@@ -64,6 +64,7 @@ def test_a_request_becomes_a_run() -> None:
         ("world_size", 0, "world_size"),
         ("world_size", 1025, "world_size"),
         ("threads", 1025, "options.threads"),
+        ("device", 9, "options.device"),  # of a newer caller
         ("batch_size", 1, "options.batch_size"),
         ("batch_size", (1 << 24) + 1, "options.batch_size"),
         ("steps", 10**12 + 1, "options.steps"),

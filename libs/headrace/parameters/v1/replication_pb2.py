@@ -28,7 +28,7 @@ from headrace.parameters.v1 import stores_pb2 as headrace_dot_parameters_dot_v1_
 from headrace.types.v1 import access_pb2 as headrace_dot_types_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(headrace/parameters/v1/replication.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/assignment.proto\x1a*headrace/parameters/v1/shared_memory.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"e\n\rAssignRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x36\n\nassignment\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.Assignment\"\xf4\x01\n\x10ReplicateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12.\n\x05probe\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.Segment\x12.\n\x06record\x18\x05 \x01(\x0b\x32\x1e.headrace.parameters.v1.Record\x12\x32\n\x05\x63hunk\x18\x06 \x01(\x0b\x32#.headrace.parameters.v1.RecordChunk\x12\x0e\n\x06synced\x18\x07 \x01(\x08\x12\x10\n\x08\x66inished\x18( \x01(\x08\"\x80\x01\n\x06Record\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x08\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x34\n\x06shared\x18\x05 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\"-\n\x0bRecordChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"x\n\x11ReplicateResponse\x12\x11\n\x04held\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06in_use\x18\x02 \x03(\x04\x12\x0e\n\x06synced\x18\x03 \x01(\x08\x12\x15\n\rshares_memory\x18\x04 \x01(\x08\x12\x10\n\x08\x66inished\x18( \x01(\x08\x42\x07\n\x05_held2\xe7\x01\n\x0bReplication\x12`\n\x06\x41ssign\x12%.headrace.parameters.v1.AssignRequest\x1a\x1d.headrace.parameters.v1.Store\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12v\n\tReplicate\x12(.headrace.parameters.v1.ReplicateRequest\x1a).headrace.parameters.v1.ReplicateResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(headrace/parameters/v1/replication.proto\x12\x16headrace.parameters.v1\x1a\'headrace/parameters/v1/assignment.proto\x1a*headrace/parameters/v1/shared_memory.proto\x1a#headrace/parameters/v1/stores.proto\x1a\x1eheadrace/types/v1/access.proto\"e\n\rAssignRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x36\n\nassignment\x18\x03 \x01(\x0b\x32\".headrace.parameters.v1.Assignment\"\x87\x02\n\x10ReplicateRequest\x12\r\n\x05store\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12.\n\x05probe\x18\x04 \x01(\x0b\x32\x1f.headrace.parameters.v1.Segment\x12\x11\n\tmap_epoch\x18\x32 \x01(\x04\x12.\n\x06record\x18\x05 \x01(\x0b\x32\x1e.headrace.parameters.v1.Record\x12\x32\n\x05\x63hunk\x18\x06 \x01(\x0b\x32#.headrace.parameters.v1.RecordChunk\x12\x0e\n\x06synced\x18\x07 \x01(\x08\x12\x10\n\x08\x66inished\x18( \x01(\x08\"\x8e\x01\n\x06Record\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x08\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x34\n\x06shared\x18\x05 \x01(\x0b\x32$.headrace.parameters.v1.SharedValues\x12\x0c\n\x04lent\x18\x06 \x01(\x08\"-\n\x0bRecordChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"x\n\x11ReplicateResponse\x12\x11\n\x04held\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06in_use\x18\x02 \x03(\x04\x12\x0e\n\x06synced\x18\x03 \x01(\x08\x12\x15\n\rshares_memory\x18\x04 \x01(\x08\x12\x10\n\x08\x66inished\x18( \x01(\x08\x42\x07\n\x05_held2\xe7\x01\n\x0bReplication\x12`\n\x06\x41ssign\x12%.headrace.parameters.v1.AssignRequest\x1a\x1d.headrace.parameters.v1.Store\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store\x12v\n\tReplicate\x12(.headrace.parameters.v1.ReplicateRequest\x1a).headrace.parameters.v1.ReplicateResponse\"\x10\x90\x02\x02\xb2\xd2\x18\t\x08\x02\x12\x05store(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNREQUEST']._serialized_start=222
   _globals['_ASSIGNREQUEST']._serialized_end=323
   _globals['_REPLICATEREQUEST']._serialized_start=326
-  _globals['_REPLICATEREQUEST']._serialized_end=570
-  _globals['_RECORD']._serialized_start=573
-  _globals['_RECORD']._serialized_end=701
-  _globals['_RECORDCHUNK']._serialized_start=703
-  _globals['_RECORDCHUNK']._serialized_end=748
-  _globals['_REPLICATERESPONSE']._serialized_start=750
-  _globals['_REPLICATERESPONSE']._serialized_end=870
-  _globals['_REPLICATION']._serialized_start=873
-  _globals['_REPLICATION']._serialized_end=1104
+  _globals['_REPLICATEREQUEST']._serialized_end=589
+  _globals['_RECORD']._serialized_start=592
+  _globals['_RECORD']._serialized_end=734
+  _globals['_RECORDCHUNK']._serialized_start=736
+  _globals['_RECORDCHUNK']._serialized_end=781
+  _globals['_REPLICATERESPONSE']._serialized_start=783
+  _globals['_REPLICATERESPONSE']._serialized_end=903
+  _globals['_REPLICATION']._serialized_start=906
+  _globals['_REPLICATION']._serialized_end=1137
 # @@protoc_insertion_point(module_scope)

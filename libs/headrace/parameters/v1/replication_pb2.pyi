@@ -64,6 +64,7 @@ class ReplicateRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    MAP_EPOCH_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
@@ -74,6 +75,10 @@ class ReplicateRequest(_message.Message):
     """The store's epoch. First message only."""
     term: _builtins.int
     """The primary's term. First message only."""
+    map_epoch: _builtins.int
+    """The epoch of the primary's shard map; 0: it has none. UNAVAILABLE if the replica has another one: it has not changed yet. First
+    message only.
+    """
     synced: _builtins.bool
     """The replica has all that the primary has acknowledged, and will acknowledge nothing from now on that the replica does not hold."""
     finished: _builtins.bool
@@ -97,6 +102,7 @@ class ReplicateRequest(_message.Message):
         epoch: _builtins.int = ...,
         term: _builtins.int = ...,
         probe: _shared_memory_pb2.Segment | None = ...,
+        map_epoch: _builtins.int = ...,
         record: Global___Record | None = ...,
         chunk: Global___RecordChunk | None = ...,
         synced: _builtins.bool = ...,
@@ -104,7 +110,7 @@ class ReplicateRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "probe", b"probe", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "finished", b"finished", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "epoch", b"epoch", "finished", b"finished", "map_epoch", b"map_epoch", "probe", b"probe", "record", b"record", "store", b"store", "synced", b"synced", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,6 +127,7 @@ class Record(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
+    LENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its place among all records of the store; of a `base`: that of the last record in it."""
     base: _builtins.bool
@@ -131,6 +138,10 @@ class Record(_message.Message):
     """What the payload is, in the form of the store's log."""
     size_bytes: _builtins.int
     """Bytes of payload that follow in chunks."""
+    lent: _builtins.bool
+    """True: `shared` is memory of a worker, which leaves the payload as it is only until it is answered: the replica copies it before it holds
+    the record, and ends the stream with CANCELLED if `shared.sequence` is another one by then.
+    """
     @_builtins.property
     def shared(self) -> _shared_memory_pb2.SharedValues:
         """Where the payload lies, instead of chunks. The primary leaves it as it is until the replica uses it no more."""
@@ -143,10 +154,11 @@ class Record(_message.Message):
         header: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
         shared: _shared_memory_pb2.SharedValues | None = ...,
+        lent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "header", b"header", "number", b"number", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "header", b"header", "lent", b"lent", "number", b"number", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

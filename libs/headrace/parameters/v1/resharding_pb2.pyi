@@ -33,6 +33,7 @@ class ReshardRequest(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     ADD_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -41,15 +42,23 @@ class ReshardRequest(_message.Message):
     """The epoch of the map that holds now; 0 means 1."""
     @_builtins.property
     def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses, `host:port`, of all processes that hold a shard now, in any order."""
+        """Addresses, `host:port`, of all processes that hold a shard now, in any order; of a store with replicas the primaries."""
 
     @_builtins.property
     def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses of processes that shall hold a shard too; the coordinator makes it there."""
+        """Addresses of processes that shall hold a shard too; the coordinator makes it there, unless it is there. Of a store with replicas they
+        are primaries, made with `CreateStoreRequest.joins` as their replicas are.
+        """
 
     @_builtins.property
     def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which of `shards` shall hold none any more. They go on to tell workers of the map until their store is deleted."""
+
+    @_builtins.property
+    def next(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The ids of all shards that there shall be: by them a repeat is recognized although processes have changed places meanwhile. Empty: by
+        the addresses.
+        """
 
     def __init__(
         self,
@@ -60,10 +69,11 @@ class ReshardRequest(_message.Message):
         shards: _abc.Iterable[_builtins.str] | None = ...,
         add: _abc.Iterable[_builtins.str] | None = ...,
         remove: _abc.Iterable[_builtins.str] | None = ...,
+        next: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "epoch", b"epoch", "map_epoch", b"map_epoch", "remove", b"remove", "shards", b"shards", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "epoch", b"epoch", "map_epoch", b"map_epoch", "next", b"next", "remove", b"remove", "shards", b"shards", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,10 +165,52 @@ class Hold(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ReplicasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TermsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NOW_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     COORDINATOR_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     coordinator: _builtins.int
     """Which shard of `now` coordinates."""
     @_builtins.property
@@ -173,6 +225,14 @@ class Hold(_message.Message):
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[_stores_pb2.TensorSpec]:
         """The tensors of the model."""
 
+    @_builtins.property
+    def replicas(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """Where the replicas are, by shard, of those that have one: they take part as their primaries do."""
+
+    @_builtins.property
+    def terms(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """In which term each shard of a store with replicas is served. A process of another one does not take part."""
+
     def __init__(
         self,
         *,
@@ -180,10 +240,12 @@ class Hold(_message.Message):
         next: _shard_map_pb2.ShardMap | None = ...,
         coordinator: _builtins.int = ...,
         tensors: _abc.Iterable[_stores_pb2.TensorSpec] | None = ...,
+        replicas: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        terms: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "next", b"next", "now", b"now", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "next", b"next", "now", b"now", "replicas", b"replicas", "tensors", b"tensors", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,8 +301,29 @@ class Stage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RecordsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKERS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """BSP: the workers whose gradients for the step that is not complete every shard has. Those of others are dropped: their pushes have not
@@ -251,15 +334,20 @@ class Stage(_message.Message):
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableWorkers]:
         """The same of each table's gradients of rows."""
 
+    @_builtins.property
+    def records(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Of each shard in a store with replicas the last record of its primary: a replica has all of them, and no more, when it takes part."""
+
     def __init__(
         self,
         *,
         workers: _abc.Iterable[_builtins.int] | None = ...,
         rows: _abc.Iterable[Global___TableWorkers] | None = ...,
+        records: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records", "rows", b"rows", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,6 +437,9 @@ class Standing(_message.Message):
     NEXT_STEPS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     PENDING_ROWS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    record: _builtins.int
+    """The last record that it has, in a store with replicas."""
     @_builtins.property
     def next_steps(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """Each worker's next step; BSP: the version, or one more if a complete step waits for norms of the whole model, for all workers alike."""
@@ -367,10 +458,11 @@ class Standing(_message.Message):
         next_steps: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         pending: _abc.Iterable[_builtins.int] | None = ...,
         pending_rows: _abc.Iterable[Global___TableWorkers] | None = ...,
+        record: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps", "pending", b"pending", "pending_rows", b"pending_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_steps", b"next_steps", "pending", b"pending", "pending_rows", b"pending_rows", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

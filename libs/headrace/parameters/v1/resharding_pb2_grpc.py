@@ -69,8 +69,11 @@ class ReshardingServicer:
         """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
         by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
         that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
-        map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
+        made leaves the old one in force. Of a store with replicas both processes of each shard take part, those that join are made
+        beforehand, and a primary is asked. FAILED_PRECONDITION: the store has no values yet, or its processes are not as the request has
+        them. UNAVAILABLE: a replica has not caught up yet. ABORTED (SHARD_MAP_CHANGED): the map is not `map_epoch` any more; without that
+        reason: an earlier request is still at it, or what came of this one is not known yet. DEADLINE_EXCEEDED: workers did not bring all
+        shards to one point in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

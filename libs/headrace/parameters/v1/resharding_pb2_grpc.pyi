@@ -40,8 +40,11 @@ class ReshardingStub:
     """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
     by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
     that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
-    map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
+    made leaves the old one in force. Of a store with replicas both processes of each shard take part, those that join are made
+    beforehand, and a primary is asked. FAILED_PRECONDITION: the store has no values yet, or its processes are not as the request has
+    them. UNAVAILABLE: a replica has not caught up yet. ABORTED (SHARD_MAP_CHANGED): the map is not `map_epoch` any more; without that
+    reason: an earlier request is still at it, or what came of this one is not known yet. DEADLINE_EXCEEDED: workers did not bring all
+    shards to one point in time.
     """
     Participate: _grpc.StreamStreamMultiCallable[_resharding_pb2.ParticipateRequest, _resharding_pb2.ParticipateResponse]
     """Takes part in a resharding: hold, settle, stage, commit, in this order, each answered when it is done. A stream that ends before it
@@ -64,8 +67,11 @@ class ReshardingAsyncStub(ReshardingStub):
     """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
     by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
     that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-    made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
-    map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
+    made leaves the old one in force. Of a store with replicas both processes of each shard take part, those that join are made
+    beforehand, and a primary is asked. FAILED_PRECONDITION: the store has no values yet, or its processes are not as the request has
+    them. UNAVAILABLE: a replica has not caught up yet. ABORTED (SHARD_MAP_CHANGED): the map is not `map_epoch` any more; without that
+    reason: an earlier request is still at it, or what came of this one is not known yet. DEADLINE_EXCEEDED: workers did not bring all
+    shards to one point in time.
     """
     Participate: _aio.StreamStreamMultiCallable[_resharding_pb2.ParticipateRequest, _resharding_pb2.ParticipateResponse]  # type: ignore[assignment]
     """Takes part in a resharding: hold, settle, stage, commit, in this order, each answered when it is done. A stream that ends before it
@@ -91,8 +97,11 @@ class ReshardingServicer(metaclass=_abc_1.ABCMeta):
         """Makes the next shard map, with the shards of the processes `add` and without those of `remove`, and returns it when every shard goes
         by it. Workers need not be told: they are refused once with SHARD_MAP_CHANGED, and their pushes wait meanwhile. Asked of a process
         that holds a shard of the store and stays, if one does. A repeat is answered with the map it made. Whatever fails before the map is
-        made leaves the old one in force. FAILED_PRECONDITION: the store has no values yet, or has replicas. ABORTED (SHARD_MAP_CHANGED): the
-        map is not `map_epoch` any more. DEADLINE_EXCEEDED: workers did not bring all shards to one point in time.
+        made leaves the old one in force. Of a store with replicas both processes of each shard take part, those that join are made
+        beforehand, and a primary is asked. FAILED_PRECONDITION: the store has no values yet, or its processes are not as the request has
+        them. UNAVAILABLE: a replica has not caught up yet. ABORTED (SHARD_MAP_CHANGED): the map is not `map_epoch` any more; without that
+        reason: an earlier request is still at it, or what came of this one is not known yet. DEADLINE_EXCEEDED: workers did not bring all
+        shards to one point in time.
         """
 
     @_abc_1.abstractmethod

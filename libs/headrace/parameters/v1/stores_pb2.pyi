@@ -452,6 +452,7 @@ class Store(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REPLICA_SYNCED_FIELD_NUMBER: _builtins.int
     NEXT_MAP_EPOCH_FIELD_NUMBER: _builtins.int
+    NEXT_MAP_AGREED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/stores/{store}`."""
     epoch: _builtins.int
@@ -486,6 +487,8 @@ class Store(_message.Message):
     """
     next_map_epoch: _builtins.int
     """Output only. The epoch of the shard map that is being made; 0: none is."""
+    next_map_agreed: _builtins.bool
+    """Output only. Of a primary that leads to the next map: everyone is ready, and it changes once its replica has."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """How gradients change values."""
@@ -545,10 +548,11 @@ class Store(_message.Message):
         assignment: _assignment_pb2.Assignment | None = ...,
         replica_synced: _builtins.bool = ...,
         next_map_epoch: _builtins.int = ...,
+        next_map_agreed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "compression", b"compression", "create_time", b"create_time", "optimizer", b"optimizer", "shard_map", b"shard_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "next_map_epoch", b"next_map_epoch", "optimizer", b"optimizer", "replica_synced", b"replica_synced", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "backup_workers", b"backup_workers", "compression", b"compression", "consistency", b"consistency", "create_time", b"create_time", "durability", b"durability", "epoch", b"epoch", "generation", b"generation", "initialized", b"initialized", "length", b"length", "name", b"name", "next_map_agreed", b"next_map_agreed", "next_map_epoch", b"next_map_epoch", "optimizer", b"optimizer", "replica_synced", b"replica_synced", "shard_count", b"shard_count", "shard_index", b"shard_index", "shard_map", b"shard_map", "size_bytes", b"size_bytes", "staleness_bound", b"staleness_bound", "tables", b"tables", "tensors", b"tensors", "version", b"version", "worker_count", b"worker_count", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -115,7 +115,7 @@ class JobsServicer:
         and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
         for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
         another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
-        FAILED_PRECONDITION: it has no shards, has ended, or runs with a store that has replicas, whose shards cannot change.
+        FAILED_PRECONDITION: it has no shards, or has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class JobsStub:
     and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
     for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
     another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
-    FAILED_PRECONDITION: it has no shards, has ended, or runs with a store that has replicas, whose shards cannot change.
+    FAILED_PRECONDITION: it has no shards, or has ended.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]
     """Forgets a final job; FAILED_PRECONDITION while it is not."""
@@ -74,7 +74,7 @@ class JobsAsyncStub(JobsStub):
     and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
     for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
     another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
-    FAILED_PRECONDITION: it has no shards, has ended, or runs with a store that has replicas, whose shards cannot change.
+    FAILED_PRECONDITION: it has no shards, or has ended.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Forgets a final job; FAILED_PRECONDITION while it is not."""
@@ -128,7 +128,7 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         and shards that are not needed any more are ended; `Job.message` tells how far that is, and `Job.shards` is the number that was asked
         for once it is done. It waits for nodes if there are too few. Any other job has so many shards from its next attempt on; a checkpoint of
         another number of shards fits. A repeat changes nothing. Returns at once. INVALID_ARGUMENT: no job of this kind can have so many.
-        FAILED_PRECONDITION: it has no shards, has ended, or runs with a store that has replicas, whose shards cannot change.
+        FAILED_PRECONDITION: it has no shards, or has ended.
         """
 
     @_abc_1.abstractmethod

@@ -82,6 +82,38 @@ DIRECTION_MIN: Direction.ValueType  # 2
 """Smaller ones."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _Device:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Device.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_UNSPECIFIED: _Device.ValueType  # 0
+    """Means DEVICE_AUTO."""
+    DEVICE_AUTO: _Device.ValueType  # 1
+    """A CUDA device if the rank's process sees one, else the CPU; ranks of one run may differ, but for `fully_sharded`."""
+    DEVICE_CPU: _Device.ValueType  # 2
+    """The CPU."""
+    DEVICE_CUDA: _Device.ValueType  # 3
+    """A CUDA device: of those that the rank's process sees, the one of its place among the ranks on the machine, modulo their number.
+    FAILED_PRECONDITION where it sees none.
+    """
+
+class Device(_Device, metaclass=_DeviceEnumTypeWrapper):
+    """What a rank computes on."""
+
+DEVICE_UNSPECIFIED: Device.ValueType  # 0
+"""Means DEVICE_AUTO."""
+DEVICE_AUTO: Device.ValueType  # 1
+"""A CUDA device if the rank's process sees one, else the CPU; ranks of one run may differ, but for `fully_sharded`."""
+DEVICE_CPU: Device.ValueType  # 2
+"""The CPU."""
+DEVICE_CUDA: Device.ValueType  # 3
+"""A CUDA device: of those that the rank's process sees, the one of its place among the ranks on the machine, modulo their number.
+FAILED_PRECONDITION where it sees none.
+"""
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
 class _Precision:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -305,6 +337,7 @@ class TrainingOptions(_message.Message):
     CHECKPOINT_ACTIVATIONS_FIELD_NUMBER: _builtins.int
     COMPILE_MODEL_FIELD_NUMBER: _builtins.int
     FULLY_SHARDED_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimizer steps in all, >= 1."""
     batch_size: _builtins.int
@@ -338,6 +371,8 @@ class TrainingOptions(_message.Message):
     """ALL_REDUCE: each rank holds 1 / n of the parameters, gradients and optimizer state (torch's FSDP2), for models that do not fit into each; blocks are as
     for `checkpoint_activations`. SGD, Adam, AdamW and Adagrad. With PRECISION_BF16 blocks compute with, and are sent as, bfloat16 parameters.
     """
+    device: Global___Device.ValueType
+    """What a rank computes on. Unspecified means AUTO."""
     @_builtins.property
     def selection(self) -> Global___Selection:
         """Which values become the version, and when to stop looking for better ones; needs `evaluate_every_steps` and a registry. Unset: the
@@ -360,10 +395,11 @@ class TrainingOptions(_message.Message):
         checkpoint_activations: _builtins.bool = ...,
         compile_model: _builtins.bool = ...,
         fully_sharded: _builtins.bool = ...,
+        device: Global___Device.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_activations", b"checkpoint_activations", "checkpoint_every_steps", b"checkpoint_every_steps", "compile_model", b"compile_model", "evaluate_every_steps", b"evaluate_every_steps", "fully_sharded", b"fully_sharded", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "average_every_steps", b"average_every_steps", "batch_size", b"batch_size", "checkpoint_activations", b"checkpoint_activations", "checkpoint_every_steps", b"checkpoint_every_steps", "compile_model", b"compile_model", "device", b"device", "evaluate_every_steps", b"evaluate_every_steps", "fully_sharded", b"fully_sharded", "precision", b"precision", "seed", b"seed", "selection", b"selection", "steps", b"steps", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
