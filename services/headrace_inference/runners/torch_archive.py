@@ -36,8 +36,9 @@ DATATYPES: Mapping[int, str] = {
 }
 _OPERATOR = re.compile(r"torch\.ops\.aten\.([a-z_][a-z0-9_]*)\.([A-Za-z0-9_]+)")
 _ARITHMETIC = re.compile(r"_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_|not_)")
-# Reads a file that the model names; takes places in memory from a tensor, and looks at none of them: what no model needs to run.
-_FORBIDDEN = re.compile(r"from_file|\w*sparse\w*|\w*backward\w*")
+# What no model needs to run: reads a file that the model names; takes places in memory from a tensor, and looks at none of
+# them; gives memory as others have left it.
+_FORBIDDEN = re.compile(r"from_file|\w*sparse\w*|\w*backward\w*|\w*empty\w*|\w*resize\w*|set_")
 _SYMBOL = re.compile(r"Symbol\('(\w+)'|(\w+)$")
 ALONE = "output"  # the name of an output that the program does not name, as in models that headrace exports
 
