@@ -8,7 +8,7 @@ import ngh2
 from headrace.rpc.turbo.limits import STREAM_WINDOW
 
 WRITE_BYTES = 1 << 20  # handed to the socket at a time
-LAST_BYTES_S = 1.0  # for what was written before the connection is closed
+LAST_BYTES_S = 5.0  # for the caller to read what was written, and to close
 NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0x00, 0x01, 0x0B  # RFC 9113, 7
 
 
@@ -91,12 +91,19 @@ class Writer:
             self._broken(error)
 
     def close(self, last: bytes = b"") -> None:
-        """Close after what was written, and `last`, is out, or the time for that is over."""
+        """Write `last` and nothing after it; the caller, who has read all, closes, or the time for that is over.
+
+        A socket that is closed while something comes in takes back what is on its way out (RFC 1122, 4.2.2.13).
+        """
         self.closed = True
-        if self._transport is not None:
-            self._transport.write(last)
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(last)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:  # TLS ends both ways by itself
             self._transport.close()
-            self._loop.call_later(LAST_BYTES_S, self._transport.abort)
+        self._loop.call_later(LAST_BYTES_S, self._transport.abort)
 
     def abort(self) -> None:
         """Close at once."""
