@@ -7,17 +7,18 @@ connection from this one. Processor time is the server's, all threads together, 
 
 import multiprocessing
 import queue
-import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
 
-from benchmarks._h2_callers import Callers
+from benchmarks._load import Closed
+from benchmarks._serving import METHOD, Served
 from benchmarks.harness import Case, main
 from headrace.inference.oip.descriptor_pool import POOL
 from headrace.inference.oip.v2 import inference_pb2 as pb
@@ -29,11 +30,10 @@ from headrace.rpc.authorization import Role, Rule
 from headrace.rpc.deferred import Answer, Deferred, answers_later
 from headrace.rpc.server import Server
 
-SECONDS = 1.0  # of every measurement
 CALLERS = (1, 64)
 GOAL_64_US = 45.0  # of processor time for a call, all in
 GOAL_P50_MS = 0.27
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_INPUTS = {"x": np.zeros((1, 64), np.float32)}
 _SPAWN = multiprocessing.get_context("spawn")  # never fork after gRPC has started
 
 
@@ -101,37 +101,14 @@ SERVICERS: dict[str, Callable[[], Any]] = {
 }
 
 
-class Served:
-    """A server process and its callers, and what the last measurement gave."""
-
-    def __init__(self, stack: ExitStack, servicer: str, *, turbo: bool, callers: int) -> None:
-        ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_serve, args=(theirs, servicer, turbo), daemon=True)
-        process.start()
-        stack.callback(process.join)
-        stack.callback(ours.send, None)
-        self._process = psutil.Process(process.pid)
-        self._callers = Callers(ours.recv(), METHOD, _request(), callers)
-        self._cpu_s = 0.0
-        self._latencies_s: Sequence[float] = ()
-
-    def cpu_us(self) -> float:
-        """Call for `SECONDS`; return the server's processor time per call."""
-        before = self._spent_s()
-        self._latencies_s = self._callers.run(SECONDS)
-        return (self._spent_s() - before) / len(self._latencies_s) * 1e6
-
-    def rate(self) -> float:
-        """Return the calls per second of the last measurement."""
-        return len(self._latencies_s) / SECONDS
-
-    def p50_ms(self) -> float:
-        """Return the median of how long a call took in the last measurement."""
-        return statistics.median(self._latencies_s) * 1e3
-
-    def _spent_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+def _callers(stack: ExitStack, servicer: str, *, turbo: bool, callers: int) -> Closed:
+    """Start a server process, and callers."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(theirs, servicer, turbo), daemon=True)
+    process.start()
+    stack.callback(process.join)
+    stack.callback(ours.send, None)
+    return Closed(Served(ours.recv(), psutil.Process(process.pid)), _INPUTS, callers)
 
 
 def _serve(pipe: Connection, servicer: str, turbo: bool) -> None:
@@ -144,12 +121,6 @@ def _serve(pipe: Connection, servicer: str, turbo: bool) -> None:
     server.stop(0).wait()
 
 
-def _request() -> bytes:
-    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 64])
-    request = pb.ModelInferRequest(model_name="mlp", inputs=[tensor], raw_input_contents=[bytes(256)])
-    return request.SerializeToString()
-
-
 @contextmanager
 def echo() -> Iterator[list[Case]]:
     """Compare the front ends."""
@@ -157,19 +128,19 @@ def echo() -> Iterator[list[Case]]:
         cases: list[Case] = []
         for callers in CALLERS:
             for servicer, turbo in (("threads", False), *((servicer, True) for servicer in SERVICERS)):
-                served = Served(stack, servicer, turbo=turbo, callers=callers)
+                closed = _callers(stack, servicer, turbo=turbo, callers=callers)
                 name = f"{'turbo' if turbo else 'grpcio'}, {servicer}, {callers} callers"
-                cases += _cases(served, name, turbo=turbo, callers=callers)
+                cases += _cases(closed, name, turbo=turbo, callers=callers)
         yield cases
 
 
-def _cases(served: Served, name: str, *, turbo: bool, callers: int) -> list[Case]:
+def _cases(closed: Closed, name: str, *, turbo: bool, callers: int) -> list[Case]:
     cpu: dict[str, Any] = {"goal": GOAL_64_US} if turbo and callers > 1 else {}
     p50: dict[str, Any] = {"goal": GOAL_P50_MS} if turbo and callers == 1 else {}
     return [
-        Case(f"{name}: processor time", "us", served.cpu_us, **cpu),
-        Case(f"{name}: rate", "calls/s", served.rate),
-        Case(f"{name}: p50", "ms", served.p50_ms, **p50),
+        Case(f"{name}: rate", "calls/s", closed.rate),
+        Case(f"{name}: processor time", "us", closed.cpu_us, **cpu),
+        Case(f"{name}: p50", "ms", closed.p50_ms, **p50),
     ]
 
 
