@@ -1,15 +1,12 @@
 """What stands between the network and the handlers of a server: grpcio's own, or the turbo one, behind one seam."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import grpc
 
-from headrace.rpc.layers import Handler
-
-FindHandler: TypeAlias = "Callable[[str], Handler | None]"
+from headrace.rpc.layers import FindHandler
 
 
 class FrontEnd(Protocol):

@@ -144,6 +144,7 @@ class Layer(Protocol):
 
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 
 
 if TYPE_CHECKING:

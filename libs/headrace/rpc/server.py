@@ -19,10 +19,10 @@ from headrace.rpc.addresses import join_address, split_address
 from headrace.rpc.admission import Admission
 from headrace.rpc.authorization import Authenticate, Authorization, Rule, local_user
 from headrace.rpc.errors import answer_error
-from headrace.rpc.front_end import FindHandler, FrontEnd, GrpcioFrontEnd
+from headrace.rpc.front_end import FrontEnd, GrpcioFrontEnd
 from headrace.rpc.health import Health
 from headrace.rpc.lanes.server import Lanes
-from headrace.rpc.layers import INFRASTRUCTURE, Handler, Layers
+from headrace.rpc.layers import INFRASTRUCTURE, FindHandler, Handler, Layers
 from headrace.rpc.observation import RpcMetrics
 from headrace.rpc.reflection import CompositePool
 from headrace.rpc.tls import TlsCredentials

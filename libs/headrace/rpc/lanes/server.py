@@ -7,10 +7,8 @@ import socket
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import TypeAlias
 
 import grpc
 import structlog
@@ -25,13 +23,11 @@ from headrace.errors import (
 )
 from headrace.rpc.lanes import frames
 from headrace.rpc.lanes.context import Aborted, LaneContext
-from headrace.rpc.layers import Handler
+from headrace.rpc.layers import FindHandler
 from headrace.rpc.status import to_status
 from headrace.types.v1 import lane_pb2
 
 log = structlog.get_logger(__name__)
-
-FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 
 _INVITED_S = 10.0  # a lane that was asked for is used at once
 _MOST_INVITED = 64

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeAlias, cast
+from typing import cast
 
 import grpc
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from headrace.errors import TooManyCalls
 from headrace.rpc.addresses import split_address
 from headrace.rpc.deferred import be_loop
-from headrace.rpc.layers import Handler, LayeredHandler
+from headrace.rpc.layers import FindHandler, Handler, LayeredHandler
 from headrace.rpc.tls import TlsCredentials
 from headrace.rpc.turbo.calls import ThreadedCall
 from headrace.rpc.turbo.connection import HANDSHAKE_S, Connection
@@ -24,8 +24,6 @@ from headrace.rpc.turbo.later_calls import LaterCall
 from headrace.rpc.turbo.limits import HELD_BYTES, HELD_MESSAGES, MOST_CONNECTIONS, HeldBytes
 from headrace.rpc.turbo.messages import unknown_encoding
 from headrace.rpc.turbo.stream import Call, Stream
-
-FindHandler: TypeAlias = "Callable[[str], Handler | None]"
 
 log = structlog.get_logger(__name__)
 
