@@ -15,7 +15,6 @@ from headrace_inference.loader import Loader, Model
 from headrace_inference.metrics import ModelMetrics
 from headrace_inference.models import Models
 from headrace_inference.report import report
-from headrace_inference.rest.serving import serve_http
 from headrace_inference.runners.onnx_sessions import Hardware
 from headrace_inference.runners.opening import Opener
 from headrace_inference.servicer import PROBES, RULES, InferenceServicer
@@ -70,6 +69,8 @@ def _registry(process: Process, settings: Settings) -> RegistryClient | None:
 def _listen_and_join(process: Process, settings: Settings, models: Models, address: str) -> None:
     """Answer HTTP too, if that is wished; be a node, and say goodbye to the scheduler before the last requests are answered."""
     if settings.http_address:
+        from headrace_inference.rest.serving import serve_http  # 50 ms for those who wish it
+
         http = serve_http(
             settings.http_address,
             grpc_address=address,
