@@ -150,15 +150,19 @@ def test_a_record_without_its_header_is_where_the_log_ends(tmp_path: Path, durab
     assert same(recover(tmp_path, settings), model(settings, steps, lambda step: [push_of(step)]))
 
 
-def test_a_store_ends_when_only_its_log_has_a_gradient_that_waits(tmp_path: Path) -> None:
-    """To leave it out, as a store in memory does, would make of the log another run than of the store."""
-    settings = config(consistency=Consistency.BSP)
-    store = store_in(tmp_path, settings)
-    loan = Lent()
-    push = lent(0, loan)
+def store_whose_log_alone_has_a_gradient(folder: Path, settings: StoreConfig, loan: Lent) -> LiveStore:
+    """Return a store with one push of a step that waits for another, whose worker has taken its memory back and written to it."""
+    store, push = store_in(folder, settings), lent(0, loan)
     store.push(push)
     loan.end()
     push.gradient.fill(100)
+    return store
+
+
+def test_a_store_ends_when_only_its_log_has_a_gradient_that_waits(tmp_path: Path) -> None:
+    """To leave it out, as a store in memory does, would make of the log another run than of the store."""
+    settings = config(consistency=Consistency.BSP)
+    store = store_whose_log_alone_has_a_gradient(tmp_path, settings, Lent())
 
     with pytest.raises(GradientLost, match=r"workers \[0\] wrote .* restart the process"):
         store.push(push_of(0, worker=1))
@@ -175,12 +179,8 @@ def test_a_store_ends_when_only_its_log_has_a_gradient_that_waits(tmp_path: Path
 def test_what_only_the_log_has_is_not_left_out_when_its_worker_takes_it_back_late(tmp_path: Path) -> None:
     """Its process was frozen for longer than the worker waits. The repeat must be known, or the log has one push twice and is refused."""
     settings = config(consistency=Consistency.BSP)
-    store = store_in(tmp_path, settings)
     loan = Lent()
-    push = lent(0, loan)
-    store.push(push)
-    loan.end()
-    push.gradient.fill(100)
+    store = store_whose_log_alone_has_a_gradient(tmp_path, settings, loan)
 
     with pytest.raises(GradientLost, match=r"workers \[0\] wrote .* restart the process"):
         store.take_back(loan.end)
